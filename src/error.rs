@@ -1,0 +1,99 @@
+//! The one error type of the crate.
+
+use std::path::{Path, PathBuf};
+use std::{error, fmt, io};
+
+/// What went wrong, and with which value or file. Branch on [`kind`](Error::kind), print the rest.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    source: Option<io::Error>,
+}
+
+/// The kinds of [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A limit or threshold that cannot be judged by: zero, contradictory, or too large for bytes.
+    InvalidLimit,
+    /// A monitor setting, or an argument of a call, that makes no sense.
+    InvalidSetting,
+    /// A thread could not be created.
+    Thread,
+    /// A kernel file could not be opened or read.
+    Read,
+    /// A kernel file was read, and does not say what its documentation promises.
+    Malformed,
+    /// The host's or the library's code panicked during a reading.
+    Panicked,
+}
+
+impl Error {
+    /// The kind of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The file that could not be read or understood, for kinds [`Read`](ErrorKind::Read) and
+    /// [`Malformed`](ErrorKind::Malformed).
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), path: None, source: None }
+    }
+
+    pub(crate) fn limit(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidLimit, message)
+    }
+
+    pub(crate) fn setting(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidSetting, message)
+    }
+
+    pub(crate) fn thread(name: &str, source: io::Error) -> Error {
+        Error { source: Some(source), ..Error::new(ErrorKind::Thread, format!("could not create thread {name}")) }
+    }
+
+    pub(crate) fn read(path: PathBuf, source: io::Error) -> Error {
+        let message = format!("could not read {}", path.display());
+        Error { path: Some(path), source: Some(source), ..Error::new(ErrorKind::Read, message) }
+    }
+
+    pub(crate) fn malformed(path: PathBuf, what: &str) -> Error {
+        let message = format!("malformed {}: {what}", path.display());
+        Error { path: Some(path), ..Error::new(ErrorKind::Malformed, message) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_error_names_its_path_and_its_cause() {
+        let error = Error::read("/proc/self/statm".into(), io::Error::from_raw_os_error(libc::EACCES));
+        assert!(error.to_string().starts_with("could not read /proc/self/statm: Permission denied"));
+        assert_eq!(error.path(), Some(Path::new("/proc/self/statm")));
+        assert_eq!(error.kind(), ErrorKind::Read);
+    }
+}

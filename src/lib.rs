@@ -1,0 +1,19 @@
+//! Tells a blocking Linux program how much more work it can take.
+
+// 1. vocabulary
+mod error;
+mod identity;
+mod limits;
+mod resource;
+mod snapshot;
+mod verdict;
+mod work;
+
+pub use crate::{
+    error::{Error, ErrorKind},
+    limits::{ResourceLimits, ResourceLimitsBuilder},
+    resource::{MemoryScope, Resource},
+    snapshot::ResourceSnapshot,
+    verdict::Verdict,
+    work::Work,
+};

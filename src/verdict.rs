@@ -1,0 +1,364 @@
+//! The answer of the gate, with its reason.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::limits::MB;
+use crate::resource::{PerResource, Resource};
+
+/// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
+///
+/// Its text begins with `accepting work`, `not accepting work` or `refused`, and names the numbers that were compared,
+/// such as `not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %`. Percents
+/// and MB are rounded down, so that what is below a threshold is never printed as if it had reached it.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    // Boxed for the sake of `Result<Permit, Verdict>`, whose good case should not carry room for the bad one.
+    parts: Box<Parts>,
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
+    reason: Reason,
+    usages: Option<PerResource<Usage>>,
+    unreachable_age: Option<(Duration, Duration)>,
+    never_fits: bool,
+}
+
+/// What stands against one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Usage {
+    pub(crate) measured: u64,
+    pub(crate) reserved: u64,
+    pub(crate) asked: u64,
+    pub(crate) limit: Option<u64>,
+}
+
+/// Why a verdict is what it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Reason {
+    Accepting,
+    NeverChecked,
+    Forked,
+    Stopped,
+    Degraded { failures: u32, error: Option<Arc<Error>> },
+    Failed { error: Option<Arc<Error>> },
+    Stale { age: Duration, max_age: Duration },
+    Usage { resource: Resource, threshold: Threshold },
+    TooMuch { resource: Resource, hard: u8 },
+}
+
+/// What closed the gate for a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threshold {
+    /// Measured and reserved usage together reached this percentage.
+    Warning(u8),
+    /// Measured usage reached the warning threshold before and is not yet below this percentage.
+    Resume(u8),
+}
+
+impl Verdict {
+    /// Whether work may be taken on.
+    pub fn is_accepting(&self) -> bool {
+        matches!(self.parts.reason, Reason::Accepting)
+    }
+
+    /// The resource that closed the gate, or that the work asked for would have exhausted; `None` for any other reason.
+    pub fn resource(&self) -> Option<Resource> {
+        match self.parts.reason {
+            Reason::Usage { resource, .. } | Reason::TooMuch { resource, .. } => Some(resource),
+            _ => None,
+        }
+    }
+
+    /// Whether the work asked for is too much for the limits even with nothing else running: waiting will not help.
+    pub fn could_never_fit(&self) -> bool {
+        self.parts.never_fits
+    }
+
+    pub(crate) fn new(reason: Reason) -> Verdict {
+        Verdict { parts: Box::new(Parts { reason, usages: None, unreachable_age: None, never_fits: false }) }
+    }
+
+    pub(crate) fn with_usages(mut self, usages: Option<PerResource<Usage>>) -> Verdict {
+        self.parts.usages = usages;
+        self
+    }
+
+    /// Notes an explicit `max_age` that is shorter than the gap which the CPU budget puts between checks.
+    pub(crate) fn with_unreachable_age(mut self, ages: Option<(Duration, Duration)>) -> Verdict {
+        self.parts.unreachable_age = ages;
+        self
+    }
+
+    pub(crate) fn with_never_fits(mut self, never_fits: bool) -> Verdict {
+        self.parts.never_fits = never_fits;
+        self
+    }
+
+    fn usage(&self, resource: Resource) -> Usage {
+        self.parts.usages.as_ref().map_or_else(Usage::default, |usages| *usages.get(resource))
+    }
+}
+
+impl Usage {
+    /// Measured, reserved and asked-for usage together.
+    pub(crate) fn total(&self) -> u128 {
+        u128::from(self.measured) + u128::from(self.reserved) + u128::from(self.asked)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.parts.reason {
+            Reason::Accepting => "accepting work",
+            Reason::TooMuch { .. } => "refused",
+            _ => "not accepting work",
+        })?;
+        f.write_str(": ")?;
+        match &self.parts.reason {
+            Reason::Accepting => self.write_all_usages(f)?,
+            Reason::NeverChecked => f.write_str("no check has been taken yet")?,
+            Reason::Forked => f.write_str("forked; this process has not checked for itself")?,
+            Reason::Stopped => f.write_str("the monitor is stopped")?,
+            Reason::Degraded { failures, error } => {
+                write!(f, "degraded after {failures} failed checks in a row")?;
+                write_error(f, error)?;
+            }
+            Reason::Failed { error } => {
+                f.write_str("the last check failed")?;
+                write_error(f, error)?;
+            }
+            // The age is rounded up and what it exceeds is rounded down, so that the first always prints larger.
+            Reason::Stale { age, max_age } => write!(
+                f,
+                "the last check is stale: {} ms old, more than max_age {} ms",
+                millis_up(*age),
+                max_age.as_millis()
+            )?,
+            Reason::Usage { resource, threshold } => self.write_threshold(f, *resource, *threshold)?,
+            Reason::TooMuch { resource, hard } => {
+                write_usage(f, *resource, &self.usage(*resource))?;
+                write!(f, " would reach the hard threshold of {hard} %")?;
+            }
+        }
+        if self.parts.never_fits {
+            f.write_str(match self.parts.reason {
+                Reason::TooMuch { .. } => "; it could never fit",
+                _ => "; what was asked for could never fit",
+            })?;
+        }
+        if let Some((max_age, gap)) = self.parts.unreachable_age {
+            let (max_age, gap) = (max_age.as_millis(), millis_up(gap));
+            write!(f, "; max_age {max_age} ms cannot be kept: the CPU budget puts {gap} ms between checks")?;
+        }
+        Ok(())
+    }
+}
+
+impl Verdict {
+    fn write_all_usages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, resource) in Resource::ALL.into_iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write_usage(f, resource, &self.usage(resource))?;
+        }
+        Ok(())
+    }
+
+    fn write_threshold(&self, f: &mut fmt::Formatter<'_>, resource: Resource, threshold: Threshold) -> fmt::Result {
+        let usage = self.usage(resource);
+        match threshold {
+            Threshold::Warning(percent) => {
+                write_usage(f, resource, &usage)?;
+                write!(f, " at or above the warning threshold of {percent} %")
+            }
+            Threshold::Resume(percent) => {
+                // Only measured usage is held against this threshold, so only that is in the percentage.
+                write_usage(f, resource, &Usage { reserved: 0, ..usage })?;
+                write!(f, " not yet below the resume threshold of {percent} %")?;
+                if usage.reserved > 0 {
+                    f.write_str(", and ")?;
+                    write_amount(f, resource, usage.reserved)?;
+                    f.write_str(" reserved")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
+    let Usage { measured, reserved, asked, limit } = *usage;
+    write!(f, "{resource} ")?;
+    write_amount(f, resource, measured)?;
+    for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
+        if amount > 0 {
+            f.write_str(" + ")?;
+            write_amount(f, resource, amount)?;
+            write!(f, " {name}")?;
+        }
+    }
+    match limit {
+        Some(limit) => {
+            f.write_str(" of ")?;
+            write_amount(f, resource, limit)?;
+            let tenths = percent_tenths(usage.total(), limit);
+            write!(f, " ({}.{} %)", tenths / 10, tenths % 10)
+        }
+        None => f.write_str(" (no limit)"),
+    }
+}
+
+fn write_amount(f: &mut fmt::Formatter<'_>, resource: Resource, amount: u64) -> fmt::Result {
+    match resource {
+        Resource::Memory => {
+            let tenths = u128::from(amount) * 10 / u128::from(MB);
+            write!(f, "{}.{} MB", tenths / 10, tenths % 10)
+        }
+        Resource::Processes => write!(f, "{amount}"),
+    }
+}
+
+/// Tenths of a percent that `usage` is of `limit`, rounded down, not clamped.
+pub(crate) fn percent_tenths(usage: u128, limit: u64) -> u128 {
+    usage.saturating_mul(1000) / u128::from(limit.max(1))
+}
+
+fn write_error(f: &mut fmt::Formatter<'_>, error: &Option<Arc<Error>>) -> fmt::Result {
+    match error {
+        Some(error) => write!(f, ": {error}"),
+        None => Ok(()),
+    }
+}
+
+fn millis_up(time: Duration) -> u128 {
+    (time.as_nanos() + 999_999) / 1_000_000
+}
+
+impl std::error::Error for Verdict {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.parts.reason {
+            Reason::Degraded { error: Some(error), .. } | Reason::Failed { error: Some(error) } => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn usage(measured: u64, reserved: u64, asked: u64, limit: Option<u64>) -> Usage {
+        Usage { measured, reserved, asked, limit }
+    }
+
+    fn verdict(reason: Reason, memory: Usage, processes: Usage) -> Verdict {
+        Verdict::new(reason).with_usages(Some(PerResource { memory, processes }))
+    }
+
+    fn over(percent: u8) -> Reason {
+        Reason::Usage { resource: Resource::Processes, threshold: Threshold::Warning(percent) }
+    }
+
+    #[test]
+    fn a_verdict_prints_what_it_compared() {
+        let memory = usage(12 * MB, 0, 0, Some(1000 * MB));
+        let error = Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked"));
+        let held = Reason::Usage { resource: Resource::Processes, threshold: Threshold::Resume(75) };
+        let heavy = Reason::Usage { resource: Resource::Memory, threshold: Threshold::Warning(80) };
+        let too_much = Reason::TooMuch { resource: Resource::Processes, hard: 95 };
+        let ms = Duration::from_millis;
+        let cases = [
+            (
+                verdict(Reason::Accepting, memory, usage(12, 0, 0, Some(50))),
+                "accepting work: memory 12.0 MB of 1000.0 MB (1.2 %), processes 12 of 50 (24.0 %)",
+            ),
+            (
+                verdict(Reason::Accepting, usage(12 * MB, MB, 0, None), usage(12, 3, 0, None)),
+                "accepting work: memory 12.0 MB + 1.0 MB reserved (no limit), processes 12 + 3 reserved (no limit)",
+            ),
+            (
+                verdict(over(80), memory, usage(50, 0, 0, Some(60))),
+                "not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(over(80), memory, usage(40, 8, 0, Some(60))),
+                "not accepting work: processes 40 + 8 reserved of 60 (80.0 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(held.clone(), memory, usage(47, 0, 0, Some(60))),
+                "not accepting work: processes 47 of 60 (78.3 %) not yet below the resume threshold of 75 %",
+            ),
+            (
+                verdict(held, memory, usage(45, 2, 0, Some(60))),
+                "not accepting work: processes 45 of 60 (75.0 %) not yet below the resume threshold of 75 %, \
+                 and 2 reserved",
+            ),
+            (
+                verdict(heavy.clone(), usage(30 * MB, 0, 0, Some(10 * MB)), memory),
+                "not accepting work: memory 30.0 MB of 10.0 MB (300.0 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(heavy, usage(80 * MB, 0, 0, Some(100 * MB)), memory).with_never_fits(true),
+                "not accepting work: memory 80.0 MB of 100.0 MB (80.0 %) at or above the warning threshold of 80 %; \
+                 what was asked for could never fit",
+            ),
+            (
+                verdict(too_much.clone(), memory, usage(46, 0, 3, Some(50))),
+                "refused: processes 46 + 3 asked of 50 (98.0 %) would reach the hard threshold of 95 %",
+            ),
+            (
+                verdict(too_much, memory, usage(1, 2, 60, Some(50))).with_never_fits(true),
+                "refused: processes 1 + 2 reserved + 60 asked of 50 (126.0 %) would reach the hard threshold of 95 %; \
+                 it could never fit",
+            ),
+            (
+                Verdict::new(Reason::Stale { age: ms(2300), max_age: ms(2000) }),
+                "not accepting work: the last check is stale: 2300 ms old, more than max_age 2000 ms",
+            ),
+            (
+                Verdict::new(Reason::Stale { age: ms(50) + Duration::from_nanos(1), max_age: ms(50) })
+                    .with_unreachable_age(Some((ms(50), ms(120)))),
+                "not accepting work: the last check is stale: 51 ms old, more than max_age 50 ms; \
+                 max_age 50 ms cannot be kept: the CPU budget puts 120 ms between checks",
+            ),
+            (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
+            (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),
+            (Verdict::new(Reason::Stopped), "not accepting work: the monitor is stopped"),
+            (
+                Verdict::new(Reason::Degraded { failures: 6, error: Some(error.clone()) }),
+                "not accepting work: degraded after 6 failed checks in a row: the probe panicked",
+            ),
+            (
+                Verdict::new(Reason::Failed { error: Some(error) }),
+                "not accepting work: the last check failed: the probe panicked",
+            ),
+        ];
+        for (verdict, expected) in cases {
+            assert_eq!(verdict.to_string(), expected);
+            assert_eq!(verdict.is_accepting(), expected.starts_with("accepting work: "), "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_below_a_threshold_is_never_printed_as_if_it_had_reached_it() {
+        let limit = 1_000_000_007;
+        let reached = limit * 8 / 10 + 1;
+        let below = verdict(Reason::Accepting, usage(reached - 1, 0, 0, Some(limit)), usage(0, 0, 0, None));
+        assert!(below.to_string().contains("(79.9 %)"), "{below}");
+        assert_eq!(percent_tenths(u128::from(reached), limit), 800);
+        assert_eq!(percent_tenths(u128::MAX, 1), u128::MAX);
+    }
+
+    #[test]
+    fn a_verdict_is_a_small_error_that_threads_can_hand_over() {
+        fn sendable<T: std::error::Error + Send + Sync + 'static>(_: &T) {}
+        sendable(&Verdict::new(Reason::Forked));
+        assert!(std::mem::size_of::<Verdict>() <= 16);
+    }
+}
