@@ -9,6 +9,10 @@ mod snapshot;
 mod verdict;
 mod work;
 
+// 2. judgement
+mod judgement;
+mod readiness_word;
+
 pub use crate::{
     error::{Error, ErrorKind},
     limits::{ResourceLimits, ResourceLimitsBuilder},

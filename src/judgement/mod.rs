@@ -1,0 +1,416 @@
+//! What checks mean: a state machine without a clock, a file or a log. Whoever drives it holds the lock around it, says
+//! what time it is, and carries out what comes back.
+
+mod breaker;
+mod cadence;
+mod damping;
+mod reservations;
+pub(crate) mod shed;
+mod threshold;
+mod zombies;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::identity::Identity;
+use crate::limits::ResourceLimits;
+use crate::readiness_word::Publication;
+use crate::resource::{Level, PerResource, Resource};
+use crate::verdict::{Reason, Threshold, Usage, Verdict};
+use crate::work::Work;
+
+use self::breaker::{Breaker, DEGRADED_AT};
+use self::damping::Damping;
+use self::reservations::Reservations;
+use self::zombies::ZombieWatch;
+
+/// What the host set once, when it built the monitor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) refresh_after: Duration,
+    pub(crate) settle: Option<Duration>,
+    /// Share of one core, above 0 and at most 1.
+    pub(crate) cpu_budget: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { max_age: None, refresh_after: Duration::from_millis(100), settle: None, cpu_budget: 0.01 }
+    }
+}
+
+/// What one check found.
+#[derive(Debug)]
+pub(crate) struct Observation<'a> {
+    /// Taken when the check began; later checks have larger ones. The first is 1 or more.
+    pub(crate) number: u64,
+    pub(crate) now: Duration,
+    /// What the check cost.
+    pub(crate) cpu: Duration,
+    pub(crate) memory: Option<u64>,
+    pub(crate) processes: Option<u64>,
+    pub(crate) zombies: &'a [Identity],
+    pub(crate) error: Option<Arc<Error>>,
+}
+
+/// What came of a check that was published.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// To be logged, in this order.
+    pub(crate) events: Vec<Event>,
+    pub(crate) good: bool,
+    pub(crate) degraded: bool,
+    /// As last measured by a good check.
+    pub(crate) levels: PerResource<Level>,
+}
+
+/// What a check has to tell the log.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Without a limit the level is normal: the limit was unset. `changes` counts the transitions left out since the
+    /// last line of the resource.
+    LevelEntered {
+        resource: Resource,
+        level: Level,
+        usage: u64,
+        limit: Option<u64>,
+        changes: u64,
+    },
+    Zombies {
+        pids: Vec<u32>,
+    },
+    CheckFailed {
+        failures: u32,
+        error: Arc<Error>,
+    },
+    Degraded {
+        failures: u32,
+        error: Arc<Error>,
+    },
+    Recovered {
+        after_failures: u32,
+    },
+    DegradedCleared {
+        after_failures: u32,
+    },
+}
+
+/// The state of a monitor as its checks, limits and permits made it.
+#[derive(Debug, Default)]
+pub(crate) struct Judgement {
+    /// Made in a forked child that has not checked for itself.
+    forked: bool,
+    running: bool,
+    stopped: bool,
+    interval: Duration,
+    /// The number of the last check that was published.
+    published: u64,
+    last: Option<Last>,
+    last_success: Option<Duration>,
+    breaker: Breaker,
+    levels: PerResource<Level>,
+    damping: PerResource<Damping>,
+    zombies: ZombieWatch,
+    reservations: Reservations,
+}
+
+/// The last check that was published.
+#[derive(Debug)]
+struct Last {
+    at: Duration,
+    cpu: Duration,
+    found: Result<PerResource<u64>, Arc<Error>>,
+}
+
+impl Judgement {
+    pub(crate) fn new(forked: bool, stopped: bool) -> Judgement {
+        Judgement { forked, stopped, ..Judgement::default() }
+    }
+
+    /// A start: everything that a monitor learns by and by is fresh. Permits and the numbers of checks go on.
+    pub(crate) fn begin(&mut self, interval: Duration) {
+        // What was read before a stop, or failed, must not answer for the first check of this start.
+        let last = self.last.take().filter(|last| !self.stopped && last.found.is_ok());
+        *self = Judgement {
+            forked: self.forked,
+            running: true,
+            interval,
+            published: self.published,
+            last,
+            last_success: self.last_success,
+            reservations: std::mem::take(&mut self.reservations),
+            ..Judgement::default()
+        };
+    }
+
+    /// A stop: nothing but the next start opens the gate.
+    pub(crate) fn close(&mut self) {
+        self.running = false;
+        self.stopped = true;
+    }
+
+    /// Judges a check. `None`: it began before the last one that was published, and changes nothing.
+    pub(crate) fn record(
+        &mut self,
+        check: &Observation<'_>,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Option<Report> {
+        if check.number <= self.published {
+            return None;
+        }
+        self.published = check.number;
+        self.forked = false;
+        // An empty list allocates nothing, and a steady check has nothing to tell.
+        let mut events = Vec::new();
+        let found = match (check.memory, check.processes) {
+            (Some(memory), Some(processes)) => Ok(PerResource { memory, processes }),
+            _ => Err(check.error.clone().unwrap_or_else(unread)),
+        };
+        let good = found.is_ok();
+        match &found {
+            Ok(usage) => self.succeed(check, usage, limits, settings, &mut events),
+            Err(error) => self.fail(error, &mut events),
+        }
+        self.last = Some(Last { at: check.now, cpu: check.cpu, found });
+        Some(Report { events, good, degraded: self.breaker.is_degraded(), levels: self.levels })
+    }
+
+    fn succeed(
+        &mut self,
+        check: &Observation<'_>,
+        usage: &PerResource<u64>,
+        limits: &ResourceLimits,
+        settings: &Settings,
+        events: &mut Vec<Event>,
+    ) {
+        let after_failures = self.breaker.succeed();
+        if after_failures > 0 {
+            events.push(Event::Recovered { after_failures });
+        }
+        if after_failures >= DEGRADED_AT {
+            events.push(Event::DegradedCleared { after_failures });
+        }
+        self.last_success = Some(check.now);
+        self.reservations.seen_by(check.number);
+        let settle = self.settle(settings);
+        for resource in Resource::ALL {
+            let level = self.level(resource, usage, limits);
+            *self.levels.get_mut(resource) = level;
+            if let Some(changes) = self.damping.get_mut(resource).step(level, check.now, settle) {
+                let (usage, limit) = (*usage.get(resource), limits.limit(resource));
+                events.push(Event::LevelEntered { resource, level, usage, limit, changes });
+            }
+        }
+        if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
+            events.push(Event::Zombies { pids });
+        }
+    }
+
+    fn fail(&mut self, error: &Arc<Error>, events: &mut Vec<Event>) {
+        let failures = self.breaker.fail();
+        if failures <= DEGRADED_AT {
+            events.push(Event::CheckFailed { failures, error: error.clone() });
+        }
+        if failures == DEGRADED_AT {
+            events.push(Event::Degraded { failures, error: error.clone() });
+        }
+    }
+
+    /// The state of the gate and its reason, from one reading.
+    pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits, settings: &Settings) -> Verdict {
+        self.explain(self.reason(now, limits, settings), &Work::new(), limits, settings)
+    }
+
+    /// Grants and reserves `work`, or says why not.
+    pub(crate) fn admit(
+        &mut self,
+        work: &Work,
+        now: Duration,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Result<(), Verdict> {
+        let hard = limits.thresholds().hard;
+        let reaches = |resource: Resource, usage: u128| {
+            limits.limit(resource).is_some_and(|limit| threshold::reaches(usage, limit, hard))
+        };
+        let misfit = Resource::ALL.into_iter().find(|resource| reaches(*resource, work.of(*resource).into()));
+        let reason = match self.reason(now, limits, settings) {
+            Reason::Accepting => {
+                let mut usages = self.usages(work, limits).into_iter();
+                let full = usages.find_map(|usages| {
+                    Resource::ALL.into_iter().find(|resource| reaches(*resource, usages.get(*resource).total()))
+                });
+                // Of two resources that refuse, the one that always will is what the host must know of.
+                match misfit.or(full) {
+                    Some(resource) => Reason::TooMuch { resource, hard },
+                    None => {
+                        self.reservations.reserve(work);
+                        return Ok(());
+                    }
+                }
+            }
+            closed => closed,
+        };
+        // A closed gate compared nothing with what was asked.
+        let asked = if matches!(reason, Reason::TooMuch { .. }) { *work } else { Work::new() };
+        Err(self.explain(reason, &asked, limits, settings).with_never_fits(misfit.is_some()))
+    }
+
+    /// Takes a granted permit back; its cost stays reserved until a successful check numbered `next_number` or later.
+    pub(crate) fn release(&mut self, work: &Work, next_number: u64) {
+        self.reservations.release(work, next_number);
+    }
+
+    /// Whether an admission should wait for a check newer than the last.
+    pub(crate) fn needs_fresh(&self, now: Duration, settings: &Settings) -> bool {
+        match &self.last {
+            Some(last) if !self.stopped => now.saturating_sub(last.at) > self.refresh_age(settings),
+            _ => false,
+        }
+    }
+
+    /// What readers of the gate need to know.
+    pub(crate) fn publication(&self, limits: &ResourceLimits, settings: &Settings) -> Publication {
+        let at = self.last.as_ref().map(|last| last.at);
+        Publication {
+            open_until: match self.reason_but_stale(limits) {
+                Reason::Accepting => at.map(|at| at.saturating_add(self.max_age(settings))),
+                _ => None,
+            },
+            refresh_at: at.filter(|_| self.running).map(|at| at.saturating_add(self.refresh_age(settings))),
+            degraded: self.breaker.is_degraded(),
+            last_success: self.last_success,
+        }
+    }
+
+    /// When the thread's next check is due, its last one having been taken at `last_own_check`.
+    pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, settings: &Settings) -> Duration {
+        let timer = self.breaker.delay(self.interval);
+        let delay = cadence::delay(timer, self.gap(settings), demanded, self.breaker.is_degraded());
+        last_own_check.saturating_add(delay)
+    }
+
+    /// The age up to which a check is not stale.
+    pub(crate) fn max_age(&self, settings: &Settings) -> Duration {
+        settings.max_age.unwrap_or_else(|| cadence::default_max_age(self.interval, self.gap(settings)))
+    }
+
+    pub(crate) fn settle(&self, settings: &Settings) -> Duration {
+        settings.settle.unwrap_or(self.interval)
+    }
+
+    /// The least time that the CPU budget puts between checks.
+    pub(crate) fn gap(&self, settings: &Settings) -> Duration {
+        self.last.as_ref().map_or(Duration::ZERO, |last| cadence::gap(last.cpu, settings.cpu_budget))
+    }
+
+    fn refresh_age(&self, settings: &Settings) -> Duration {
+        cadence::refresh_age(settings.refresh_after, self.gap(settings), self.breaker.is_degraded())
+    }
+
+    /// The level of a reading that follows the stored levels. Only [`record`](Self::record) stores it: a limit that
+    /// changes between checks is judged at once, and judging twice is judging once.
+    fn level(&self, resource: Resource, usage: &PerResource<u64>, limits: &ResourceLimits) -> Level {
+        threshold::step(*self.levels.get(resource), *usage.get(resource), limits.limit(resource), limits.thresholds())
+    }
+
+    fn reason(&self, now: Duration, limits: &ResourceLimits, settings: &Settings) -> Reason {
+        let reason = self.reason_but_stale(limits);
+        let age = self.last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.at));
+        let max_age = self.max_age(settings);
+        match reason {
+            Reason::Accepting | Reason::Usage { .. } if age > max_age => Reason::Stale { age, max_age },
+            reason => reason,
+        }
+    }
+
+    /// Everything that the gate depends on but the time.
+    fn reason_but_stale(&self, limits: &ResourceLimits) -> Reason {
+        if self.forked {
+            return Reason::Forked;
+        }
+        if self.stopped {
+            return Reason::Stopped;
+        }
+        let usage = match &self.last {
+            None => return Reason::NeverChecked,
+            Some(Last { found: Err(error), .. }) if self.breaker.is_degraded() => {
+                return Reason::Degraded { failures: self.breaker.failures(), error: Some(error.clone()) };
+            }
+            Some(Last { found: Err(error), .. }) => return Reason::Failed { error: Some(error.clone()) },
+            Some(Last { found: Ok(usage), .. }) => usage,
+        };
+        let closing = Resource::ALL.into_iter().find_map(|resource| {
+            let threshold = self.closing_threshold(resource, usage, limits)?;
+            Some(Reason::Usage { resource, threshold })
+        });
+        closing.unwrap_or(Reason::Accepting)
+    }
+
+    fn closing_threshold(
+        &self,
+        resource: Resource,
+        usage: &PerResource<u64>,
+        limits: &ResourceLimits,
+    ) -> Option<Threshold> {
+        let limit = limits.limit(resource)?;
+        let thresholds = limits.thresholds();
+        let total = self.usage(resource, usage, &Work::new(), limits).total();
+        if threshold::reaches(total, limit, thresholds.warn) {
+            return Some(Threshold::Warning(thresholds.warn));
+        }
+        match self.level(resource, usage, limits) {
+            Level::Normal => None,
+            // Below the warning threshold and yet not normal: held by hysteresis.
+            Level::Warning | Level::Critical => thresholds.resume.map(Threshold::Resume),
+        }
+    }
+
+    fn usage(&self, resource: Resource, usage: &PerResource<u64>, asked: &Work, limits: &ResourceLimits) -> Usage {
+        Usage {
+            measured: *usage.get(resource),
+            reserved: self.reservations.of(resource),
+            asked: asked.of(resource),
+            limit: limits.limit(resource),
+        }
+    }
+
+    fn usages(&self, asked: &Work, limits: &ResourceLimits) -> Option<PerResource<Usage>> {
+        let usage = self.last.as_ref()?.found.as_ref().ok()?;
+        Some(PerResource {
+            memory: self.usage(Resource::Memory, usage, asked, limits),
+            processes: self.usage(Resource::Processes, usage, asked, limits),
+        })
+    }
+
+    fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits, settings: &Settings) -> Verdict {
+        let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::NeverChecked);
+        let gap = self.gap(settings);
+        let unreachable = settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
+        Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unreachable_age(unreachable)
+    }
+}
+
+impl Report {
+    /// The check, taken at `at`, as shedding sees it.
+    pub(crate) fn checked(&self, at: Duration) -> shed::Checked {
+        let is = |resource: &Resource, level| *self.levels.get(*resource) == level;
+        shed::Checked {
+            at,
+            good: self.good,
+            degraded: self.degraded,
+            critical: Resource::ALL.into_iter().find(|resource| is(resource, Level::Critical)),
+            all_normal: Resource::ALL.iter().all(|resource| is(resource, Level::Normal)),
+        }
+    }
+}
+
+fn unread() -> Arc<Error> {
+    Arc::new(Error::new(ErrorKind::Read, "a required resource was not read"))
+}
+
+#[cfg(test)]
+mod tests;
