@@ -13,6 +13,12 @@ mod work;
 mod judgement;
 mod readiness_word;
 
+// 3. the outside
+mod fork_cell;
+mod lock;
+mod procfs;
+mod sys;
+
 pub use crate::{
     error::{Error, ErrorKind},
     limits::{ResourceLimits, ResourceLimitsBuilder},

@@ -1,0 +1,266 @@
+//! What `/proc` says, of this process and of those that descend from it.
+
+pub(crate) mod descendants;
+pub(crate) mod process_table;
+pub(crate) mod stat;
+pub(crate) mod statm;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+
+use self::descendants::Descendants;
+use self::process_table::ProcessTable;
+use self::stat::Process;
+use crate::error::Error;
+use crate::sys::file::{name, page_size, read_at_start, Directory};
+
+/// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
+/// `chroot`, a dropped privilege and a full table of descriptors; what could not be opened is tried again next time.
+///
+/// Good only in the process that opened them: `self/statm` is that of the opener, and a listing's offset is shared.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    root: OnceLock<Directory>,
+    own_pid: OnceLock<u32>,
+    statm: OnceLock<OwnedFd>,
+    scanner: Mutex<Scanner>,
+}
+
+#[derive(Debug, Default)]
+struct Scanner {
+    table: ProcessTable,
+    descendants: Descendants,
+}
+
+impl Files {
+    /// The resident memory of this process, in bytes.
+    pub(crate) fn own_memory(&self, path: &Path) -> Result<u64, Error> {
+        let statm_path = || path.join("self/statm");
+        let statm = get_or_open(&self.statm, || {
+            let root = self.root(path)?;
+            let open = || root.open_file(name(&mut [0; 16], format_args!("self/statm"))?);
+            open().map_err(|error| Error::read(statm_path(), error))
+        })?;
+        // Seven numbers of up to 20 digits.
+        let mut buffer = [0; 256];
+        let length = read_at_start(statm.as_fd(), &mut buffer).map_err(|error| Error::read(statm_path(), error))?;
+        let pages = match buffer.get(..length) {
+            Some(line) if length < buffer.len() => statm::parse(line),
+            _ => Err("it is too long"),
+        };
+        pages.map(bytes).map_err(|what| Error::malformed(statm_path(), what))
+    }
+
+    /// Reads every process that can be seen, and has `judge` look at them, in ascending order of process id.
+    pub(crate) fn processes<T>(&self, path: &Path, judge: impl FnOnce(&[Process]) -> T) -> Result<T, Error> {
+        self.scan(path, |table, _, own_pid| descendants::index_of(table, own_pid).map(|_| judge(table)))
+    }
+
+    /// Reads every process that can be seen, and has `judge` look at those that descend from this one, in ascending
+    /// order of process id.
+    pub(crate) fn descendants<T>(
+        &self,
+        path: &Path,
+        judge: impl FnOnce(&mut dyn Iterator<Item = &Process>) -> T,
+    ) -> Result<T, Error> {
+        self.scan(path, |table, descendants, own_pid| {
+            descendants.find(table, own_pid).map(|mut found| judge(&mut found))
+        })
+    }
+
+    /// Has `judge` look at a fresh table; it says `None` when this process is not in it.
+    fn scan<T>(
+        &self,
+        path: &Path,
+        judge: impl FnOnce(&[Process], &mut Descendants, u32) -> Option<T>,
+    ) -> Result<T, Error> {
+        let own_pid = self.own_pid(path)?;
+        let root = self.root(path)?;
+        let scan = |Scanner { table, descendants }: &mut Scanner| {
+            let judged = judge(table.scan(root, path)?, descendants, own_pid);
+            // The listing is not of this process's kernel, or is not whole.
+            judged
+                .ok_or_else(|| Error::malformed(path.to_owned(), &format!("it does not list {own_pid}, this process")))
+        };
+        // Whoever finds the kept buffers in use makes some: two scans at once must not share an offset, and none waits.
+        match self.scanner.try_lock() {
+            Some(mut kept) => scan(&mut kept),
+            None => scan(&mut Scanner::default()),
+        }
+    }
+
+    fn root(&self, path: &Path) -> Result<&Directory, Error> {
+        get_or_open(&self.root, || Directory::open(path).map_err(|error| Error::read(path.to_owned(), error)))
+    }
+
+    /// What this process is called in the pid namespace of this `/proc`, which need not be its own: `getpid` would not
+    /// do.
+    fn own_pid(&self, path: &Path) -> Result<u32, Error> {
+        let own_pid = get_or_open(&self.own_pid, || {
+            let root = self.root(path)?;
+            let mut target = [0; 16];
+            let read = name(&mut [0; 8], format_args!("self")).and_then(|link| root.read_link(link, &mut target));
+            let length = read.map_err(|error| Error::read(path.join("self"), error))?;
+            let pid = target.get(..length).and_then(stat::pid);
+            pid.ok_or_else(|| Error::malformed(path.join("self"), "it does not point to a process"))
+        })?;
+        Ok(*own_pid)
+    }
+}
+
+/// The bytes in that many pages.
+pub(crate) fn bytes(pages: u64) -> u64 {
+    pages.saturating_mul(page_size())
+}
+
+/// A failure is kept by nobody: the next call tries again.
+fn get_or_open<T>(cell: &OnceLock<T>, open: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+    match cell.get() {
+        Some(kept) => Ok(kept),
+        None => {
+            let opened = open()?;
+            Ok(cell.get_or_init(|| opened))
+        }
+    }
+}
+
+/// A number as the kernel writes it: digits and nothing else.
+fn number(field: &[u8]) -> Option<u64> {
+    if field.is_empty() {
+        return None;
+    }
+    field.iter().try_fold(0_u64, |number, byte| match byte {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+/// Trees like `/proc`, laid out in one statement: `tree(7, [process(7, 1), process(8, 7).state('Z')])`.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use crate::sys::file::Directory;
+
+    pub(crate) struct Tree(TempDir);
+
+    /// A tree whose `self` is `own`, which has 50 resident pages.
+    pub(crate) fn tree(own: u32, lines: impl IntoIterator<Item = Line>) -> Tree {
+        let tree = Tree(tempfile::tempdir().unwrap());
+        symlink(own.to_string(), tree.path().join("self")).unwrap();
+        let tree = tree.with(&format!("{own}/statm"), "900 50 30 10 0 20 0\n");
+        lines.into_iter().fold(tree, |tree, line| tree.with(&format!("{}/stat", line.pid), &line.line()))
+    }
+
+    impl Tree {
+        pub(crate) fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        pub(crate) fn directory(&self) -> Directory {
+            Directory::open(self.path()).unwrap()
+        }
+
+        pub(crate) fn with(self, path: &str, text: &str) -> Tree {
+            let path = self.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        pub(crate) fn without(self, path: &str) -> Tree {
+            fs::remove_file(self.path().join(path)).unwrap();
+            self
+        }
+    }
+
+    /// A `stat` file to be.
+    pub(crate) struct Line {
+        pid: u32,
+        parent: u32,
+        group: u32,
+        state: char,
+        threads: u32,
+        start_ticks: u64,
+        pages: u64,
+    }
+
+    /// A process that sleeps in a group of its own, started at the tick of its number, with 10 resident pages.
+    pub(crate) fn process(pid: u32, parent: u32) -> Line {
+        Line { pid, parent, group: pid, state: 'S', threads: 1, start_ticks: pid.into(), pages: 10 }
+    }
+
+    impl Line {
+        pub(crate) fn state(self, state: char) -> Line {
+            Line { state, ..self }
+        }
+
+        pub(crate) fn threads(self, threads: u32) -> Line {
+            Line { threads, ..self }
+        }
+
+        pub(crate) fn started(self, start_ticks: u64) -> Line {
+            Line { start_ticks, ..self }
+        }
+
+        pub(crate) fn group(self, group: u32) -> Line {
+            Line { group, ..self }
+        }
+
+        pub(crate) fn pages(self, pages: u64) -> Line {
+            Line { pages, ..self }
+        }
+
+        pub(crate) fn line(&self) -> String {
+            let Line { pid, parent, group, state, threads, start_ticks, pages } = self;
+            format!(
+                "{pid} (a) Z 1 (x\n) {state} {parent} {group} {group} 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 {threads} 0 \
+                 {start_ticks} 5562368 {pages} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0\n"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{process, tree};
+    use super::*;
+
+    #[test]
+    fn a_scan_within_a_scan_sees_everything_and_so_does_the_outer() {
+        let root = tree(7, (8..60).map(|pid| process(pid, 7)).chain([process(7, 1)]));
+        let files = Files::default();
+        let count = |found: &mut dyn Iterator<Item = &Process>| found.count();
+        for _ in 0..2 {
+            let both = files.descendants(root.path(), |outer| (files.descendants(root.path(), count), outer.count()));
+            assert!(matches!(both, Ok((Ok(52), 52))));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_opened_is_tried_again() {
+        let root = tree(7, [process(7, 1)]).without("7/statm").without("self");
+        let files = Files::default();
+        assert!(files.own_memory(root.path()).is_err());
+        assert!(files.descendants(root.path(), |_| ()).is_err());
+        std::os::unix::fs::symlink("7", root.path().join("self")).unwrap();
+        let root = root.with("7/statm", "9 5 3 1 0 2 0\n");
+        assert_eq!(files.own_memory(root.path()).unwrap(), bytes(5));
+        assert!(files.descendants(root.path(), |_| ()).is_ok());
+    }
+
+    #[test]
+    fn a_number_is_digits_and_fits() {
+        assert_eq!((number(b"0"), number(b"18446744073709551615")), (Some(0), Some(u64::MAX)));
+        for no_number in ["", "-1", "+1", " 1", "1x", "18446744073709551616"] {
+            assert_eq!(number(no_number.as_bytes()), None, "{no_number:?}");
+        }
+    }
+}

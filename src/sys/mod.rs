@@ -1,0 +1,13 @@
+//! The outside: every `unsafe` block and every libc call of the monitor, behind safe signatures.
+#![allow(unsafe_code)]
+
+pub(crate) mod bell;
+pub(crate) mod clock;
+pub(crate) mod file;
+pub(crate) mod fork;
+pub(crate) mod signal;
+
+pub(crate) use self::bell::Bell;
+pub(crate) use self::clock::{coarse_now, thread_cpu_time};
+pub(crate) use self::fork::{generation, PerProcess};
+pub(crate) use self::signal::SignalMask;

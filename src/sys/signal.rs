@@ -1,0 +1,97 @@
+//! Signal masks: our threads hear no signal, the host's code on them hears what the host does.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Raised by an instruction of the thread itself; blocking them would turn a fault into a kill without a handler.
+const FAULTS: [libc::c_int; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
+
+/// Which signals a thread blocks (`pthread_sigmask(3)`).
+#[derive(Clone, Copy)]
+pub(crate) struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    /// What the calling thread blocks.
+    pub(crate) fn current() -> SignalMask {
+        let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: a null new mask changes nothing, and `mask` is valid to write the old one to.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr()) };
+        // SAFETY: a sigset_t is plain integers, for which zeroes are valid too.
+        SignalMask(unsafe { mask.assume_init() })
+    }
+
+    /// Everything that can be blocked, but for the faults.
+    pub(crate) fn all_but_faults() -> SignalMask {
+        let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: `mask` is valid to write to; the call initialises it whole and cannot fail.
+        unsafe { libc::sigfillset(mask.as_mut_ptr()) };
+        for signal in FAULTS {
+            // SAFETY: `mask` was initialised above, and every number is a valid signal's.
+            unsafe { libc::sigdelset(mask.as_mut_ptr(), signal) };
+        }
+        // SAFETY: initialised above.
+        SignalMask(unsafe { mask.assume_init() })
+    }
+
+    /// Blocks exactly these in the calling thread, and returns what it blocked before.
+    pub(crate) fn set(&self) -> SignalMask {
+        let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: `self.0` is an initialised mask and `old` is valid to write to. SIG_SETMASK is a valid request, the
+        // only thing the call could refuse.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, old.as_mut_ptr()) };
+        // SAFETY: as in `current`.
+        SignalMask(unsafe { old.assume_init() })
+    }
+
+    /// Runs `code` with exactly these blocked, and puts the mask back however it ends.
+    pub(crate) fn with<R>(&self, code: impl FnOnce() -> R) -> R {
+        struct PutBack(SignalMask);
+        impl Drop for PutBack {
+            fn drop(&mut self) {
+                self.0.set();
+            }
+        }
+        let _put_back = PutBack(self.set());
+        code()
+    }
+
+    fn blocks(&self, signal: libc::c_int) -> bool {
+        // SAFETY: the mask is initialised; a number that is no signal's gives -1.
+        unsafe { libc::sigismember(&self.0, signal) == 1 }
+    }
+}
+
+impl fmt::Debug for SignalMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries((1..=64).filter(|&signal| self.blocks(signal))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_never_blocked_and_the_rest_is() {
+        let mask = SignalMask::all_but_faults();
+        assert!(FAULTS.iter().all(|&signal| !mask.blocks(signal)));
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGCHLD, libc::SIGHUP, libc::SIGALRM, libc::SIGPIPE] {
+            assert!(mask.blocks(signal), "{signal}");
+        }
+    }
+
+    #[test]
+    fn the_mask_is_put_back_after_a_panic() {
+        let before = format!("{:?}", SignalMask::current());
+        let result = std::panic::catch_unwind(|| {
+            SignalMask::all_but_faults().with(|| {
+                assert!(SignalMask::current().blocks(libc::SIGTERM));
+                std::panic::panic_any(());
+            });
+        });
+        assert!(result.is_err());
+        assert_eq!(format!("{:?}", SignalMask::current()), before);
+    }
+}
