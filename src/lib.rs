@@ -19,11 +19,20 @@ mod lock;
 mod procfs;
 mod sys;
 
+// 4. seams
+mod events;
+mod host;
+mod probe;
+mod subscription;
+
 pub use crate::{
     error::{Error, ErrorKind},
+    host::{BoxError, JobManager, ProcessGroup},
     limits::{ResourceLimits, ResourceLimitsBuilder},
+    probe::SystemProbe,
     resource::{MemoryScope, Resource},
     snapshot::ResourceSnapshot,
+    subscription::Snapshots,
     verdict::Verdict,
     work::Work,
 };

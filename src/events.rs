@@ -1,0 +1,178 @@
+//! The log events: target `highwater`, key `event`, typed values.
+//!
+//! Each function is one line of the table in the crate documentation. They call the host's logger, so they are called
+//! under no lock of ours, and a panic of it is contained by the caller.
+
+use std::time::Duration;
+
+use log::{debug, error, info, log, warn};
+
+use crate::error::Error;
+use crate::judgement::Event;
+use crate::limits::{ResourceLimits, MB};
+use crate::resource::{Level, Resource};
+
+const TARGET: &str = "highwater";
+
+pub(crate) fn started(interval: Duration) {
+    info!(target: TARGET, event = "monitor.started", interval_seconds = interval.as_secs_f64(); "monitor started");
+}
+
+pub(crate) fn stopped() {
+    info!(target: TARGET, event = "monitor.stopped"; "monitor stopped");
+}
+
+pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
+    info!(
+        target: TARGET,
+        event = "monitor.limits_updated",
+        old_max_memory_bytes = old.max_memory_bytes(),
+        new_max_memory_bytes = new.max_memory_bytes(),
+        old_max_processes = old.max_processes(),
+        new_max_processes = new.max_processes(),
+        old_warn_percent = old.warn_percent(),
+        new_warn_percent = new.warn_percent(),
+        old_hard_percent = old.hard_percent(),
+        new_hard_percent = new.hard_percent(),
+        old_resume_percent = old.resume_percent(),
+        new_resume_percent = new.resume_percent();
+        "limits updated"
+    );
+}
+
+/// What a check has to say.
+pub(crate) fn judged(event: &Event) {
+    match event {
+        Event::LevelEntered { resource, level, usage, limit, changes } => {
+            let (severity, what) = match level {
+                Level::Normal => (log::Level::Info, "back to normal"),
+                Level::Warning => (log::Level::Warn, "near the limit"),
+                Level::Critical => (log::Level::Error, "at the limit"),
+            };
+            // Not clamped: usage may be above its limit. No limit, no percentage.
+            let percent = limit.map(|limit| *usage as f64 * 100.0 / limit as f64);
+            let shown = percent.map_or_else(|| "no limit".to_string(), |percent| format!("{percent:.1} %"));
+            let event = level_event(*resource, *level);
+            match resource {
+                Resource::Memory => {
+                    let usage_mb = *usage as f64 / MB as f64;
+                    let limit_mb = limit.map(|limit| limit as f64 / MB as f64);
+                    log!(
+                        target: TARGET, severity, event, usage_mb, limit_mb, percent, changes = *changes;
+                        "memory {what}: {usage_mb:.1} MB ({shown})"
+                    );
+                }
+                Resource::Processes => {
+                    log!(
+                        target: TARGET, severity, event, count = *usage, limit = *limit, percent, changes = *changes;
+                        "processes {what}: {usage} ({shown})"
+                    );
+                }
+            }
+        }
+        Event::Zombies { pids } => warn!(
+            target: TARGET, event = "monitor.zombies_detected", zombie_pids:? = pids, count = pids.len();
+            "descendants have ended and nobody waits for them"
+        ),
+        Event::CheckFailed { failures, error } => error!(
+            target: TARGET, event = "monitor.check_failed", consecutive_failures = *failures, error:% = error;
+            "check failed: {error}"
+        ),
+        Event::Degraded { failures, error } => error!(
+            target: TARGET, event = "monitor.degraded", consecutive_failures = *failures, error:% = error;
+            "degraded after {failures} failed checks: {error}"
+        ),
+        Event::Recovered { after_failures } => info!(
+            target: TARGET, event = "monitor.recovered", after_failures = *after_failures;
+            "checks succeed again"
+        ),
+        Event::DegradedCleared { after_failures } => info!(
+            target: TARGET, event = "monitor.degraded_cleared", after_failures = *after_failures;
+            "no longer degraded"
+        ),
+    }
+}
+
+fn level_event(resource: Resource, level: Level) -> &'static str {
+    match (resource, level) {
+        (Resource::Memory, Level::Normal) => "monitor.memory_normal",
+        (Resource::Memory, Level::Warning) => "monitor.memory_warning",
+        (Resource::Memory, Level::Critical) => "monitor.memory_critical",
+        (Resource::Processes, Level::Normal) => "monitor.processes_normal",
+        (Resource::Processes, Level::Warning) => "monitor.processes_warning",
+        (Resource::Processes, Level::Critical) => "monitor.processes_critical",
+    }
+}
+
+pub(crate) fn pausing_oldest_job(job_id: &str, reason: &str) {
+    warn!(target: TARGET, event = "monitor.pausing_oldest_job", job_id, reason; "pausing job {job_id}: {reason}");
+}
+
+pub(crate) fn pause_failed_falling_back_to_cancel(job_id: &str, reason: &str) {
+    warn!(
+        target: TARGET, event = "monitor.pause_failed_falling_back_to_cancel", job_id, reason;
+        "cancelling job {job_id}, it could not be paused: {reason}"
+    );
+}
+
+pub(crate) fn cancelling_oldest_job(job_id: &str, reason: &str) {
+    warn!(
+        target: TARGET, event = "monitor.cancelling_oldest_job", job_id, reason;
+        "cancelling job {job_id}, shedding it once did not help: {reason}"
+    );
+}
+
+pub(crate) fn cancel_failed(job_id: &str, error: &str) {
+    error!(target: TARGET, event = "monitor.cancel_failed", job_id, error; "could not cancel job {job_id}: {error}");
+}
+
+pub(crate) fn no_job_to_shed(reason: &str) {
+    warn!(target: TARGET, event = "monitor.no_job_to_shed", reason; "no job to shed: {reason}");
+}
+
+pub(crate) fn prune_stale_failed(consecutive_failures: u32, error: &str) {
+    warn!(
+        target: TARGET, event = "monitor.prune_stale_failed", consecutive_failures, error;
+        "pruning stale jobs failed: {error}"
+    );
+}
+
+pub(crate) fn prune_disabled(consecutive_failures: u32, error: &str) {
+    error!(
+        target: TARGET, event = "monitor.prune_disabled", consecutive_failures, error;
+        "pruning stale jobs switched off after {consecutive_failures} failures: {error}"
+    );
+}
+
+pub(crate) fn prune_recovered(after_failures: u32) {
+    info!(target: TARGET, event = "monitor.prune_recovered", after_failures; "pruning stale jobs works again");
+}
+
+pub(crate) fn process_group_cleaned(hook: &str, pids: &[u32]) {
+    debug!(
+        target: TARGET, event = "monitor.process_group_cleaned", hook, pids:? = pids, count = pids.len();
+        "{hook} dealt with {} processes", pids.len()
+    );
+}
+
+pub(crate) fn process_group_failed(hook: &str, error: &str) {
+    warn!(target: TARGET, event = "monitor.process_group_failed", hook, error; "{hook} failed: {error}");
+}
+
+pub(crate) fn hook_panicked(hook: &str, message: &str) {
+    error!(target: TARGET, event = "monitor.hook_panicked", hook, error = message; "{hook} panicked: {message}");
+}
+
+pub(crate) fn actions_unavailable(error: &Error) {
+    error!(
+        target: TARGET, event = "monitor.actions_unavailable", error:% = error;
+        "no work can be shed until the action thread exists: {error}"
+    );
+}
+
+pub(crate) fn loop_died_unexpectedly(thread: &str, message: &str) {
+    error!(
+        target: TARGET, event = "monitor.loop_died_unexpectedly", thread, error = message;
+        "thread {thread} died: {message}"
+    );
+}

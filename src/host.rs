@@ -1,0 +1,106 @@
+//! What the host implements, and how its code is called without letting its panics out.
+
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use crate::resource::Resource;
+
+/// An error of the host's own.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The host's jobs, as far as the monitor needs to know them.
+///
+/// The methods are called from the monitor's action thread, one at a time, under the signal mask of the thread that
+/// called [`start`](crate::ResourceMonitor::start) or [`set_manager`](crate::ResourceMonitor::set_manager); the two
+/// counts also on the thread that calls `start` or [`check_now`](crate::ResourceMonitor::check_now), which must
+/// therefore not hold a lock that they take. They may block, panic, or call back into the monitor; a slow one delays
+/// no check.
+pub trait JobManager: Send + Sync {
+    /// The number of jobs that are running.
+    fn running_count(&self) -> usize;
+
+    /// The number of units of work in progress inside the running jobs.
+    fn active_job_count(&self) -> usize;
+
+    /// The job to shed first. A paused job still counts, until it was cancelled or has ended.
+    fn oldest_running_job(&self) -> Option<String>;
+
+    /// Makes a job use no more of what is critical. An error, or a panic, makes the monitor cancel the job instead.
+    ///
+    /// # Errors
+    /// Any reason why pausing this job would not help.
+    fn pause_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError>;
+
+    /// Ends a job.
+    ///
+    /// # Errors
+    /// Any reason why it could not be ended; it is logged, and asked again after the settle time.
+    fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError>;
+
+    /// Everything is normal again after a shed: paused jobs may go on.
+    fn pressure_cleared(&self) {}
+
+    /// Forgets what is stale, about once per interval. Three failures in a row switch it off until the manager is set
+    /// anew or the monitor restarts.
+    ///
+    /// # Errors
+    /// Any reason; it is logged.
+    fn prune_stale(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// Keeps the host's processes together and cleans up after them, about once per interval, on the action thread.
+pub trait ProcessGroup: Send + Sync {
+    /// Ends processes whose parents are gone, and returns their pids.
+    ///
+    /// # Errors
+    /// What the system said; it is logged.
+    fn cleanup_orphans(&self) -> std::io::Result<Vec<u32>>;
+
+    /// Collects the status of adopted processes that have ended, and returns their pids.
+    ///
+    /// # Errors
+    /// What the system said; it is logged.
+    fn reap_orphaned_backends(&self) -> std::io::Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Calls code that is not ours and turns its panic into the panic's message.
+pub(crate) fn contained<R>(code: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let message = panic_message(&*payload);
+        // A payload is the host's too, and its drop may panic in turn: better lost than let loose.
+        std::mem::forget(payload);
+        message
+    })
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_string()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_is_contained() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("from the payload");
+            }
+        }
+        assert_eq!(contained(|| std::panic::panic_any(Bomb)), Err("a panic without a message".to_string()));
+        assert_eq!(contained(|| panic!("limit {}", 3)), Err("limit 3".to_string()));
+        assert_eq!(contained(|| 7), Ok(7));
+    }
+}
