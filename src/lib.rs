@@ -1,4 +1,89 @@
 //! Tells a blocking Linux program how much more work it can take.
+//!
+//! # When to use it
+//!
+//! In a program with threads and no async runtime that starts processes, or takes on work whose memory is hard to
+//! foresee: a job runner, a build daemon, a server with a thread per connection. To look at *other* processes or at the
+//! whole machine, use the `sysinfo` or `procfs` crate; to *enforce* a limit, a cgroup or an rlimit; to bound a rate or a
+//! number of requests, a semaphore.
+//!
+//! # How it works
+//!
+//! A [`ResourceMonitor`] watches the process it is linked into. One thread reads its resident memory and its
+//! descendants from `/proc`, once per interval and sooner when callers ask, and judges them against
+//! [`ResourceLimits`]. Any thread asks a [`Readiness`] whether to take on more work, which costs a few atomic loads and
+//! a clock read. Near a limit (80 %) the answer is no, and the [`Verdict`] says why; at 95 % the host is asked to shed
+//! work through its [`JobManager`]. What is not known is refused: before the first check, after one that failed, when
+//! the last is too old, after a stop, in a forked child.
+//!
+//! ```
+//! use std::time::Duration;
+//! use highwater::{ResourceLimits, ResourceMonitor, Work};
+//!
+//! let limits = ResourceLimits::builder().max_memory_mb(8192).max_processes(50).build()?;
+//! let monitor = ResourceMonitor::new(limits);
+//! monitor.start(Duration::from_secs(15))?;
+//!
+//! let readiness = monitor.readiness();
+//! match readiness.try_admit(Work::new().processes(2).memory_mb(256)) {
+//!     Ok(permit) => drop(permit), // held until what it declared can be seen by a check
+//!     Err(verdict) => println!("{verdict}"),
+//! }
+//! # Ok::<(), highwater::Error>(())
+//! ```
+//!
+//! # Two questions
+//!
+//! [`is_accepting_work`](Readiness::is_accepting_work) is a state: between asking and starting, a hundred threads can
+//! all have been told yes. [`try_admit`](Readiness::try_admit) closes that gap: the [`Permit`] it grants reserves the
+//! declared [`Work`] until a check could see it.
+//!
+//! # Fork
+//!
+//! In a forked child the gate is closed until the child checks for itself, and [`start`](ResourceMonitor::start) starts
+//! anew, with the limits and the manager of the parent: `start(); daemon();` needs one more `start()`. No lock, thread,
+//! permit, subscription or descriptor of the parent's is used there.
+//!
+//! # Manners
+//!
+//! The monitor never reaps a child, installs no signal handler, and keeps three descriptors. Its threads (`highwater`,
+//! `highwater-act`) block every signal but the synchronous faults; the host's code runs on them under the host's own
+//! mask. A hook may panic, block, or call back into the monitor, dropping it included. With `panic = "abort"` a panic
+//! ends the process, and nothing can be contained. A logger that blocks blocks the check thread, and the gate closes
+//! when the last check is too old.
+//!
+//! # What it does not do
+//!
+//! It limits nothing by itself. It cannot count what it cannot see: with `/proc` mounted `hidepid=2` and no privileges,
+//! descendants of the same user are exact and others are invisible. It reads no container limits yet. It is for Linux.
+//!
+//! # Log events
+//!
+//! Through the key-value API of [`log`], target `highwater`, key `event`:
+//!
+//! | level | event | keys |
+//! | --- | --- | --- |
+//! | info | `monitor.started`, `monitor.stopped` | `interval_seconds` (started) |
+//! | info | `monitor.limits_updated` | `old_*` and `new_*` of each limit |
+//! | info | `monitor.recovered`, `monitor.degraded_cleared`, `monitor.prune_recovered` | `after_failures` |
+//! | info | `monitor.memory_normal` | `usage_mb`, `limit_mb`, `percent`, `changes` |
+//! | info | `monitor.processes_normal` | `count`, `limit`, `percent`, `changes` |
+//! | warn | `monitor.memory_warning`, `monitor.processes_warning` | as normal |
+//! | warn | `monitor.zombies_detected` | `zombie_pids`, `count` |
+//! | warn | `monitor.pausing_oldest_job`, `monitor.pause_failed_falling_back_to_cancel`, `monitor.cancelling_oldest_job` | `job_id`, `reason` |
+//! | warn | `monitor.no_job_to_shed` | `reason` |
+//! | warn | `monitor.prune_stale_failed` | `consecutive_failures`, `error` |
+//! | warn | `monitor.process_group_failed` | `hook`, `error` |
+//! | error | `monitor.memory_critical`, `monitor.processes_critical` | as normal |
+//! | error | `monitor.check_failed`, `monitor.degraded`, `monitor.prune_disabled` | `consecutive_failures`, `error` |
+//! | error | `monitor.cancel_failed` | `job_id`, `error` |
+//! | error | `monitor.hook_panicked` | `hook`, `error` |
+//! | error | `monitor.loop_died_unexpectedly` | `thread`, `error` |
+//! | error | `monitor.actions_unavailable` | `error` |
+//! | debug | `monitor.process_group_cleaned` | `hook`, `pids`, `count` |
+//!
+//! A level is logged when entered, `*_normal` once it has held for one settle time; but for a first `*_critical`, at
+//! most one line per resource and level in 60 s, with `changes` counting what was left out.
 
 // 1. vocabulary
 mod error;
@@ -25,11 +110,24 @@ mod host;
 mod probe;
 mod subscription;
 
+// 5. the threads
+mod engine;
+
+// 6. the monitor
+mod builder;
+mod monitor;
+mod permit;
+mod readiness;
+
 pub use crate::{
+    builder::ResourceMonitorBuilder,
     error::{Error, ErrorKind},
     host::{BoxError, JobManager, ProcessGroup},
     limits::{ResourceLimits, ResourceLimitsBuilder},
+    monitor::ResourceMonitor,
+    permit::Permit,
     probe::SystemProbe,
+    readiness::Readiness,
     resource::{MemoryScope, Resource},
     snapshot::ResourceSnapshot,
     subscription::Snapshots,

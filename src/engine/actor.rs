@@ -1,0 +1,238 @@
+//! The action thread: asks the host for its counts, sheds, tells it when pressure is over, keeps house.
+//!
+//! Every call of the host's code is made here, through [`Worker::hook`], and nowhere under a lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::events;
+use crate::host::{contained, BoxError, JobManager, ProcessGroup};
+use crate::judgement::shed::{Checked, Move, ShedPolicy, ShedStep};
+use crate::resource::Resource;
+use crate::sys;
+
+use super::core::{Core, Manager, Shared};
+use super::lifecycle::{Handover, Run};
+use super::worker::Worker;
+
+/// After this many failures in a row, stale jobs are no longer pruned.
+const PRUNE_ATTEMPTS: u32 = 3;
+
+/// How long to sleep when nothing is expected; a handover rings.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The body of the action thread.
+pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
+    let Some(core) = shared.current() else { return };
+    let mut actor = Actor {
+        core,
+        worker,
+        setting: 0,
+        shed: ShedPolicy::default(),
+        prune: Prune::default(),
+        group_failed: [false; 2],
+    };
+    let died = contained(|| {
+        let generation = sys::generation();
+        // A host that forks in a hook and returns from it in the child has a copy of this thread there: it ends.
+        while !run.is_stopping() && sys::generation() == generation {
+            let rings = run.inbox_bell.count();
+            let handover = run.inbox.lock().take();
+            match handover {
+                Some(handover) if !core.lifecycle.hook_left_behind() => actor.act(handover),
+                Some(_) => {}
+                None if run.is_stopping() => {}
+                None => run.inbox_bell.wait(rings, IDLE),
+            }
+        }
+    });
+    if let Err(message) = died {
+        core.close();
+        core.say(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
+    }
+}
+
+struct Actor<'a> {
+    core: &'a Core,
+    worker: &'a Worker,
+    /// Which setting of the manager the rest of this state is about.
+    setting: u64,
+    shed: ShedPolicy,
+    prune: Prune,
+    /// Whether each of the process group's methods failed last time.
+    group_failed: [bool; 2],
+}
+
+#[derive(Default)]
+struct Prune {
+    consecutive_failures: u32,
+}
+
+impl Actor<'_> {
+    fn act(&mut self, Handover { checked, housekeeping }: Handover) {
+        let Manager { manager, setting } = self.core.manager.get();
+        if setting != self.setting {
+            (self.setting, self.shed, self.prune) = (setting, ShedPolicy::default(), Prune::default());
+        }
+        if let Some(manager) = manager {
+            self.relieve(&manager, &checked);
+            self.count(&manager);
+            if housekeeping {
+                self.prune(&manager);
+            }
+            self.let_go("drop of the manager", manager);
+        }
+        let group = self.core.group.get().filter(|_| housekeeping);
+        if let Some(group) = group {
+            self.clean_up(&group);
+            self.let_go("drop of the process group", group);
+        }
+    }
+
+    /// Calls the host; a panic is logged. `None` if it panicked or the monitor is being stopped.
+    fn call<R>(&self, hook: &str, code: impl FnOnce() -> R) -> Option<R> {
+        match self.worker.hook(self.core.host_mask.get(), code)? {
+            Ok(result) => Some(result),
+            Err(message) => {
+                self.say(|| events::hook_panicked(hook, &message));
+                None
+            }
+        }
+    }
+
+    /// As `call`, for hooks that can fail: a panic is a failure like any other.
+    fn attempt<R, E: std::fmt::Display>(
+        &self,
+        hook: &str,
+        code: impl FnOnce() -> Result<R, E>,
+    ) -> Option<Result<R, String>> {
+        match self.worker.hook(self.core.host_mask.get(), code)? {
+            Ok(result) => Some(result.map_err(|error| error.to_string())),
+            Err(message) => {
+                self.say(|| events::hook_panicked(hook, &message));
+                Some(Err(format!("panicked: {message}")))
+            }
+        }
+    }
+
+    fn say(&self, line: impl FnOnce()) {
+        self.core.say(Some(self.worker), line);
+    }
+
+    /// Drops a handle of the host's, which may be the last one, as the host's code that it is.
+    fn let_go<T>(&self, what: &str, handle: T) {
+        let mut handle = Some(handle);
+        self.call(what, || drop(handle.take()));
+        // Not called any more: dropped all the same, and contained.
+        if handle.is_some() {
+            let _ = self.core.host_mask.get().with(|| contained(|| drop(handle)));
+        }
+    }
+
+    fn count(&self, manager: &Arc<dyn JobManager>) {
+        let counts =
+            self.call("running_count or active_job_count", || (manager.running_count(), manager.active_job_count()));
+        if let Some((running_jobs, active_sheets)) = counts {
+            self.core.store_counts(running_jobs, active_sheets);
+        }
+    }
+
+    fn relieve(&mut self, manager: &Arc<dyn JobManager>, checked: &Checked) {
+        let settings = &self.core.config.settings;
+        let (max_age, settle) = {
+            let judgement = self.core.judgement.lock();
+            (judgement.max_age(settings), judgement.settle(settings))
+        };
+        match self.shed.next(checked, sys::coarse_now(), max_age, settle) {
+            ShedStep::Nothing => {}
+            ShedStep::Cleared => {
+                self.call("pressure_cleared", || manager.pressure_cleared());
+            }
+            ShedStep::Shed { resource } => self.shed(manager, resource),
+        }
+    }
+
+    fn shed(&mut self, manager: &Arc<dyn JobManager>, resource: Resource) {
+        let Some(oldest) = self.call("oldest_running_job", || manager.oldest_running_job()) else { return };
+        let reason = self.core.verdict().to_string();
+        match (self.shed.shed_job(oldest.as_deref()), &oldest) {
+            (Move::Pause, Some(job)) => {
+                self.say(|| events::pausing_oldest_job(job, &reason));
+                let paused = self.attempt("pause_job", || manager.pause_job(job, resource));
+                if let Some(Err(refusal)) = paused {
+                    self.say(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
+                    self.cancel(manager, job, resource);
+                }
+            }
+            (Move::Cancel, Some(job)) => {
+                self.say(|| events::cancelling_oldest_job(job, &reason));
+                self.cancel(manager, job, resource);
+            }
+            (Move::NoJob { log }, _) => {
+                if log {
+                    self.say(|| events::no_job_to_shed(&reason));
+                }
+            }
+            (Move::Pause | Move::Cancel, None) => {}
+        }
+        self.shed.done(oldest.as_deref(), sys::coarse_now());
+    }
+
+    fn cancel(&self, manager: &Arc<dyn JobManager>, job: &str, resource: Resource) {
+        if let Some(Err(error)) = self.attempt("cancel_job", || manager.cancel_job(job, resource)) {
+            self.say(|| events::cancel_failed(job, &error));
+        }
+    }
+
+    fn prune(&mut self, manager: &Arc<dyn JobManager>) {
+        let failures = self.prune.consecutive_failures;
+        if failures >= PRUNE_ATTEMPTS {
+            return;
+        }
+        let result: Option<Result<(), String>> =
+            self.attempt("prune_stale", || -> Result<(), BoxError> { manager.prune_stale() });
+        match result {
+            None => {}
+            Some(Ok(())) => {
+                self.prune.consecutive_failures = 0;
+                if failures > 0 {
+                    self.say(|| events::prune_recovered(failures));
+                }
+            }
+            Some(Err(error)) => {
+                let failures = failures + 1;
+                self.prune.consecutive_failures = failures;
+                self.say(|| events::prune_stale_failed(failures, &error));
+                if failures == PRUNE_ATTEMPTS {
+                    self.say(|| events::prune_disabled(failures, &error));
+                }
+            }
+        }
+    }
+
+    fn clean_up(&mut self, group: &Arc<dyn ProcessGroup>) {
+        let cleaned = self.attempt("cleanup_orphans", || group.cleanup_orphans());
+        self.group_failed[0] = self.report_clean_up("cleanup_orphans", cleaned, self.group_failed[0]);
+        let reaped = self.attempt("reap_orphaned_backends", || group.reap_orphaned_backends());
+        self.group_failed[1] = self.report_clean_up("reap_orphaned_backends", reaped, self.group_failed[1]);
+    }
+
+    /// Logs the first failure of a row; returns whether this was one.
+    fn report_clean_up(&self, hook: &str, result: Option<Result<Vec<u32>, String>>, failed_before: bool) -> bool {
+        match result {
+            None => failed_before,
+            Some(Ok(pids)) => {
+                if !pids.is_empty() {
+                    self.say(|| events::process_group_cleaned(hook, &pids));
+                }
+                false
+            }
+            Some(Err(error)) => {
+                if !failed_before {
+                    self.say(|| events::process_group_failed(hook, &error));
+                }
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The check thread: waits until a check is due, takes it, says what it found.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::events;
+use crate::host::contained;
+use crate::sys;
+
+use super::core::{Core, Shared};
+use super::lifecycle::Run;
+use super::worker::Worker;
+
+/// The body of the check thread.
+pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker, interval: Duration) {
+    let Some(core) = shared.current() else { return };
+    guarded(core, run, worker, || check_until_stopped(shared, core, run, worker, interval));
+}
+
+/// Whatever gets out of the loop closes the gate, and the thread ends.
+fn guarded(core: &Core, run: &Run, worker: &Worker, body: impl FnOnce()) {
+    if let Err(message) = contained(body) {
+        if !run.is_stopping() {
+            core.close();
+        }
+        core.say(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
+    }
+}
+
+fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker: &Worker, interval: Duration) {
+    let mut last_check = sys::coarse_now();
+    let mut last_housekeeping = last_check;
+    while wait_until_due(core, run, last_check) {
+        let report = core.check_on_thread();
+        last_check = sys::coarse_now();
+        let Some(report) = report else { continue };
+        for event in &report.events {
+            core.say(Some(worker), || events::judged(event));
+        }
+        let housekeeping = last_check.saturating_sub(last_housekeeping) >= interval;
+        if housekeeping {
+            last_housekeeping = last_check;
+        }
+        core.lifecycle.hand_over(shared, core, &report, housekeeping);
+    }
+}
+
+/// Returns false when the run is being stopped.
+fn wait_until_due(core: &Core, run: &Run, last_check: Duration) -> bool {
+    loop {
+        // Read before what a ring announces, so that a ring from now on ends the wait.
+        let rings = core.bell.count();
+        if run.is_stopping() {
+            return false;
+        }
+        let due = core.judgement.lock().next_check(last_check, core.word.is_demanded(), &core.config.settings);
+        let now = sys::coarse_now();
+        if now >= due {
+            return true;
+        }
+        core.bell.wait(rings, due - now);
+    }
+}

@@ -1,0 +1,360 @@
+//! The state behind a monitor and its handles, and what a check does to it.
+//!
+//! Lock order: `flight`, then `judgement`, then `publisher`. None is held while the host's code runs.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind};
+use crate::events;
+use crate::fork_cell::ForkCell;
+use crate::host::{contained, JobManager, ProcessGroup};
+use crate::judgement::{Judgement, Observation, Report, Settings};
+use crate::limits::ResourceLimits;
+use crate::lock::{Desk, Mutex};
+use crate::probe::{Probe, Reading};
+use crate::readiness_word::ReadinessWord;
+use crate::resource::MemoryScope;
+use crate::snapshot::ResourceSnapshot;
+use crate::subscription::Publisher;
+use crate::sys::{self, Bell, PerProcess, SignalMask};
+use crate::verdict::Verdict;
+use crate::work::Work;
+
+use super::lifecycle::Lifecycle;
+use super::worker::Worker;
+
+/// What a monitor and all its handles share. A forked child finds its parent's there and makes its own.
+pub(crate) type Shared = PerProcess<Core>;
+
+/// What is set once, when the monitor is built.
+pub(crate) struct Config {
+    pub(crate) settings: Settings,
+    pub(crate) scope: MemoryScope,
+    pub(crate) probe: Box<dyn Probe>,
+}
+
+/// The manager, and how often one was set: a new one starts with a clean slate.
+#[derive(Clone, Default)]
+pub(crate) struct Manager {
+    pub(crate) manager: Option<Arc<dyn JobManager>>,
+    pub(crate) setting: u64,
+}
+
+/// The state of one monitor in one process.
+pub(crate) struct Core {
+    pub(crate) config: Arc<Config>,
+    pub(crate) limits: ForkCell<ResourceLimits>,
+    pub(crate) manager: ForkCell<Manager>,
+    pub(crate) group: ForkCell<Option<Arc<dyn ProcessGroup>>>,
+    /// The signal mask for the host's code on our threads.
+    pub(crate) host_mask: ForkCell<SignalMask>,
+    pub(crate) word: ReadinessWord,
+    pub(crate) bell: Bell,
+    pub(crate) judgement: Mutex<Judgement>,
+    pub(crate) publisher: Mutex<Publisher>,
+    pub(crate) lifecycle: Lifecycle,
+    /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
+    flight: Desk<Scratch>,
+    next_number: AtomicU64,
+    stopped: AtomicBool,
+    /// Whether a manager or a process group is set. Looking without taking a handle, whose drop is the host's code.
+    hooked: AtomicBool,
+    manager_settings: AtomicU64,
+    running_jobs: AtomicUsize,
+    active_sheets: AtomicUsize,
+}
+
+/// Buffers that checks in the steady state reuse.
+struct Scratch {
+    reading: Reading,
+    snapshot: ResourceSnapshot,
+}
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch {
+            reading: Reading::default(),
+            snapshot: ResourceSnapshot {
+                timestamp: Instant::now(),
+                memory_bytes: None,
+                child_process_count: None,
+                running_jobs: 0,
+                active_sheets: 0,
+                zombie_pids: Vec::new(),
+            },
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(config: Arc<Config>, limits: ResourceLimits) -> Core {
+        Core::with(config, limits, Manager::default(), None, SignalMask::current(), Judgement::new(false, false), false)
+    }
+
+    /// The core of a forked child, which takes over what was set and nothing that was measured, locked or opened.
+    fn inherit(parent: &Core) -> Core {
+        let stopped = parent.stopped.load(Ordering::Relaxed);
+        // The counts are the parent's: the child has no jobs yet.
+        Core::with(
+            Arc::clone(&parent.config),
+            parent.limits.get(),
+            parent.manager.get(),
+            parent.group.get(),
+            parent.host_mask.get(),
+            Judgement::new(true, stopped),
+            stopped,
+        )
+    }
+
+    fn with(
+        config: Arc<Config>,
+        limits: ResourceLimits,
+        manager: Manager,
+        group: Option<Arc<dyn ProcessGroup>>,
+        host_mask: SignalMask,
+        judgement: Judgement,
+        stopped: bool,
+    ) -> Core {
+        Core {
+            config,
+            limits: ForkCell::new(limits),
+            hooked: AtomicBool::new(manager.manager.is_some() || group.is_some()),
+            manager_settings: AtomicU64::new(manager.setting),
+            manager: ForkCell::new(manager),
+            group: ForkCell::new(group),
+            host_mask: ForkCell::new(host_mask),
+            word: ReadinessWord::new(),
+            bell: Bell::new(),
+            judgement: Mutex::new(judgement),
+            publisher: Mutex::default(),
+            lifecycle: Lifecycle::default(),
+            flight: Desk::new(Scratch::new()),
+            next_number: AtomicU64::new(1),
+            stopped: AtomicBool::new(stopped),
+            running_jobs: AtomicUsize::new(0),
+            active_sheets: AtomicUsize::new(0),
+        }
+    }
+
+    /// The core of the calling process, made now if it was forked since.
+    pub(crate) fn of(shared: &Shared) -> &Core {
+        shared.current_or_renew(Core::inherit)
+    }
+
+    /// Whether work is accepted: the hot path.
+    #[inline]
+    pub(crate) fn is_accepting(&self) -> bool {
+        let now = sys::coarse_now();
+        self.demand(now);
+        self.word.is_open(now)
+    }
+
+    /// Wakes the check thread if the last check is old and nobody has done so since.
+    #[inline]
+    fn demand(&self, now: Duration) {
+        if self.word.take_demand(now) {
+            self.bell.ring();
+        }
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        let now = sys::coarse_now();
+        self.demand(now);
+        self.judgement.lock().verdict(now, &self.limits.get(), &self.config.settings)
+    }
+
+    /// Judges the work on a fresh enough reading, taking one if need be, and reserves its cost.
+    pub(crate) fn admit(shared: &Arc<Shared>, core: &Core, work: &Work) -> Result<(), Verdict> {
+        let settings = &core.config.settings;
+        let old = || core.judgement.lock().needs_fresh(sys::coarse_now(), settings);
+        if old() {
+            // Whoever waits here longer than a reading may be old is judged on what there is, which is stale by then.
+            let patience = core.judgement.lock().max_age(settings);
+            let report =
+                core.flight.work(patience, |scratch| if old() { core.check_into(scratch) } else { None }).flatten();
+            if let Some(report) = report {
+                core.follow_up(shared, &report);
+            }
+        }
+        let mut judgement = core.judgement.lock();
+        let admitted = judgement.admit(work, sys::coarse_now(), &core.limits.get(), settings);
+        core.amend_word(&judgement);
+        admitted
+    }
+
+    /// Gives back what a permit reserved, with the first good check that begins from now on.
+    pub(crate) fn release(&self, work: &Work) {
+        let mut judgement = self.judgement.lock();
+        judgement.release(work, self.next_number.load(Ordering::SeqCst));
+        self.amend_word(&judgement);
+    }
+
+    pub(crate) fn update_limits(&self, limits: ResourceLimits) {
+        let old = {
+            let judgement = self.judgement.lock();
+            let old = self.limits.set(limits);
+            self.amend_word(&judgement);
+            old
+        };
+        if let Some(old) = old.filter(|old| *old != limits) {
+            self.say(None, || events::limits_updated(&old, &limits));
+            // The next check moves the levels, logs them and sheds: soon, not after an interval.
+            self.demand(Duration::MAX);
+        }
+    }
+
+    /// Opens the judgement for a run of the monitor with this interval.
+    pub(crate) fn begin(&self, interval: Duration) {
+        let mut judgement = self.judgement.lock();
+        self.stopped.store(false, Ordering::Relaxed);
+        judgement.begin(interval);
+        self.publish_word(&judgement);
+    }
+
+    /// Closes the gate until the next `begin`.
+    pub(crate) fn close(&self) {
+        let mut judgement = self.judgement.lock();
+        self.stopped.store(true, Ordering::Relaxed);
+        judgement.close();
+        self.publish_word(&judgement);
+    }
+
+    /// Makes the judgement's answer the one that every reader sees. The lock that guards the judgement is held, so
+    /// words follow one another in the order of the judgements.
+    fn publish_word(&self, judgement: &Judgement) {
+        self.word.publish(&judgement.publication(&self.limits.get(), &self.config.settings));
+    }
+
+    /// As `publish_word`, where no check was published: whoever was woken to take one still is.
+    fn amend_word(&self, judgement: &Judgement) {
+        self.word.amend(&judgement.publication(&self.limits.get(), &self.config.settings));
+    }
+
+    /// A check on a caller's thread, asking the manager for its counts.
+    pub(crate) fn check_on_caller(&self) -> (ResourceSnapshot, Option<Report>) {
+        if !self.lifecycle.hook_left_behind() {
+            let manager = self.manager.get().manager;
+            if let Some(manager) = manager {
+                let counted = contained(|| {
+                    self.store_counts(manager.running_count(), manager.active_job_count());
+                    drop(manager);
+                });
+                if let Err(message) = counted {
+                    self.say(None, || events::hook_panicked("running_count or active_job_count", &message));
+                }
+            }
+        }
+        let mut scratch = Scratch::new();
+        let report = self.check_into(&mut scratch);
+        (scratch.snapshot, report)
+    }
+
+    /// A check on the check thread.
+    pub(crate) fn check_on_thread(&self) -> Option<Report> {
+        self.flight.work(Duration::MAX, |scratch| self.check_into(scratch)).flatten()
+    }
+
+    /// Replaces the manager; the old one is dropped under no lock.
+    pub(crate) fn set_manager(&self, manager: Option<Arc<dyn JobManager>>) {
+        let setting = self.manager_settings.fetch_add(1, Ordering::Relaxed) + 1;
+        self.hooked.fetch_or(manager.is_some(), Ordering::Relaxed);
+        self.host_mask.set(SignalMask::current());
+        let old = self.manager.set(Manager { manager, setting });
+        self.let_go("drop of the manager", old);
+    }
+
+    /// Replaces the process group; the old one is dropped under no lock.
+    pub(crate) fn set_process_group(&self, group: Option<Arc<dyn ProcessGroup>>) {
+        self.hooked.fetch_or(group.is_some(), Ordering::Relaxed);
+        self.host_mask.set(SignalMask::current());
+        let old = self.group.set(group);
+        self.let_go("drop of the process group", old);
+    }
+
+    fn let_go<T>(&self, what: &str, handle: T) {
+        if let Err(message) = contained(|| drop(handle)) {
+            self.say(None, || events::hook_panicked(what, &message));
+        }
+    }
+
+    /// Whether there is anything for the action thread to call.
+    pub(super) fn has_hooks(&self) -> bool {
+        self.hooked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn store_counts(&self, running_jobs: usize, active_sheets: usize) {
+        self.running_jobs.store(running_jobs, Ordering::Relaxed);
+        self.active_sheets.store(active_sheets, Ordering::Relaxed);
+    }
+
+    /// Reads every resource, judges and publishes. `None` when a check that began later was published first.
+    fn check_into(&self, scratch: &mut Scratch) -> Option<Report> {
+        let Scratch { reading, snapshot } = scratch;
+        // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
+        let number = self.next_number.fetch_add(1, Ordering::SeqCst);
+        let cpu_before = sys::thread_cpu_time();
+        reading.clear();
+        if let Err(message) = contained(|| self.config.probe.read(self.config.scope, reading)) {
+            reading.clear();
+            reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
+        }
+        let cpu = sys::thread_cpu_time().saturating_sub(cpu_before);
+
+        snapshot.timestamp = Instant::now();
+        snapshot.memory_bytes = reading.memory;
+        snapshot.child_process_count = reading.descendants.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        snapshot.running_jobs = self.running_jobs.load(Ordering::Relaxed);
+        snapshot.active_sheets = self.active_sheets.load(Ordering::Relaxed);
+        snapshot.zombie_pids.clear();
+        snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
+
+        let mut judgement = self.judgement.lock();
+        let report = judgement.record(
+            &Observation {
+                number,
+                now: sys::coarse_now(),
+                cpu,
+                memory: reading.memory,
+                processes: reading.descendants,
+                zombies: &reading.zombies,
+                error: reading.error.clone(),
+            },
+            &self.limits.get(),
+            &self.config.settings,
+        )?;
+        self.publish_word(&judgement);
+        // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.
+        let mut publisher = self.publisher.lock();
+        drop(judgement);
+        publisher.publish(snapshot);
+        Some(report)
+    }
+
+    /// Logs what a check on a caller's thread found, and hands it to the action thread.
+    pub(crate) fn follow_up(&self, shared: &Arc<Shared>, report: &Report) {
+        for event in &report.events {
+            self.say(None, || events::judged(event));
+        }
+        self.lifecycle.hand_over(shared, self, report, false);
+    }
+
+    /// Calls the host's logger; on a thread of ours under the host's signal mask, and not after a stop.
+    pub(crate) fn say(&self, worker: Option<&Worker>, line: impl FnOnce()) {
+        // A logger that panics cannot be reported to.
+        let _ = match worker {
+            Some(worker) => worker.hook(self.host_mask.get(), line),
+            None => Some(contained(line)),
+        };
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("settings", &self.config.settings)
+            .field("word", &self.word)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+//! A thread of ours that can be stopped without waiting for the host's code.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::host::contained;
+use crate::lock::{Condvar, Mutex};
+use crate::sys::SignalMask;
+
+/// One thread, from before it is spawned until after it was joined or left behind.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    name: &'static str,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stopping: bool,
+    in_hook: bool,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+enum Thread {
+    #[default]
+    NotSpawned,
+    Running(JoinHandle<()>),
+    /// Its code has returned; the handle is there until someone joins.
+    Done(Option<JoinHandle<()>>),
+}
+
+impl Worker {
+    pub(crate) fn new(name: &'static str) -> Arc<Worker> {
+        Arc::new(Worker { name, state: Mutex::default(), changed: Condvar::default() })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Spawns the thread, deaf to every signal but the synchronous faults from its first instruction on, unless it was
+    /// told to stop already.
+    pub(crate) fn spawn(self: &Arc<Self>, body: impl FnOnce(&Arc<Worker>) + Send + 'static) -> Result<(), Error> {
+        // Held until the handle is stored, so that a body that returns at once finds it there.
+        let mut state = self.state.lock();
+        if state.stopping {
+            return Ok(());
+        }
+        let worker = Arc::clone(self);
+        let spawned = SignalMask::all_but_faults().with(|| {
+            thread::Builder::new().name(self.name.to_string()).spawn(move || {
+                let finished = Finished(worker);
+                body(&finished.0);
+            })
+        });
+        let handle = spawned.map_err(|error| Error::thread(self.name, error))?;
+        state.thread = Thread::Running(handle);
+        Ok(())
+    }
+
+    /// From now on no hook begins.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+    }
+
+    /// Whether its code has returned. False before it is spawned.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state.lock().thread, Thread::Done(_))
+    }
+
+    /// Whether the calling thread is this worker's.
+    pub(crate) fn is_current(&self) -> bool {
+        matches!(&self.state.lock().thread, Thread::Running(handle) if handle.thread().id() == current_id())
+    }
+
+    /// Runs the host's code on this worker's thread, under the host's signal mask; `None` if the worker was stopped
+    /// first. A panic becomes its message.
+    pub(crate) fn hook<R>(&self, mask: SignalMask, code: impl FnOnce() -> R) -> Option<Result<R, String>> {
+        {
+            let mut state = self.state.lock();
+            if state.stopping {
+                return None;
+            }
+            state.in_hook = true;
+        }
+        let result = mask.with(|| contained(code));
+        self.state.lock().in_hook = false;
+        self.changed.notify_all();
+        Some(result)
+    }
+
+    /// Joins the stopped thread, waiting for our own code as long as it takes and for the host's until `deadline`.
+    /// Returns false when the thread was left in the host's code; it ends by itself.
+    pub(crate) fn join(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if let Thread::Done(handle) = &mut state.thread {
+                let handle = handle.take();
+                drop(state);
+                if let Some(handle) = handle {
+                    // Its panic, if any, was contained and reported on the thread itself.
+                    let _ = handle.join();
+                }
+                return true;
+            }
+            if matches!(state.thread, Thread::NotSpawned) {
+                return true;
+            }
+            if !state.in_hook {
+                state = self.changed.wait(state);
+                continue;
+            }
+            let (guard, too_late) = self.changed.wait_until(state, deadline);
+            state = guard;
+            if too_late && state.in_hook && !matches!(state.thread, Thread::Done(_)) {
+                return false;
+            }
+        }
+    }
+}
+
+fn current_id() -> ThreadId {
+    thread::current().id()
+}
+
+/// Marks the worker done when its code returns, however it does.
+struct Finished(Arc<Worker>);
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.in_hook = false;
+        state.thread = match std::mem::take(&mut state.thread) {
+            Thread::Running(handle) => Thread::Done(Some(handle)),
+            other => other,
+        };
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn joining_waits_for_the_hosts_code_until_the_deadline_only() {
+        let worker = Worker::new("test");
+        let (entered, in_hook) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        worker
+            .spawn(move |worker| {
+                worker.hook(SignalMask::current(), || {
+                    entered.send(()).unwrap();
+                    let _ = released.recv();
+                });
+                assert!(worker.hook(SignalMask::current(), || ()).is_none());
+            })
+            .unwrap();
+        in_hook.recv_timeout(Duration::from_secs(10)).unwrap();
+        worker.stop();
+        assert!(!worker.join(Instant::now() + Duration::from_millis(20)));
+        assert!(!worker.is_done());
+        drop(release);
+        assert!(worker.join(Instant::now() + Duration::from_secs(10)));
+        assert!(worker.is_done());
+    }
+
+    #[test]
+    fn a_worker_stopped_before_it_is_spawned_never_runs() {
+        let worker = Worker::new("test");
+        worker.stop();
+        worker.spawn(|_| unreachable!()).unwrap();
+        assert!(worker.join(Instant::now()));
+    }
+
+    #[test]
+    fn a_panicking_body_is_done_and_joined() {
+        let worker = Worker::new("test");
+        worker.spawn(|_| panic!("out of the loop")).unwrap();
+        assert!(worker.join(Instant::now() + Duration::from_secs(10)));
+    }
+}

@@ -1,0 +1,304 @@
+//! What the host is asked to do, and that its slowness, panics and re-entrance hurt nobody.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use common::{ms, wait_until, ProcTree, PAGE};
+use highwater::{BoxError, JobManager, ProcessGroup, Resource, ResourceLimits, ResourceMonitor};
+use parking_lot::{Condvar, Mutex};
+
+/// Records what it is asked, and does what the test says.
+#[derive(Default)]
+struct Jobs {
+    calls: Mutex<Vec<String>>,
+    job: Mutex<Option<String>>,
+    refuses_pause: AtomicBool,
+    panics: AtomicBool,
+    prune_fails: AtomicBool,
+    on_pause: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    prunes: AtomicUsize,
+}
+
+impl Jobs {
+    fn with_job(job: &str) -> Arc<Jobs> {
+        let jobs = Jobs::default();
+        *jobs.job.lock() = Some(job.to_string());
+        Arc::new(jobs)
+    }
+
+    fn called(&self, what: &str) -> usize {
+        self.calls.lock().iter().filter(|call| *call == what).count()
+    }
+
+    fn record(&self, call: String) {
+        self.calls.lock().push(call);
+    }
+}
+
+impl JobManager for Jobs {
+    fn running_count(&self) -> usize {
+        3
+    }
+
+    fn active_job_count(&self) -> usize {
+        7
+    }
+
+    fn oldest_running_job(&self) -> Option<String> {
+        self.record("oldest".to_string());
+        self.job.lock().clone()
+    }
+
+    fn pause_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
+        self.record(format!("pause {job_id} {critical}"));
+        let hook = self.on_pause.lock().take();
+        if let Some(mut hook) = hook {
+            hook();
+        }
+        assert!(!self.panics.load(Ordering::Relaxed), "pausing panics");
+        if self.refuses_pause.load(Ordering::Relaxed) {
+            return Err("stopping frees nothing".into());
+        }
+        Ok(())
+    }
+
+    fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
+        self.record(format!("cancel {job_id} {critical}"));
+        assert!(!self.panics.load(Ordering::Relaxed), "cancelling panics");
+        Ok(())
+    }
+
+    fn pressure_cleared(&self) {
+        self.record("cleared".to_string());
+    }
+
+    fn prune_stale(&self) -> Result<(), BoxError> {
+        self.prunes.fetch_add(1, Ordering::Relaxed);
+        if self.prune_fails.load(Ordering::Relaxed) {
+            return Err("nothing to prune with".into());
+        }
+        Ok(())
+    }
+}
+
+fn limits() -> ResourceLimits {
+    ResourceLimits::builder().max_memory_bytes(1000 * PAGE).max_processes(10).build().unwrap()
+}
+
+fn monitor(tree: &ProcTree) -> ResourceMonitor {
+    ResourceMonitor::builder(limits()).proc_root(tree.root()).settle(ms(40)).cpu_budget(1.0).build().unwrap()
+}
+
+#[test]
+fn a_critical_resource_pauses_the_oldest_job_then_cancels_the_same_one() {
+    let tree = ProcTree::new(960);
+    let monitor = monitor(&tree);
+    let jobs = Jobs::with_job("a");
+    monitor.set_manager(jobs.clone());
+    monitor.start(ms(5)).unwrap();
+    wait_until("the job is cancelled", || jobs.called("cancel a memory") >= 1);
+    assert_eq!(jobs.called("pause a memory"), 1);
+    tree.set_resident_pages(10);
+    wait_until("the host is told", || jobs.called("cleared") == 1);
+    let snapshots = monitor.snapshots();
+    for _ in 0..5 {
+        snapshots.recv_timeout(common::DEADLINE).unwrap();
+    }
+    assert_eq!(jobs.called("cleared"), 1, "told once");
+    let snapshot = monitor.latest().unwrap();
+    assert_eq!((snapshot.running_jobs, snapshot.active_sheets), (3, 7));
+}
+
+#[test]
+fn a_pause_that_is_refused_or_panics_becomes_a_cancel() {
+    for panics in [false, true] {
+        let tree = ProcTree::new(1000);
+        let monitor = monitor(&tree);
+        let jobs = Jobs::with_job("b");
+        jobs.refuses_pause.store(!panics, Ordering::Relaxed);
+        jobs.panics.store(panics, Ordering::Relaxed);
+        monitor.set_manager(jobs.clone());
+        monitor.start(Duration::from_secs(3600)).unwrap();
+        wait_until("the job is cancelled", || jobs.called("cancel b memory") == 1);
+        assert_eq!(jobs.called("pause b memory"), 1);
+    }
+}
+
+#[test]
+fn a_manager_set_after_start_is_asked_too() {
+    let tree = ProcTree::new(1000);
+    let monitor = monitor(&tree);
+    monitor.start(ms(5)).unwrap();
+    let jobs = Jobs::with_job("late");
+    monitor.set_manager(jobs.clone());
+    wait_until("the job is paused", || jobs.called("pause late memory") == 1);
+}
+
+#[test]
+fn nothing_is_shed_on_a_failed_reading() {
+    let tree = ProcTree::new(1000);
+    tree.stat(200, b"garbage");
+    let monitor = monitor(&tree);
+    let jobs = Jobs::with_job("c");
+    monitor.set_manager(jobs.clone());
+    monitor.start(ms(5)).unwrap();
+    let snapshots = monitor.snapshots();
+    for _ in 0..4 {
+        assert!(snapshots.recv_timeout(common::DEADLINE).unwrap().probe_failed());
+    }
+    assert_eq!(jobs.called("oldest"), 0);
+}
+
+#[test]
+fn a_hook_that_hangs_delays_no_check_and_stop_by_its_patience_only() {
+    let tree = ProcTree::new(1000);
+    let monitor = monitor(&tree);
+    let jobs = Jobs::with_job("d");
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let hook_gate = Arc::clone(&gate);
+    *jobs.on_pause.lock() = Some(Box::new(move || {
+        let mut released = hook_gate.0.lock();
+        while !*released {
+            hook_gate.1.wait(&mut released);
+        }
+    }));
+    monitor.set_manager(jobs.clone());
+    monitor.start(ms(5)).unwrap();
+    wait_until("the hook hangs", || jobs.called("pause d memory") == 1);
+    let snapshots = monitor.snapshots();
+    for _ in 0..5 {
+        snapshots.recv_timeout(common::DEADLINE).unwrap();
+    }
+    assert!(!monitor.is_accepting_work());
+    assert!(!monitor.verdict().is_accepting());
+    monitor.stop();
+
+    // A restart behind the hung hook: checks go on, hooks wait until it is gone.
+    monitor.start(ms(5)).unwrap();
+    for _ in 0..5 {
+        snapshots.recv_timeout(common::DEADLINE).unwrap();
+    }
+    let calls = jobs.calls.lock().len();
+    monitor.check_now();
+    assert_eq!(jobs.calls.lock().len(), calls, "a hook was called while another of an earlier run was in progress");
+    *gate.0.lock() = true;
+    gate.1.notify_all();
+    wait_until("the restarted monitor sheds", || jobs.called("pause d memory") == 2);
+}
+
+#[test]
+fn a_hook_may_stop_restart_and_drop_the_monitor() {
+    let tree = ProcTree::new(1000);
+    let owned = Arc::new(Mutex::new(Some(Arc::new(monitor(&tree)))));
+    let monitor: Weak<ResourceMonitor> = Arc::downgrade(owned.lock().as_ref().unwrap());
+    let jobs = Jobs::with_job("e");
+    let finished = Arc::new(AtomicBool::new(false));
+    let (hook_owned, hook_finished) = (Arc::clone(&owned), Arc::clone(&finished));
+    *jobs.on_pause.lock() = Some(Box::new(move || {
+        let monitor = hook_owned.lock().take().unwrap();
+        let before = Instant::now();
+        monitor.check_now();
+        monitor.verdict();
+        monitor.stop();
+        monitor.start(ms(5)).unwrap();
+        monitor.update_limits(limits());
+        monitor.set_manager(Jobs::with_job("f"));
+        drop(monitor);
+        assert!(before.elapsed() < common::DEADLINE);
+        hook_finished.store(true, Ordering::Relaxed);
+    }));
+    {
+        let monitor = monitor.upgrade().unwrap();
+        monitor.set_manager(jobs.clone());
+        monitor.start(ms(5)).unwrap();
+    }
+    wait_until("the hook has dropped the monitor", || finished.load(Ordering::Relaxed));
+    assert!(monitor.upgrade().is_none());
+    wait_until("the manager is let go", || Arc::strong_count(&jobs) == 1);
+}
+
+#[test]
+fn a_replaced_manager_is_dropped_even_when_its_drop_calls_back() {
+    struct CallsBack(Weak<ResourceMonitor>, Arc<AtomicBool>);
+    impl JobManager for CallsBack {
+        fn running_count(&self) -> usize {
+            0
+        }
+        fn active_job_count(&self) -> usize {
+            0
+        }
+        fn oldest_running_job(&self) -> Option<String> {
+            None
+        }
+        fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+            Ok(())
+        }
+        fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+    impl Drop for CallsBack {
+        fn drop(&mut self) {
+            if let Some(monitor) = self.0.upgrade() {
+                monitor.check_now();
+                monitor.set_manager(Jobs::with_job("g"));
+            }
+            self.1.store(true, Ordering::Relaxed);
+            panic!("in the drop of a manager");
+        }
+    }
+    let tree = ProcTree::new(1);
+    let monitor = Arc::new(monitor(&tree));
+    monitor.start(ms(5)).unwrap();
+    let dropped = Arc::new(AtomicBool::new(false));
+    monitor.set_manager(Arc::new(CallsBack(Arc::downgrade(&monitor), Arc::clone(&dropped))));
+    monitor.set_manager(Jobs::with_job("h"));
+    wait_until("the old manager is dropped", || dropped.load(Ordering::Relaxed));
+}
+
+#[test]
+fn pruning_is_switched_off_after_three_failures_and_on_again_with_a_new_manager() {
+    let tree = ProcTree::new(1);
+    let monitor = monitor(&tree);
+    let failing = Jobs::with_job("i");
+    failing.prune_fails.store(true, Ordering::Relaxed);
+    monitor.set_manager(failing.clone());
+    monitor.start(ms(5)).unwrap();
+    wait_until("it failed three times", || failing.prunes.load(Ordering::Relaxed) == 3);
+    let snapshots = monitor.snapshots();
+    for _ in 0..10 {
+        snapshots.recv_timeout(common::DEADLINE).unwrap();
+    }
+    assert_eq!(failing.prunes.load(Ordering::Relaxed), 3);
+    let working = Jobs::with_job("j");
+    monitor.set_manager(working.clone());
+    wait_until("the new one is pruned", || working.prunes.load(Ordering::Relaxed) >= 2);
+}
+
+#[test]
+fn a_process_group_is_asked_to_clean_up_without_a_manager() {
+    #[derive(Default)]
+    struct Group(AtomicUsize, AtomicUsize);
+    impl ProcessGroup for Group {
+        fn cleanup_orphans(&self) -> std::io::Result<Vec<u32>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied))
+        }
+        fn reap_orphaned_backends(&self) -> std::io::Result<Vec<u32>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            panic!("reaping panics")
+        }
+    }
+    let tree = ProcTree::new(1);
+    let monitor = monitor(&tree);
+    let group = Arc::new(Group::default());
+    monitor.set_process_group(group.clone());
+    monitor.start(ms(5)).unwrap();
+    wait_until("both were called again and again", || {
+        group.0.load(Ordering::Relaxed) > 3 && group.1.load(Ordering::Relaxed) > 3
+    });
+}

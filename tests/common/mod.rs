@@ -1,0 +1,187 @@
+//! What the tests share: deadlines, real children, laid-out process tables, captured log events.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::kv::{Key, Value, VisitSource};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+/// Long enough for a loaded machine; reached only by a failure.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition, and fails when it does not come true in time.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        thread::sleep(ms(2));
+    }
+}
+
+pub fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Real children, killed and waited for at the end.
+#[derive(Default)]
+pub struct Children(pub Vec<Child>);
+
+impl Children {
+    pub fn sleepers(count: usize) -> Children {
+        let mut children = Children::default();
+        children.spawn(count);
+        children
+    }
+
+    pub fn spawn(&mut self, count: usize) {
+        for _ in 0..count {
+            self.0.push(sleeper());
+        }
+    }
+
+    pub fn end(&mut self, count: usize) {
+        for mut child in self.0.drain(..count) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.end(self.0.len());
+    }
+}
+
+pub fn sleeper() -> Child {
+    Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// A `/proc` laid out in a folder.
+pub struct ProcTree {
+    dir: TempDir,
+}
+
+impl ProcTree {
+    pub const OWN_PID: u32 = 100;
+
+    /// Init and a process of ours with this many resident pages.
+    pub fn new(resident_pages: u64) -> ProcTree {
+        let tree = ProcTree { dir: tempfile::tempdir().unwrap() };
+        symlink(Self::OWN_PID.to_string(), tree.root().join("self")).unwrap();
+        tree.process(1, 0).process(Self::OWN_PID, 1);
+        tree.set_resident_pages(resident_pages);
+        tree
+    }
+
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn process(&self, pid: u32, parent: u32) -> &ProcTree {
+        self.stat(pid, stat_line(pid, "job", 'S', parent, 1, 1000).as_bytes())
+    }
+
+    pub fn stat(&self, pid: u32, bytes: &[u8]) -> &ProcTree {
+        let folder = self.root().join(pid.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        // In two steps, as a reader may come between: no reader ever sees half a file.
+        let new = self.root().join("stat.new");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, folder.join("stat")).unwrap();
+        self
+    }
+
+    pub fn remove(&self, pid: u32) {
+        fs::remove_dir_all(self.root().join(pid.to_string())).unwrap();
+    }
+
+    /// Rewritten in place and at its old length, for readers that keep the file open.
+    pub fn set_resident_pages(&self, pages: u64) {
+        self.write_statm(format!("{:012} {pages:012} 0 0 0 0 0\n", pages * 2).as_bytes(), false);
+    }
+
+    pub fn write_statm(&self, bytes: &[u8], truncate: bool) {
+        let path = self.root().join(Self::OWN_PID.to_string()).join("statm");
+        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(truncate).open(path).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+}
+
+pub fn stat_line(pid: u32, comm: &str, state: char, parent: u32, threads: u32, start: u64) -> String {
+    format!(
+        "{pid} ({comm}) {state} {parent} {pid} {pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 {threads} 0 {start} 1000000 250 \
+         18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+    )
+}
+
+pub const PAGE: u64 = 4096;
+
+/// The log events of this process, for tests that have a process of their own.
+pub struct LogCapture {
+    records: Mutex<Vec<Event>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub name: String,
+    pub level: log::Level,
+    pub keys: BTreeMap<String, String>,
+    pub numbers: BTreeMap<String, f64>,
+}
+
+static LOG: LogCapture = LogCapture { records: Mutex::new(Vec::new()) };
+
+impl LogCapture {
+    pub fn install() -> &'static LogCapture {
+        log::set_logger(&LOG).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        &LOG
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.records.lock().clone()
+    }
+
+    pub fn named(&self, name: &str) -> Vec<Event> {
+        self.events().into_iter().filter(|event| event.name == name).collect()
+    }
+}
+
+impl log::Log for LogCapture {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target() == "highwater"
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        struct Collect(BTreeMap<String, String>, BTreeMap<String, f64>);
+        impl<'kvs> VisitSource<'kvs> for Collect {
+            fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+                if let Some(number) = value.to_f64().or_else(|| value.to_u64().map(|number| number as f64)) {
+                    self.1.insert(key.to_string(), number);
+                }
+                self.0.insert(key.to_string(), value.to_string());
+                Ok(())
+            }
+        }
+        let mut collect = Collect(BTreeMap::new(), BTreeMap::new());
+        record.key_values().visit(&mut collect).unwrap();
+        let name = collect.0.remove("event").unwrap_or_default();
+        let event = Event { name, level: record.level(), keys: collect.0, numbers: collect.1 };
+        self.records.lock().push(event);
+    }
+
+    fn flush(&self) {}
+}

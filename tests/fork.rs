@@ -1,0 +1,193 @@
+//! A forked child starts from nothing, and takes nothing from its parent.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{ms, Children};
+use highwater::{ResourceLimits, ResourceMonitor, SystemProbe, Work};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::{fork, ForkResult, Pid};
+use rusty_fork::rusty_fork_test;
+
+/// Runs `body` in a forked child, which must return a success within the deadline.
+fn in_forked_child(body: impl FnOnce() -> Result<(), String>) {
+    // SAFETY: the child runs code that may allocate, which glibc allows after fork; it leaves with `_exit`.
+    #[allow(unsafe_code)]
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+                Ok(Ok(())) => 0,
+                Ok(Err(message)) => {
+                    eprintln!("forked child: {message}");
+                    1
+                }
+                Err(_) => 2,
+            };
+            // SAFETY: `_exit` ends the process and touches nothing.
+            #[allow(unsafe_code)]
+            unsafe {
+                nix::libc::_exit(code)
+            }
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(wait_with_deadline(child), WaitStatus::Exited(child, 0));
+        }
+    }
+}
+
+fn wait_with_deadline(child: Pid) -> WaitStatus {
+    let deadline = Instant::now() + common::DEADLINE;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::StillAlive if Instant::now() < deadline => std::thread::sleep(ms(1)),
+            WaitStatus::StillAlive => {
+                kill(child, Signal::SIGKILL).unwrap();
+                panic!("the forked child hangs");
+            }
+            status => return status,
+        }
+    }
+}
+
+/// Sets its flag when dropped.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn ensure(condition: bool, what: &str) -> Result<(), String> {
+    if condition {
+        Ok(())
+    } else {
+        Err(what.to_string())
+    }
+}
+
+fn limits(processes: u64) -> ResourceLimits {
+    ResourceLimits::builder().max_processes(processes).build().unwrap()
+}
+
+rusty_fork_test! {
+    #![rusty_fork(timeout_ms = 240_000)]
+
+    #[test]
+    fn a_child_is_refused_until_it_checks_and_its_parent_is_unmoved() {
+        let monitor = ResourceMonitor::new(limits(10));
+        let readiness = monitor.readiness();
+        monitor.start(Duration::from_secs(15)).unwrap();
+        let permit = monitor.try_admit(Work::new().processes(7)).unwrap();
+        in_forked_child(|| {
+            ensure(!readiness.is_accepting_work(), "open in the child")?;
+            ensure(readiness.verdict().to_string().contains("forked"), "the verdict does not say forked")?;
+            ensure(readiness.try_admit(Work::new()).is_err(), "admitted unchecked")?;
+            ensure(monitor.latest().is_none(), "a snapshot of the parent's")?;
+            let snapshot = monitor.check_now();
+            ensure(snapshot.child_process_count == Some(0), "miscounted")?;
+            ensure(readiness.is_accepting_work(), &readiness.verdict().to_string())?;
+            // Nothing of the parent's permit is reserved here, and dropping it gives nothing back.
+            let own = readiness.try_admit(Work::new().processes(9));
+            drop(permit);
+            ensure(own.is_ok(), "the parent's reservation was inherited")?;
+            drop(own);
+            monitor.start(ms(10)).map_err(|error| error.to_string())?;
+            monitor.stop();
+            ensure(!readiness.is_accepting_work(), "open after stop")
+        });
+        assert!(monitor.try_admit(Work::new().processes(3)).is_err(), "the parent's permit was given back by the child");
+        assert!(monitor.is_accepting_work());
+    }
+
+    #[test]
+    fn inherited_snapshots_have_ended() {
+        let monitor = ResourceMonitor::new(limits(10));
+        let mut snapshots = monitor.snapshots();
+        monitor.check_now();
+        in_forked_child(|| {
+            ensure(snapshots.try_recv().is_err(), "received the parent's snapshot")?;
+            ensure(snapshots.next().is_none(), "received the parent's snapshot")?;
+            drop(snapshots);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_probe_reads_the_child_and_not_its_parent() {
+        let probe = SystemProbe::new();
+        let _children = Children::sleepers(3);
+        assert_eq!(probe.child_count().unwrap(), 3);
+        probe.memory_bytes().unwrap();
+        let ballast = vec![1_u8; 200 << 20];
+        let parent = probe.memory_bytes().unwrap();
+        in_forked_child(move || {
+            drop(ballast);
+            ensure(probe.child_count().unwrap() == 0, "counted the parent's children")?;
+            let own = probe.memory_bytes().unwrap();
+            ensure(own + (100 << 20) < parent, &format!("{own} is the parent's {parent}"))
+        });
+    }
+
+    #[test]
+    fn start_then_daemonize_works() {
+        let monitor = ResourceMonitor::new(limits(10));
+        monitor.start(ms(20)).unwrap();
+        in_forked_child(|| {
+            in_forked_child(|| {
+                ensure(!monitor.is_accepting_work(), "open in the grandchild")?;
+                monitor.start(ms(20)).map_err(|error| error.to_string())?;
+                ensure(monitor.is_accepting_work(), &monitor.verdict().to_string())?;
+                let snapshots = monitor.snapshots();
+                ensure(snapshots.recv_timeout(common::DEADLINE).is_ok(), "no check thread")?;
+                drop(monitor);
+                Ok(())
+            });
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_thousand_forks_while_the_monitor_checks_and_limits_are_reloaded() {
+        let monitor = ResourceMonitor::builder(limits(100)).cpu_budget(1.0).build().unwrap();
+        monitor.start(ms(1)).unwrap();
+        let readiness = monitor.readiness();
+        let _children = Children::sleepers(2);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // However this ends, the other threads do too, and the failure is seen.
+            let _done = Raise(&done);
+            scope.spawn(|| {
+                let mut processes = 100;
+                while !done.load(Ordering::Relaxed) {
+                    processes = 201 - processes;
+                    monitor.update_limits(limits(processes));
+                    // Leaves the cores to the forks.
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let count = monitor.check_now().child_process_count.unwrap();
+                    // The two sleepers, and the forked child of the moment, which has no children.
+                    assert!((2..=3).contains(&count), "{count}");
+                    std::thread::sleep(ms(1));
+                }
+            });
+            for _ in 0..1000 {
+                in_forked_child(|| {
+                    ensure(!readiness.is_accepting_work(), "open in the child")?;
+                    ensure(monitor.check_now().child_process_count == Some(0), "miscounted")?;
+                    ensure(readiness.is_accepting_work(), &readiness.verdict().to_string())?;
+                    monitor.start(ms(1)).map_err(|error| error.to_string())?;
+                    monitor.stop();
+                    Ok(())
+                });
+            }
+        });
+    }
+}
