@@ -1,0 +1,132 @@
+//! A check in the steady state allocates nothing on the heap, whoever takes it.
+//!
+//! The allocator counts for the whole process, so every test has one of its own.
+#![allow(clippy::unwrap_used)]
+#![allow(unsafe_code)] // A global allocator cannot be written without.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use common::{ms, Children, DEADLINE};
+use highwater::{ResourceLimits, ResourceMonitor};
+use rusty_fork::rusty_fork_test;
+
+/// Counts what is asked of the system's allocator.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every method hands its arguments to `System` unchanged and returns what it returned; counting in an atomic
+// allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller keeps the contract of `alloc`, which is that of `System.alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: as in `alloc`; and `block` came from `System`, as every block does.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as in `realloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// How often the whole process asked for memory meanwhile.
+fn allocations_during(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    work();
+    ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+const ROUNDS: usize = 100;
+
+fn checks_on_the_caller_allocate_nothing(monitor: &ResourceMonitor, children: usize) {
+    let allocations = allocations_during(|| {
+        for _ in 0..ROUNDS {
+            assert_eq!(monitor.check_now().child_process_count, Some(children));
+        }
+    });
+    assert_eq!(allocations, 0, "{children} children");
+}
+
+/// Nor does what a host does meanwhile: asking, and reading what the checks found.
+fn checks_on_the_thread_allocate_nothing(monitor: &ResourceMonitor, children: usize) {
+    let readiness = monitor.readiness();
+    let snapshots = monitor.snapshots();
+    monitor.start(ms(5)).unwrap();
+    let read = |count: usize| {
+        for _ in 0..count {
+            let snapshot = snapshots.recv_timeout(DEADLINE).unwrap();
+            assert_eq!(snapshot.child_process_count, Some(children));
+            assert!(readiness.is_accepting_work());
+        }
+    };
+    read(10);
+    assert_eq!(allocations_during(|| read(ROUNDS)), 0, "{children} children");
+    monitor.stop();
+}
+
+rusty_fork_test! {
+    #![rusty_fork(timeout_ms = 120_000)]
+
+    #[test]
+    fn the_counter_counts_on_every_thread() {
+        assert!(allocations_during(|| drop(black_box(Box::new(1)))) >= 1);
+        let mut list = vec![1_u8; 10];
+        assert!(allocations_during(|| list.reserve_exact(black_box(1000))) >= 1);
+        let (ask, asked) = crossbeam_channel::bounded(0);
+        let (answer, answered) = crossbeam_channel::bounded(0);
+        let thread = thread::spawn(move || {
+            for () in asked {
+                drop(black_box(Box::new(1)));
+                answer.send(()).unwrap();
+            }
+        });
+        let elsewhere = || {
+            ask.send(()).unwrap();
+            answered.recv().unwrap();
+        };
+        elsewhere();
+        assert!(allocations_during(elsewhere) >= 1);
+        drop(ask);
+        thread.join().unwrap();
+    }
+
+    // One test, because several would run side by side and see each other's children start.
+    #[test]
+    fn a_check_in_the_steady_state_allocates_nothing_with_0_and_with_50_children() {
+        let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1000).build().unwrap();
+        let monitor = ResourceMonitor::builder(limits).refresh_after(ms(1)).cpu_budget(1.0).build().unwrap();
+        // Buffers grow for more processes than there will be, whatever else starts on the machine.
+        let crowd = Children::sleepers(300);
+        assert_eq!(monitor.check_now().child_process_count, Some(300));
+        drop(crowd);
+
+        for count in [0, 50] {
+            let _children = Children::sleepers(count);
+            checks_on_the_caller_allocate_nothing(&monitor, count);
+            checks_on_the_thread_allocate_nothing(&monitor, count);
+            // The monitor was stopped, and its checks go on.
+            checks_on_the_caller_allocate_nothing(&monitor, count);
+        }
+    }
+}
