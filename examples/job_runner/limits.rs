@@ -1,0 +1,47 @@
+//! The limits: what the options say, overridden by what the limits file says.
+//!
+//! ```text
+//! # at night
+//! max_processes = 20
+//! max_memory_mb = 1000
+//! ```
+
+use std::fs;
+
+use highwater::{BoxError, ResourceLimits};
+
+use crate::options::Options;
+
+/// Reads the limits anew. An error is one line that names the file and its line.
+pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
+    let mut processes = options.max_processes;
+    let mut memory_mb = options.max_memory_mb;
+
+    if let Some(path) = &options.limits {
+        let text = fs::read_to_string(path).map_err(|error| format!("could not read {}: {error}", path.display()))?;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let at = format!("{}, line {}", path.display(), index + 1);
+            let (key, value) = line.split_once('=').ok_or_else(|| format!("{at}: expected `name = number`"))?;
+            let (key, value) = (key.trim(), value.trim());
+            let number = value.parse().map_err(|_| format!("{at}: {key} is not a whole number: `{value}`"))?;
+            match key {
+                "max_processes" => processes = Some(number),
+                "max_memory_mb" => memory_mb = Some(number),
+                _ => return Err(format!("{at}: unknown limit `{key}`").into()),
+            }
+        }
+    }
+
+    let mut limits = ResourceLimits::builder();
+    if let Some(processes) = processes {
+        limits = limits.max_processes(processes);
+    }
+    if let Some(mb) = memory_mb {
+        limits = limits.max_memory_mb(mb);
+    }
+    Ok(limits.build()?)
+}

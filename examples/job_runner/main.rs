@@ -1,0 +1,71 @@
+//! Runs shell commands from standard input, as many at a time as the limits allow: the reference host of `highwater`.
+//!
+//! ```sh
+//! seq 200 | sed 's/.*/sleep 0.2/' | cargo run --release --example job_runner -- --max-processes 20
+//! ```
+//!
+//! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` holds it until
+//! a check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near.
+//!
+//! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
+//! number of the signal that ended it early: each job is then told to end, and killed by a second signal.
+
+mod group;
+mod input;
+mod job;
+mod jobs;
+mod limits;
+mod options;
+mod progress;
+mod runner;
+mod tally;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use highwater::{BoxError, MemoryScope, ResourceLimits, ResourceMonitor};
+
+use crate::jobs::Jobs;
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::runner::{Ending, Runner};
+
+fn main() -> ExitCode {
+    let options = match Options::from_command_line() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    let limits = match limits::load(&options) {
+        Ok(limits) => limits,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(options, limits) {
+        Ok(Ending { interrupted: Some(signal), .. }) => ExitCode::from(128 + signal as u8),
+        Ok(Ending { tally, .. }) if tally.failed > 0 => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
+    let progress = Progress::new();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .target(env_logger::Target::Pipe(Box::new(progress.stderr())))
+        .init();
+
+    // Before any job is started, or its end could be missed.
+    let signals = input::signals()?;
+
+    let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
+    let jobs = Arc::new(Jobs::new(monitor.readiness()));
+    monitor.set_manager(jobs.clone());
+    monitor.start(options.interval)?;
+
+    Ok(Runner { options, monitor, jobs, input: input::jobs()?, signals, progress }.run())
+}

@@ -1,0 +1,55 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
+///
+/// A limit that is not given is no limit. Work is held back from 80 % of a limit, and shed from 95 %.
+#[derive(Debug, Parser)]
+#[command(name = "job_runner", allow_negative_numbers = true)]
+pub(crate) struct Options {
+    /// The most processes that all jobs together may have; a job's shell counts as one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_processes: Option<u64>,
+
+    /// The most memory that all jobs and the runner may use, in MB of 1024 x 1024 bytes
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_memory_mb: Option<u64>,
+
+    /// How often to check at least; a busy runner is checked more often
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) interval: Duration,
+
+    /// Limits that override the options: lines like `max_processes = 20` and `max_memory_mb = 1000`; read again on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) limits: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the command line. The error is the exit code, and what was wrong has been named in one line.
+    pub(crate) fn from_command_line() -> Result<Options, ExitCode> {
+        Options::try_parse().map_err(|error| {
+            if error.use_stderr() {
+                let text = error.to_string();
+                eprintln!("{}", text.lines().next().unwrap_or("error: bad usage"));
+                ExitCode::from(2)
+            } else {
+                let _ = error.print();
+                ExitCode::SUCCESS
+            }
+        })
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(Duration::ZERO) => Err("must be longer than 0 seconds".to_owned()),
+        Ok(interval) => Ok(interval),
+        Err(error) => Err(error.to_string()),
+    }
+}

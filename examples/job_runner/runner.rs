@@ -1,0 +1,282 @@
+//! The runner: takes jobs from the input, asks for a permit for each, starts it, and accounts for its end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{never, select, Receiver};
+use highwater::{Permit, ResourceMonitor, ResourceSnapshot, Snapshots};
+use signal_hook::consts::{SIGCHLD, SIGHUP};
+
+use crate::group::Sampler;
+use crate::job::{Cancel, Cost, Job, Outcome};
+use crate::jobs::Jobs;
+use crate::limits;
+use crate::options::Options;
+use crate::progress::{Counts, Progress};
+use crate::tally::Tally;
+
+/// How long the first job is watched at most before others are started beside it.
+const LEARNING: Duration = Duration::from_secs(10);
+
+/// How long the gate may refuse while no job runs before it is taken not to open again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long nothing is looked at when nothing happens.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What the runner is made of.
+pub(crate) struct Runner {
+    pub(crate) options: Options,
+    pub(crate) monitor: ResourceMonitor,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) input: Receiver<io::Result<Job>>,
+    pub(crate) signals: Receiver<i32>,
+    pub(crate) progress: Progress,
+}
+
+/// How a run ended.
+pub(crate) struct Ending {
+    pub(crate) tally: Tally,
+    /// The signal that ended it early.
+    pub(crate) interrupted: Option<i32>,
+}
+
+/// A run in progress. It has one thread, and waits in one place.
+struct Run {
+    runner: Runner,
+    snapshots: Snapshots,
+    sampler: Sampler,
+    queue: VecDeque<Job>,
+    input_open: bool,
+    interrupted: Option<i32>,
+    /// Why the next job is not started.
+    held_back: Option<String>,
+    /// Since when the gate has refused although no job runs.
+    stuck_since: Option<Instant>,
+    tally: Tally,
+}
+
+enum Event {
+    Job(Job),
+    EndOfInput(Option<io::Error>),
+    Signal(i32),
+    Snapshot(ResourceSnapshot),
+    Nothing,
+}
+
+enum Admission {
+    Granted(Permit),
+    NotNow(String),
+    Never(String),
+}
+
+impl Runner {
+    /// Runs all jobs.
+    pub(crate) fn run(self) -> Ending {
+        let mut run = Run {
+            snapshots: self.monitor.snapshots(),
+            runner: self,
+            sampler: Sampler::new(),
+            queue: VecDeque::new(),
+            input_open: true,
+            interrupted: None,
+            held_back: None,
+            stuck_since: None,
+            tally: Tally::new(),
+        };
+        while !run.is_over() {
+            let event = run.next_event();
+            run.handle(event);
+            run.measure();
+            run.account();
+            run.start_jobs();
+            run.show();
+        }
+        run.runner.progress.finish();
+        run.runner.progress.say(&run.tally.to_string());
+        Ending { tally: run.tally, interrupted: run.interrupted }
+    }
+}
+
+impl Run {
+    fn is_over(&self) -> bool {
+        let nothing_to_come = self.queue.is_empty() && !self.input_open;
+        self.runner.jobs.is_empty() && (nothing_to_come || self.interrupted.is_some())
+    }
+
+    fn next_event(&self) -> Event {
+        let no_input = never();
+        let wants_input = self.input_open && self.queue.is_empty() && self.interrupted.is_none();
+        let input = if wants_input { &self.runner.input } else { &no_input };
+        let timeout = if self.runner.jobs.are_changing() || self.is_learning() { Sampler::SHORTEST_GAP } else { IDLE };
+        select! {
+            recv(input) -> job => match job {
+                Ok(Ok(job)) => Event::Job(job),
+                Ok(Err(error)) => Event::EndOfInput(Some(error)),
+                Err(_) => Event::EndOfInput(None),
+            },
+            recv(self.runner.signals) -> signal => signal.map_or(Event::Nothing, Event::Signal),
+            recv(self.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, Event::Snapshot),
+            default(timeout) => Event::Nothing,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Job(job) => self.queue.push_back(job),
+            Event::EndOfInput(error) => {
+                self.input_open = false;
+                if let Some(error) = error {
+                    self.runner.progress.say(&format!("could not read the commands: {error}"));
+                    self.tally.failed += 1;
+                }
+            }
+            Event::Signal(SIGCHLD) => {} // it has woken us
+            Event::Signal(SIGHUP) if self.runner.options.limits.is_some() => self.reload_limits(),
+            Event::Signal(signal) => {
+                self.runner.jobs.interrupt(self.interrupted.is_some());
+                self.interrupted = Some(signal);
+            }
+            Event::Snapshot(snapshot) => self.tally.record(&snapshot),
+            Event::Nothing => {}
+        }
+    }
+
+    fn reload_limits(&self) {
+        match limits::load(&self.runner.options) {
+            Ok(limits) => self.runner.monitor.update_limits(limits),
+            Err(error) => log::error!("limits unchanged: {error}"),
+        }
+    }
+
+    /// Looks at what the jobs cost, and gives back the permits that have served.
+    fn measure(&mut self) {
+        let Some(sample) = self.sampler.sample_if_due(self.is_learning()) else { return };
+        self.runner.jobs.observe(&sample);
+        if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
+            self.tally.known_since = Some(Instant::now());
+        }
+        if !self.is_learning() {
+            self.runner.jobs.release_permits(self.relevant_cost());
+        }
+    }
+
+    /// Whether no job's cost has been seen yet.
+    fn is_learning(&self) -> bool {
+        self.tally.known_since.is_none()
+    }
+
+    /// The most that a job has been seen to cost.
+    fn cost(&self) -> Cost {
+        self.tally.cost.max(self.runner.jobs.cost())
+    }
+
+    /// The same, of the resources that have a limit: a permit is held for nothing else.
+    fn relevant_cost(&self) -> Cost {
+        let limits = self.runner.monitor.limits();
+        let Cost { processes, memory_bytes } = self.cost();
+        Cost {
+            processes: limits.max_processes().map_or(0, |_| processes),
+            memory_bytes: limits.max_memory_bytes().map_or(0, |_| memory_bytes),
+        }
+    }
+
+    /// Accounts for the jobs that have ended, each exactly once: it is done, has failed, or waits in the queue again.
+    fn account(&mut self) {
+        for (job, outcome) in self.runner.jobs.take_ended() {
+            if !matches!(outcome, Outcome::Cancelled(Cancel::TooLarge(_))) {
+                self.tally.cost = self.tally.cost.max(job.cost);
+                self.tally.known_since.get_or_insert_with(Instant::now);
+            }
+            match outcome {
+                Outcome::Done => self.tally.done += 1,
+                Outcome::Failed(reason) => self.fail(&job, &reason),
+                Outcome::Cancelled(Cancel::TooLarge(reason)) => self.fail(&job, &format!("shed, {reason}")),
+                Outcome::Cancelled(Cancel::Shed) => {
+                    self.tally.shed += 1;
+                    self.runner.progress.say(&format!("job {} was shed and waits to be run again", job.id));
+                    self.queue.push_back(job);
+                }
+                Outcome::Cancelled(Cancel::Interrupted) => {}
+            }
+        }
+        self.runner.jobs.resume_if_alone();
+    }
+
+    fn fail(&mut self, job: &Job, reason: &str) {
+        self.tally.failed += 1;
+        let line = format!("job {} failed: {reason}: {}", job.id, job.command.to_string_lossy());
+        self.runner.progress.say(&line);
+    }
+
+    /// Starts jobs until one is refused.
+    fn start_jobs(&mut self) {
+        if self.interrupted.is_some() {
+            return;
+        }
+        while let Some(job) = self.queue.pop_front() {
+            match self.admit(&job) {
+                Admission::Granted(permit) => {
+                    self.held_back = None;
+                    self.stuck_since = None;
+                    if let Err((job, error)) = job.start(permit).map(|running| self.runner.jobs.add(running)) {
+                        self.fail(&job, &format!("could not be started: {error}"));
+                    }
+                }
+                Admission::NotNow(reason) => {
+                    self.queue.push_front(job);
+                    self.held_back = Some(reason);
+                    return;
+                }
+                Admission::Never(reason) => self.fail(&job, &reason),
+            }
+        }
+        self.held_back = None;
+    }
+
+    fn admit(&mut self, job: &Job) -> Admission {
+        let alone = self.runner.jobs.is_empty();
+        if self.is_learning() && !alone {
+            return Admission::NotNow("the first job shows what a job costs".into());
+        }
+        let mut verdict = match self.runner.monitor.try_admit(job.cost.max(self.cost()).work()) {
+            Ok(permit) => return Admission::Granted(permit),
+            Err(verdict) => verdict,
+        };
+        if self.held_back.is_none() {
+            self.tally.closed += 1;
+        }
+        if !alone {
+            return Admission::NotNow(verdict.to_string());
+        }
+        if verdict.could_never_fit() {
+            // What the largest job costs does not fit. This one may be smaller: it is tried alone.
+            verdict = match self.runner.monitor.try_admit(job.cost.work()) {
+                Ok(permit) => return Admission::Granted(permit),
+                Err(verdict) => verdict,
+            };
+        }
+        if verdict.could_never_fit() || self.is_stuck() {
+            return Admission::Never(verdict.to_string());
+        }
+        Admission::NotNow(verdict.to_string())
+    }
+
+    /// Whether the gate has been closed for long while no job ran, by readings that can be trusted: then no job's end
+    /// is going to open it.
+    fn is_stuck(&mut self) -> bool {
+        if self.runner.monitor.latest().map_or(true, |latest| latest.probe_failed()) {
+            self.stuck_since = None;
+            return false;
+        }
+        self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE
+    }
+
+    fn show(&mut self) {
+        let (running, paused) = self.runner.jobs.counts();
+        let counts = Counts { running, paused, done: self.tally.done, failed: self.tally.failed };
+        self.runner.progress.show(counts, self.runner.monitor.latest().as_ref(), self.held_back.as_deref());
+    }
+}

@@ -1,0 +1,68 @@
+//! Prints what a monitor sees, while this program takes memory and gives it back. Ends with Ctrl-C.
+//!
+//! ```sh
+//! cargo run --release --example watch
+//! ```
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use highwater::{BoxError, Readiness, ResourceLimits, ResourceMonitor};
+
+const MAX_MEMORY_MB: u64 = 100;
+const MAX_PROCESSES: u64 = 10;
+
+/// Prints what a monitor sees, while this program takes memory and gives it back
+#[derive(Parser)]
+struct Options {
+    /// End after this many lines instead of with Ctrl-C
+    #[arg(long, value_name = "N")]
+    lines: Option<usize>,
+}
+
+fn main() -> Result<(), BoxError> {
+    let options = Options::parse();
+    let limits = ResourceLimits::builder().max_memory_mb(MAX_MEMORY_MB).max_processes(MAX_PROCESSES).build()?;
+    let monitor = ResourceMonitor::new(limits);
+    let snapshots = monitor.snapshots();
+    monitor.start(Duration::from_millis(250))?;
+
+    let readiness = monitor.readiness();
+    thread::spawn(move || breathe(&readiness));
+
+    for snapshot in snapshots.take(options.lines.unwrap_or(usize::MAX)) {
+        let memory = snapshot.memory_usage_mb();
+        let processes = snapshot.child_process_count.unwrap_or_default();
+        let verdict = monitor.verdict();
+        writeln!(
+            io::stdout(),
+            "memory {memory:6.1} MB {}  processes {processes:3} {}  {}",
+            bar(memory / MAX_MEMORY_MB as f64),
+            bar(processes as f64 / MAX_PROCESSES as f64),
+            if verdict.is_accepting() { "accepting work".into() } else { verdict.to_string() },
+        )?;
+    }
+    Ok(())
+}
+
+/// Takes memory for as long as the gate is open, then gives half of it back, for ever.
+fn breathe(readiness: &Readiness) {
+    let mut held = Vec::new();
+    loop {
+        if readiness.is_accepting_work() {
+            held.push(vec![1_u8; 4 << 20]);
+        } else {
+            held.truncate(held.len() / 2);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Twenty characters, filled up to `share` of them.
+fn bar(share: f64) -> String {
+    const WIDTH: usize = 20;
+    let filled = ((share * WIDTH as f64) as usize).min(WIDTH);
+    format!("[{}{}]", "#".repeat(filled), " ".repeat(WIDTH - filled))
+}
