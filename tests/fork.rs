@@ -4,54 +4,11 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{ms, Children};
+use common::{ensure, in_forked_child, ms, Children};
 use highwater::{ResourceLimits, ResourceMonitor, SystemProbe, Work};
-use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
-use nix::unistd::{fork, ForkResult, Pid};
 use rusty_fork::rusty_fork_test;
-
-/// Runs `body` in a forked child, which must return a success within the deadline.
-fn in_forked_child(body: impl FnOnce() -> Result<(), String>) {
-    // SAFETY: the child runs code that may allocate, which glibc allows after fork; it leaves with `_exit`.
-    #[allow(unsafe_code)]
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
-                Ok(Ok(())) => 0,
-                Ok(Err(message)) => {
-                    eprintln!("forked child: {message}");
-                    1
-                }
-                Err(_) => 2,
-            };
-            // SAFETY: `_exit` ends the process and touches nothing.
-            #[allow(unsafe_code)]
-            unsafe {
-                nix::libc::_exit(code)
-            }
-        }
-        ForkResult::Parent { child } => {
-            assert_eq!(wait_with_deadline(child), WaitStatus::Exited(child, 0));
-        }
-    }
-}
-
-fn wait_with_deadline(child: Pid) -> WaitStatus {
-    let deadline = Instant::now() + common::DEADLINE;
-    loop {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
-            WaitStatus::StillAlive if Instant::now() < deadline => std::thread::sleep(ms(1)),
-            WaitStatus::StillAlive => {
-                kill(child, Signal::SIGKILL).unwrap();
-                panic!("the forked child hangs");
-            }
-            status => return status,
-        }
-    }
-}
 
 /// Sets its flag when dropped.
 struct Raise<'a>(&'a AtomicBool);
@@ -59,14 +16,6 @@ struct Raise<'a>(&'a AtomicBool);
 impl Drop for Raise<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn ensure(condition: bool, what: &str) -> Result<(), String> {
-    if condition {
-        Ok(())
-    } else {
-        Err(what.to_string())
     }
 }
 

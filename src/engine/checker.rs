@@ -61,3 +61,20 @@ fn wait_until_due(core: &Core, run: &Run, last_check: Duration) -> bool {
         core.bell.wait(rings, due - now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Config;
+    use crate::limits::ResourceLimits;
+
+    #[test]
+    fn a_thread_that_dies_closes_the_gate() {
+        let limits = ResourceLimits::builder().build().unwrap();
+        let core = Core::new(Arc::new(Config::default()), limits);
+        core.check_on_caller();
+        assert!(core.is_accepting());
+        guarded(&core, &Run::new(), &Worker::new("test"), || panic!("out of the loop"));
+        assert!(!core.is_accepting() && !core.verdict().is_accepting());
+    }
+}

@@ -55,7 +55,7 @@ pub(super) struct Handover {
 }
 
 impl Run {
-    fn new() -> Arc<Run> {
+    pub(super) fn new() -> Arc<Run> {
         Arc::new(Run {
             stopping: AtomicBool::new(false),
             checker: Worker::new("highwater"),

@@ -8,3 +8,6 @@ mod worker;
 
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::lifecycle::{start, stop};
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! What the tests share: deadlines, real children, laid-out process tables, captured log events.
+//! What the tests share: deadlines, real children, forked children, laid-out process tables, captured log events.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -11,6 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::kv::{Key, Value, VisitSource};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::{fork, ForkResult, Pid};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -64,6 +67,55 @@ impl Drop for Children {
 
 pub fn sleeper() -> Child {
     Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// Runs `body` in a forked child, which must return a success within the deadline.
+pub fn in_forked_child(body: impl FnOnce() -> Result<(), String>) {
+    // SAFETY: the child runs code that may allocate, which glibc allows after fork; it leaves with `_exit`.
+    #[allow(unsafe_code)]
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+                Ok(Ok(())) => 0,
+                Ok(Err(message)) => {
+                    eprintln!("forked child: {message}");
+                    1
+                }
+                Err(_) => 2,
+            };
+            // SAFETY: `_exit` ends the process and touches nothing.
+            #[allow(unsafe_code)]
+            unsafe {
+                nix::libc::_exit(code)
+            }
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(wait_with_deadline(child), WaitStatus::Exited(child, 0));
+        }
+    }
+}
+
+fn wait_with_deadline(child: Pid) -> WaitStatus {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::StillAlive if Instant::now() < deadline => thread::sleep(ms(1)),
+            WaitStatus::StillAlive => {
+                kill(child, Signal::SIGKILL).unwrap();
+                panic!("the forked child hangs");
+            }
+            status => return status,
+        }
+    }
+}
+
+/// For a child's `body`: what must be true there.
+pub fn ensure(condition: bool, what: &str) -> Result<(), String> {
+    if condition {
+        Ok(())
+    } else {
+        Err(what.to_string())
+    }
 }
 
 /// A `/proc` laid out in a folder.

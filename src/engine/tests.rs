@@ -1,0 +1,141 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use super::Config;
+use crate::error::{Error, ErrorKind};
+use crate::judgement::Settings;
+use crate::limits::ResourceLimits;
+use crate::lock::Mutex;
+use crate::monitor::ResourceMonitor;
+use crate::probe::{Probe, Reading};
+use crate::resource::MemoryScope;
+use crate::work::Work;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say.
+struct Scripted<F> {
+    readings: AtomicUsize,
+    script: F,
+}
+
+impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
+    fn read(&self, _: MemoryScope, into: &mut Reading) {
+        into.clear();
+        into.memory = Some(1);
+        into.descendants = Some(0);
+        (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, into);
+    }
+
+    fn own_memory(&self) -> Result<u64, Error> {
+        Err(Error::new(ErrorKind::Read, "not this one"))
+    }
+}
+
+fn monitor(settings: Settings, script: impl Fn(usize, &mut Reading) + Send + Sync + 'static) -> ResourceMonitor {
+    let probe = Box::new(Scripted { readings: AtomicUsize::new(0), script });
+    let limits = ResourceLimits::builder().max_processes(100).build().unwrap();
+    ResourceMonitor::with_config(Config { settings, scope: MemoryScope::Own, probe }, limits)
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_probe_that_panics_is_a_failed_check_and_the_thread_lives_on() {
+    let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
+    let monitor = monitor(settings, |number, _| assert!(!(2..=3).contains(&number), "reading {number}"));
+    monitor.start(LONG).unwrap();
+    assert!(monitor.is_accepting_work());
+    let snapshots = monitor.snapshots();
+    let mut failed = Vec::new();
+    wait_until("three more checks are demanded and taken", || {
+        monitor.is_accepting_work();
+        failed.extend(snapshots.try_recv().map(|snapshot| snapshot.probe_failed()));
+        failed.len() == 3
+    });
+    assert_eq!(failed, [true, true, false]);
+    assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+}
+
+#[test]
+fn the_verdict_tells_of_the_panic() {
+    let monitor = monitor(Settings::default(), |_, _| panic!("of reading"));
+    assert!(monitor.check_now().probe_failed());
+    assert_eq!(
+        monitor.verdict().to_string(),
+        "not accepting work: the last check failed: a reading panicked: of reading"
+    );
+}
+
+#[test]
+fn a_herd_that_finds_the_last_check_old_takes_one_fresh_one() {
+    let (entered, reading) = channel();
+    let (release, released) = channel();
+    let gates: Mutex<(Sender<()>, Receiver<()>)> = Mutex::new((entered, released));
+    let settings = Settings { refresh_after: Duration::from_millis(20), ..Settings::default() };
+    let monitor = monitor(settings, move |number, _| {
+        if number == 2 {
+            let gates = gates.lock();
+            gates.0.send(()).unwrap();
+            gates.1.recv_timeout(LONG).unwrap();
+        }
+    });
+    monitor.check_now();
+    let numbers = monitor.snapshots();
+    wait_until("the check is old", || monitor.seconds_since_last_check() > 0.05);
+    std::thread::scope(|scope| {
+        let herd: Vec<_> = (0..8).map(|_| scope.spawn(|| monitor.try_admit(Work::new().processes(1)))).collect();
+        reading.recv_timeout(LONG).unwrap();
+        // All of them are judged on what the one who reads will find.
+        release.send(()).unwrap();
+        let granted = herd.into_iter().map(|one| one.join().unwrap()).filter(Result::is_ok).count();
+        assert_eq!(granted, 8);
+    });
+    assert_eq!(numbers.receiver().len(), 1, "one check for all");
+}
+
+#[test]
+fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
+    let (entered, reading) = channel();
+    let (release, released) = channel();
+    let gates: Mutex<(Sender<()>, Receiver<()>)> = Mutex::new((entered, released));
+    let monitor = monitor(Settings::default(), move |number, into| {
+        into.descendants = Some(number as u64);
+        if number == 1 {
+            let gates = gates.lock();
+            gates.0.send(()).unwrap();
+            gates.1.recv_timeout(LONG).unwrap();
+        }
+    });
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| monitor.check_now());
+        reading.recv_timeout(LONG).unwrap();
+        assert_eq!(monitor.check_now().child_process_count, Some(2));
+        release.send(()).unwrap();
+        assert_eq!(slow.join().unwrap().child_process_count, Some(1));
+    });
+    assert_eq!(monitor.latest().unwrap().child_process_count, Some(2));
+}
+
+#[test]
+fn a_degraded_monitor_is_checked_once_a_second_however_often_it_is_asked() {
+    let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
+    let monitor = monitor(settings, |_, into| into.memory = None);
+    let snapshots = monitor.snapshots();
+    monitor.start(LONG).unwrap();
+    wait_until("a degraded monitor has taken one more check", || {
+        monitor.is_accepting_work();
+        snapshots.receiver().len() == 6
+    });
+    assert!(monitor.is_degraded());
+    let times: Vec<_> = snapshots.take(6).map(|snapshot| snapshot.timestamp).collect();
+    // Less a step of the coarse clock, by which the delay is measured.
+    assert!(times[5] - times[4] > Duration::from_millis(980), "{:?}", times[5] - times[4]);
+}
