@@ -43,11 +43,20 @@ pub(crate) enum Reason {
     NeverChecked,
     Forked,
     Stopped,
+    Died { thread: &'static str },
     Degraded { failures: u32, error: Option<Arc<Error>> },
     Failed { error: Option<Arc<Error>> },
     Stale { age: Duration, max_age: Duration },
     Usage { resource: Resource, threshold: Threshold },
     TooMuch { resource: Resource, hard: u8 },
+}
+
+/// A resource at its hard threshold, as measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Critical {
+    pub(crate) resource: Resource,
+    pub(crate) usage: Usage,
+    pub(crate) hard: u8,
 }
 
 /// What closed the gate for a resource.
@@ -123,6 +132,7 @@ impl fmt::Display for Verdict {
             Reason::NeverChecked => f.write_str("no check has been taken yet")?,
             Reason::Forked => f.write_str("forked; this process has not checked for itself")?,
             Reason::Stopped => f.write_str("the monitor is stopped")?,
+            Reason::Died { thread } => write!(f, "thread {thread} of the monitor has died")?,
             Reason::Degraded { failures, error } => {
                 write!(f, "degraded after {failures} failed checks in a row")?;
                 write_error(f, error)?;
@@ -188,6 +198,13 @@ impl Verdict {
                 Ok(())
             }
         }
+    }
+}
+
+impl fmt::Display for Critical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_usage(f, self.resource, &self.usage)?;
+        write!(f, " at or above the hard threshold of {} %", self.hard)
     }
 }
 
@@ -330,6 +347,10 @@ mod tests {
             (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
             (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),
             (Verdict::new(Reason::Stopped), "not accepting work: the monitor is stopped"),
+            (
+                Verdict::new(Reason::Died { thread: "highwater" }),
+                "not accepting work: thread highwater of the monitor has died",
+            ),
             (
                 Verdict::new(Reason::Degraded { failures: 6, error: Some(error.clone()) }),
                 "not accepting work: degraded after 6 failed checks in a row: the probe panicked",

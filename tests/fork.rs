@@ -3,11 +3,14 @@
 
 mod common;
 
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{ensure, in_forked_child, ms, Children};
-use highwater::{ResourceLimits, ResourceMonitor, SystemProbe, Work};
+use common::{ensure, in_forked_child, ms, wait_until, Children};
+use highwater::{BoxError, JobManager, Resource, ResourceLimits, ResourceMonitor, SystemProbe, Work};
+use nix::unistd::ForkResult;
+use parking_lot::{Condvar, Mutex};
 use rusty_fork::rusty_fork_test;
 
 /// Sets its flag when dropped.
@@ -23,8 +26,81 @@ fn limits(processes: u64) -> ResourceLimits {
     ResourceLimits::builder().max_processes(processes).build().unwrap()
 }
 
+/// A host whose every method takes its one lock.
+#[derive(Default)]
+struct Jobs {
+    held: AtomicBool,
+    hold: Mutex<bool>,
+    released: Condvar,
+}
+
+impl JobManager for Jobs {
+    fn running_count(&self) -> usize {
+        let mut hold = self.hold.lock();
+        while *hold {
+            self.held.store(true, Ordering::Relaxed);
+            self.released.wait(&mut hold);
+        }
+        1
+    }
+    fn active_job_count(&self) -> usize {
+        1
+    }
+    fn oldest_running_job(&self) -> Option<String> {
+        None
+    }
+    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        Ok(())
+    }
+    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// A host that forks when it is asked to pause a job, and returns in the child as well.
+struct Forks {
+    parent: u32,
+    /// Written to by whoever is called in the child.
+    heard: Mutex<UnixStream>,
+    cancelled: AtomicBool,
+}
+
+impl Forks {
+    fn note(&self, what: &str) {
+        if std::process::id() != self.parent {
+            std::io::Write::write_all(&mut *self.heard.lock(), what.as_bytes()).unwrap();
+        }
+    }
+}
+
+impl JobManager for Forks {
+    fn running_count(&self) -> usize {
+        self.note(" running_count");
+        1
+    }
+    fn active_job_count(&self) -> usize {
+        1
+    }
+    fn oldest_running_job(&self) -> Option<String> {
+        (!self.cancelled.load(Ordering::Relaxed)).then(|| "job".to_string())
+    }
+    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        // SAFETY: glibc lets a forked child allocate, and what else it does is what is tested.
+        #[allow(unsafe_code)]
+        if let ForkResult::Child = unsafe { nix::unistd::fork() }? {
+            self.note("forked");
+        }
+        Err("cancel it".into())
+    }
+    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        self.note(" cancel_job");
+        self.cancelled.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 240_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn a_child_is_refused_until_it_checks_and_its_parent_is_unmoved() {
@@ -101,6 +177,47 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn a_child_does_not_wait_for_a_lock_of_the_manager() {
+        let monitor = ResourceMonitor::builder(limits(10)).cpu_budget(1.0).build().unwrap();
+        let jobs = std::sync::Arc::new(Jobs::default());
+        monitor.set_manager(jobs.clone());
+        monitor.start(ms(5)).unwrap();
+        *jobs.hold.lock() = true;
+        wait_until("the action thread is in a hook", || jobs.held.load(Ordering::Relaxed));
+        let lock = jobs.hold.lock();
+        in_forked_child(|| {
+            ensure(monitor.check_now().child_process_count == Some(0), "miscounted")?;
+            monitor.start(ms(5)).map_err(|error| error.to_string())?;
+            ensure(monitor.is_accepting_work(), &monitor.verdict().to_string())?;
+            monitor.stop();
+            drop(monitor);
+            Ok(())
+        });
+        drop(lock);
+        *jobs.hold.lock() = false;
+        jobs.released.notify_all();
+    }
+
+    #[test]
+    fn a_hook_that_forks_and_returns_in_the_child_is_followed_by_no_other_there() {
+        let monitor = ResourceMonitor::new(limits(1));
+        let (mut heard, writer) = UnixStream::pair().unwrap();
+        let jobs = Forks { parent: std::process::id(), heard: Mutex::new(writer), cancelled: AtomicBool::new(false) };
+        let jobs = std::sync::Arc::new(jobs);
+        monitor.set_manager(jobs.clone());
+        let _children = Children::sleepers(1);
+        monitor.start(Duration::from_secs(3600)).unwrap();
+        wait_until("the parent cancels the job", || jobs.cancelled.load(Ordering::Relaxed));
+        drop(monitor);
+        wait_until("the manager is let go", || std::sync::Arc::strong_count(&jobs) == 1);
+        // Ends when the last writer has: the child, which is then gone.
+        drop(jobs);
+        let mut calls = String::new();
+        std::io::Read::read_to_string(&mut heard, &mut calls).unwrap();
+        assert_eq!(calls, "forked");
+    }
+
+    #[test]
     fn a_thousand_forks_while_the_monitor_checks_and_limits_are_reloaded() {
         let monitor = ResourceMonitor::builder(limits(100)).cpu_budget(1.0).build().unwrap();
         monitor.start(ms(1)).unwrap();
@@ -133,7 +250,10 @@ rusty_fork_test! {
                     ensure(monitor.check_now().child_process_count == Some(0), "miscounted")?;
                     ensure(readiness.is_accepting_work(), &readiness.verdict().to_string())?;
                     monitor.start(ms(1)).map_err(|error| error.to_string())?;
-                    monitor.stop();
+                    // SAFETY: this process leaves by `_exit` and neither uses nor drops the original after this.
+                    #[allow(unsafe_code)]
+                    drop(unsafe { std::ptr::read(&monitor) });
+                    ensure(!readiness.is_accepting_work(), "open without a monitor")?;
                     Ok(())
                 });
             }

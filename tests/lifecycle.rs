@@ -4,15 +4,27 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::ms;
-use highwater::{ResourceLimits, ResourceMonitor};
+use highwater::{ProcessGroup, ResourceLimits, ResourceMonitor};
 use nix::libc;
 use rusty_fork::rusty_fork_test;
 
+/// With a hook, so that there is an action thread too.
 fn monitor() -> ResourceMonitor {
-    ResourceMonitor::new(ResourceLimits::builder().max_processes(50).build().unwrap())
+    let monitor = ResourceMonitor::new(ResourceLimits::builder().max_processes(50).build().unwrap());
+    monitor.set_process_group(Arc::new(NothingToClean));
+    monitor
+}
+
+struct NothingToClean;
+
+impl ProcessGroup for NothingToClean {
+    fn cleanup_orphans(&self) -> std::io::Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
 }
 
 fn threads() -> usize {
@@ -62,6 +74,7 @@ rusty_fork_test! {
     #[test]
     fn threads_that_race_start_and_stop_end_in_a_consistent_state() {
         let monitor = monitor();
+        let threads_before = threads();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| (0..300).for_each(|_| monitor.start(ms(1)).unwrap()));
@@ -70,25 +83,25 @@ rusty_fork_test! {
         });
         monitor.stop();
         assert!(!monitor.is_accepting_work());
-        let threads_stopped = threads();
         monitor.start(Duration::from_secs(3600)).unwrap();
         assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
-        assert_eq!(threads(), threads_stopped + 1);
+        // One that checks and one that acts.
+        common::wait_until("both threads are there", || threads() == threads_before + 2);
     }
 
     #[test]
-    fn the_check_thread_is_named_and_deaf_to_signals() {
+    fn the_threads_are_named_and_deaf_to_signals() {
         let monitor = monitor();
         monitor.start(ms(10)).unwrap();
-        // A thread names itself, a moment after it was started.
-        let mut blocked = None;
-        common::wait_until("a thread is named highwater", || {
-            blocked = blocked_signals("highwater");
-            blocked.is_some()
-        });
-        let blocked = blocked.unwrap();
-        for (signal, is_blocked) in [(libc::SIGTERM, true), (libc::SIGCHLD, true), (libc::SIGSEGV, false)] {
-            assert_eq!(blocked & (1 << (signal - 1)) != 0, is_blocked, "signal {signal}");
+        for thread in ["highwater", "highwater-act"] {
+            // A thread names itself, a moment after it was started.
+            let mut blocked = None;
+            common::wait_until("a thread has the name", || {
+                blocked = blocked_signals(thread);
+                blocked.is_some()
+            });
+            let blocks = |signal: i32| blocked.unwrap() & (1 << (signal - 1)) != 0;
+            assert!(blocks(libc::SIGTERM) && blocks(libc::SIGCHLD) && !blocks(libc::SIGSEGV), "{thread}: {blocked:x?}");
         }
     }
 }

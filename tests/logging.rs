@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use common::{ms, wait_until, ProcTree, PAGE};
-use highwater::{ResourceLimits, ResourceMonitor};
+use common::{ms, wait_until, LogCapture, ProcTree, PAGE};
+use highwater::{BoxError, JobManager, Resource, ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
 
 /// Does what the test says for every line.
@@ -43,6 +44,49 @@ fn monitor(tree: &ProcTree) -> ResourceMonitor {
 
 static MONITOR: OnceLock<ResourceMonitor> = OnceLock::new();
 
+/// Whether the next line about a critical level is to hang, whether one does, and whether it may go on.
+static HANG: AtomicBool = AtomicBool::new(false);
+static HANGS: AtomicBool = AtomicBool::new(false);
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Hangs in the first line that comes while it is told to.
+fn hang_once() {
+    if HANG.swap(false, Ordering::SeqCst) {
+        HANGS.store(true, Ordering::SeqCst);
+        wait_until("it may go on", || GO_ON.load(Ordering::SeqCst));
+    }
+}
+
+/// Counts what it is asked to shed, and may panic when it is asked for a job.
+#[derive(Default)]
+struct Jobs {
+    asked: AtomicUsize,
+    pauses: AtomicUsize,
+    panics: AtomicBool,
+}
+
+impl JobManager for Jobs {
+    fn running_count(&self) -> usize {
+        assert!(!self.panics.load(Ordering::Relaxed), "counting panics");
+        1
+    }
+    fn active_job_count(&self) -> usize {
+        1
+    }
+    fn oldest_running_job(&self) -> Option<String> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.load(Ordering::Relaxed), "naming a job panics");
+        Some("job".to_string())
+    }
+    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
 rusty_fork_test! {
     #![rusty_fork(timeout_ms = 120_000)]
 
@@ -59,6 +103,93 @@ rusty_fork_test! {
         monitor.update_limits(limits(2000));
         monitor.stop();
         assert!(LINES.load(Ordering::Relaxed) >= 4, "started, warning, limits updated, stopped");
+    }
+
+    #[test]
+    fn a_reading_that_a_logger_held_up_sheds_nothing() {
+        install(hang_once);
+        let tree = ProcTree::new(1);
+        let monitor = monitor(&tree);
+        let jobs = Arc::new(Jobs::default());
+        monitor.set_manager(jobs.clone());
+        // Below the threshold whenever the check thread looks, and above it in the one check of a caller's.
+        std::thread::scope(|scope| {
+            monitor.start(Duration::from_secs(3600)).unwrap();
+            HANG.store(true, Ordering::SeqCst);
+            tree.set_resident_pages(990);
+            scope.spawn(|| monitor.check_now());
+            wait_until("the caller's logger hangs", || HANGS.load(Ordering::SeqCst));
+            tree.set_resident_pages(1);
+            monitor.check_now();
+            GO_ON.store(true, Ordering::SeqCst);
+        });
+        let snapshots = monitor.snapshots();
+        wait_until("three checks later", || {
+            monitor.is_accepting_work();
+            snapshots.receiver().len() == 3
+        });
+        assert_eq!(jobs.pauses.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_reading_of_an_earlier_run_sheds_nothing_in_a_later_one() {
+        install(hang_once);
+        let tree = ProcTree::new(1);
+        let monitor = monitor(&tree);
+        monitor.start(ms(5)).unwrap();
+        HANG.store(true, Ordering::SeqCst);
+        tree.set_resident_pages(990);
+        wait_until("the check thread's logger hangs", || HANGS.load(Ordering::SeqCst));
+        monitor.stop();
+        let jobs = Arc::new(Jobs::default());
+        monitor.set_manager(jobs.clone());
+        tree.set_resident_pages(1);
+        monitor.start(ms(5)).unwrap();
+        let snapshots = monitor.snapshots();
+        GO_ON.store(true, Ordering::SeqCst);
+        wait_until("hooks are called again", || monitor.latest().unwrap().running_jobs == 1);
+        for _ in 0..5 {
+            snapshots.recv_timeout(common::DEADLINE).unwrap();
+        }
+        assert_eq!(jobs.pauses.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_hook_that_panics_every_time_is_logged_once_and_asked_at_its_pace() {
+        let log = LogCapture::install();
+        let tree = ProcTree::new(990);
+        let limits = limits(1000);
+        let monitor =
+            ResourceMonitor::builder(limits).proc_root(tree.root()).cpu_budget(1.0).settle(ms(200)).build().unwrap();
+        let jobs = Arc::new(Jobs::default());
+        jobs.panics.store(true, Ordering::Relaxed);
+        monitor.set_manager(jobs.clone());
+        monitor.start(ms(5)).unwrap();
+        let snapshots = monitor.snapshots();
+        wait_until("it was asked three times", || jobs.asked.load(Ordering::Relaxed) == 3);
+        let checks = snapshots.receiver().len() + snapshots.missed() as usize;
+        monitor.stop();
+        assert!(checks > 3 * 2, "asked at a check in {checks} / 3");
+        let hooks: Vec<_> =
+            log.named("monitor.hook_panicked").into_iter().map(|event| event.keys["hook"].clone()).collect();
+        assert_eq!(hooks.len(), 2, "{hooks:?}");
+        assert_eq!(log.named("monitor.no_job_to_shed").len(), 1);
+    }
+
+    #[test]
+    fn a_shed_is_logged_with_the_resource_that_is_critical_and_no_other() {
+        let log = LogCapture::install();
+        let tree = ProcTree::new(850);
+        for pid in 200..210 {
+            tree.process(pid, ProcTree::OWN_PID);
+        }
+        let limits = ResourceLimits::builder().max_memory_bytes(1000 * PAGE).max_processes(10).build().unwrap();
+        let monitor = ResourceMonitor::builder(limits).proc_root(tree.root()).build().unwrap();
+        monitor.set_manager(Arc::new(Jobs::default()));
+        monitor.start(Duration::from_secs(3600)).unwrap();
+        wait_until("the job is paused", || !log.named("monitor.pausing_oldest_job").is_empty());
+        let reason = log.named("monitor.pausing_oldest_job")[0].keys["reason"].clone();
+        assert_eq!(reason, "processes 10 of 10 (100.0 %) at or above the hard threshold of 95 %");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //!
 //! Every call of the host's code is made here, through [`Worker::hook`], and nowhere under a lock.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::events;
 use crate::host::{contained, BoxError, JobManager, ProcessGroup};
 use crate::judgement::shed::{Checked, Move, ShedPolicy, ShedStep};
-use crate::resource::Resource;
+use crate::judgement::Stopped;
 use crate::sys;
+use crate::verdict::Critical;
 
-use super::core::{Core, Manager, Shared};
+use super::core::{Core, Manager, Shared, Shedding};
 use super::lifecycle::{Handover, Run};
 use super::worker::Worker;
 
@@ -24,21 +26,12 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The body of the action thread.
 pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
     let Some(core) = shared.current() else { return };
-    let mut actor = Actor {
-        core,
-        worker,
-        setting: 0,
-        shed: ShedPolicy::default(),
-        prune: Prune::default(),
-        group_failed: [false; 2],
-    };
+    let mut actor =
+        Actor { core, worker, setting: 0, prune: Prune::default(), panicking: Vec::new(), group_failed: [false; 2] };
     let died = contained(|| {
-        let generation = sys::generation();
-        // A host that forks in a hook and returns from it in the child has a copy of this thread there: it ends.
-        while !run.is_stopping() && sys::generation() == generation {
+        while !run.is_stopping() && !worker.is_copy() {
             let rings = run.inbox_bell.count();
-            let handover = run.inbox.lock().take();
-            match handover {
+            match run.take_handover() {
                 Some(handover) if !core.lifecycle.hook_left_behind() => actor.act(handover),
                 Some(_) => {}
                 None if run.is_stopping() => {}
@@ -47,7 +40,9 @@ pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
         }
     });
     if let Err(message) = died {
-        core.close();
+        if !run.is_stopping() {
+            core.close(Stopped::Died(worker.name()));
+        }
         core.say(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
     }
 }
@@ -57,8 +52,9 @@ struct Actor<'a> {
     worker: &'a Worker,
     /// Which setting of the manager the rest of this state is about.
     setting: u64,
-    shed: ShedPolicy,
     prune: Prune,
+    /// The hooks that panicked when they were last called.
+    panicking: Vec<&'static str>,
     /// Whether each of the process group's methods failed last time.
     group_failed: [bool; 2],
 }
@@ -72,7 +68,7 @@ impl Actor<'_> {
     fn act(&mut self, Handover { checked, housekeeping }: Handover) {
         let Manager { manager, setting } = self.core.manager.get();
         if setting != self.setting {
-            (self.setting, self.shed, self.prune) = (setting, ShedPolicy::default(), Prune::default());
+            (self.setting, self.prune) = (setting, Prune::default());
         }
         if let Some(manager) = manager {
             self.relieve(&manager, &checked);
@@ -89,30 +85,30 @@ impl Actor<'_> {
         }
     }
 
-    /// Calls the host; a panic is logged. `None` if it panicked or the monitor is being stopped.
-    fn call<R>(&self, hook: &str, code: impl FnOnce() -> R) -> Option<R> {
-        match self.worker.hook(self.core.host_mask.get(), code)? {
-            Ok(result) => Some(result),
+    /// Calls the host; the first panic in a row is logged. `None` if the monitor is being stopped.
+    fn call<R>(&mut self, hook: &'static str, code: impl FnOnce() -> R) -> Option<Result<R, String>> {
+        let result = self.worker.hook(self.core.host_mask.get(), code)?;
+        let panicked_before = self.panicking.contains(&hook);
+        match &result {
+            Ok(_) => self.panicking.retain(|panicking| *panicking != hook),
+            Err(_) if panicked_before => {}
             Err(message) => {
-                self.say(|| events::hook_panicked(hook, &message));
-                None
+                self.panicking.push(hook);
+                self.say(|| events::hook_panicked(hook, message));
             }
         }
+        Some(result)
     }
 
-    /// As `call`, for hooks that can fail: a panic is a failure like any other.
+    /// As `call`, for hooks that can fail: a panic is a failure like any other. The error is the host's code too, in what
+    /// it says and when it is dropped.
     fn attempt<R, E: std::fmt::Display>(
-        &self,
-        hook: &str,
+        &mut self,
+        hook: &'static str,
         code: impl FnOnce() -> Result<R, E>,
     ) -> Option<Result<R, String>> {
-        match self.worker.hook(self.core.host_mask.get(), code)? {
-            Ok(result) => Some(result.map_err(|error| error.to_string())),
-            Err(message) => {
-                self.say(|| events::hook_panicked(hook, &message));
-                Some(Err(format!("panicked: {message}")))
-            }
-        }
+        let result = self.call(hook, || code().map_err(|error| error.to_string()))?;
+        Some(result.unwrap_or_else(|message| Err(format!("panicked: {message}"))))
     }
 
     fn say(&self, line: impl FnOnce()) {
@@ -121,20 +117,27 @@ impl Actor<'_> {
 
     /// Drops a handle of the host's, which may be the last one, as the host's code that it is.
     fn let_go<T>(&self, what: &str, handle: T) {
-        let mut handle = Some(handle);
-        self.call(what, || drop(handle.take()));
-        // Not called any more: dropped all the same, and contained.
-        if handle.is_some() {
-            let _ = self.core.host_mask.get().with(|| contained(|| drop(handle)));
+        if let Err(message) = self.worker.let_go(self.core.host_mask.get(), handle) {
+            self.say(|| events::hook_panicked(what, &message));
         }
     }
 
     fn count(&self, manager: &Arc<dyn JobManager>) {
-        let counts =
-            self.call("running_count or active_job_count", || (manager.running_count(), manager.active_job_count()));
-        if let Some((running_jobs, active_sheets)) = counts {
-            self.core.store_counts(running_jobs, active_sheets);
+        if let Some(counted) = self.worker.hook(self.core.host_mask.get(), || self.core.count(&**manager)) {
+            self.core.counted(Some(self.worker), counted);
         }
+    }
+
+    /// What is remembered of shedding the current manager's jobs. Held for moments, and never while the host is called.
+    fn with_policy<R>(&self, look: impl FnOnce(&mut ShedPolicy) -> R) -> R {
+        let mut shedding = self.core.shedding.lock();
+        match self.setting.cmp(&shedding.setting) {
+            Ordering::Equal => {}
+            Ordering::Greater => *shedding = Shedding { setting: self.setting, policy: ShedPolicy::default() },
+            // Left behind in a hook of a manager that has been replaced: nobody's business any more.
+            Ordering::Less => return look(&mut ShedPolicy::default()),
+        }
+        look(&mut shedding.policy)
     }
 
     fn relieve(&mut self, manager: &Arc<dyn JobManager>, checked: &Checked) {
@@ -143,30 +146,32 @@ impl Actor<'_> {
             let judgement = self.core.judgement.lock();
             (judgement.max_age(settings), judgement.settle(settings))
         };
-        match self.shed.next(checked, sys::coarse_now(), max_age, settle) {
+        match self.with_policy(|policy| policy.next(checked, sys::coarse_now(), max_age, settle)) {
             ShedStep::Nothing => {}
             ShedStep::Cleared => {
                 self.call("pressure_cleared", || manager.pressure_cleared());
             }
-            ShedStep::Shed { resource } => self.shed(manager, resource),
+            ShedStep::Shed(critical) => self.shed(manager, &critical),
         }
     }
 
-    fn shed(&mut self, manager: &Arc<dyn JobManager>, resource: Resource) {
+    fn shed(&mut self, manager: &Arc<dyn JobManager>, critical: &Critical) {
         let Some(oldest) = self.call("oldest_running_job", || manager.oldest_running_job()) else { return };
-        let reason = self.core.verdict().to_string();
-        match (self.shed.shed_job(oldest.as_deref()), &oldest) {
+        // A host that panics has named no job.
+        let oldest = oldest.unwrap_or_default();
+        let reason = critical.to_string();
+        match (self.with_policy(|policy| policy.shed_job(oldest.as_deref())), &oldest) {
             (Move::Pause, Some(job)) => {
                 self.say(|| events::pausing_oldest_job(job, &reason));
-                let paused = self.attempt("pause_job", || manager.pause_job(job, resource));
+                let paused = self.attempt("pause_job", || manager.pause_job(job, critical.resource));
                 if let Some(Err(refusal)) = paused {
                     self.say(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
-                    self.cancel(manager, job, resource);
+                    self.cancel(manager, job, critical);
                 }
             }
             (Move::Cancel, Some(job)) => {
                 self.say(|| events::cancelling_oldest_job(job, &reason));
-                self.cancel(manager, job, resource);
+                self.cancel(manager, job, critical);
             }
             (Move::NoJob { log }, _) => {
                 if log {
@@ -175,11 +180,11 @@ impl Actor<'_> {
             }
             (Move::Pause | Move::Cancel, None) => {}
         }
-        self.shed.done(oldest.as_deref(), sys::coarse_now());
+        self.with_policy(|policy| policy.done(oldest.as_deref(), sys::coarse_now()));
     }
 
-    fn cancel(&self, manager: &Arc<dyn JobManager>, job: &str, resource: Resource) {
-        if let Some(Err(error)) = self.attempt("cancel_job", || manager.cancel_job(job, resource)) {
+    fn cancel(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical) {
+        if let Some(Err(error)) = self.attempt("cancel_job", || manager.cancel_job(job, critical.resource)) {
             self.say(|| events::cancel_failed(job, &error));
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::events;
 use crate::host::contained;
+use crate::judgement::Stopped;
 use crate::sys;
 
 use super::core::{Core, Shared};
@@ -12,8 +13,11 @@ use super::lifecycle::Run;
 use super::worker::Worker;
 
 /// The body of the check thread.
-pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker, interval: Duration) {
+pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker, interval: Duration, announce: bool) {
     let Some(core) = shared.current() else { return };
+    if announce {
+        core.say(Some(worker), || events::started(interval));
+    }
     guarded(core, run, worker, || check_until_stopped(shared, core, run, worker, interval));
 }
 
@@ -21,7 +25,7 @@ pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker, interva
 fn guarded(core: &Core, run: &Run, worker: &Worker, body: impl FnOnce()) {
     if let Err(message) = contained(body) {
         if !run.is_stopping() {
-            core.close();
+            core.close(Stopped::Died(worker.name()));
         }
         core.say(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
     }
@@ -30,10 +34,9 @@ fn guarded(core: &Core, run: &Run, worker: &Worker, body: impl FnOnce()) {
 fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker: &Worker, interval: Duration) {
     let mut last_check = sys::coarse_now();
     let mut last_housekeeping = last_check;
-    while wait_until_due(core, run, last_check) {
-        let report = core.check_on_thread();
-        last_check = sys::coarse_now();
-        let Some(report) = report else { continue };
+    while wait_until_due(core, run, worker, last_check) {
+        let Some(report) = core.check_on_thread(last_check) else { continue };
+        last_check = report.at;
         for event in &report.events {
             core.say(Some(worker), || events::judged(event));
         }
@@ -41,19 +44,19 @@ fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker
         if housekeeping {
             last_housekeeping = last_check;
         }
-        core.lifecycle.hand_over(shared, core, &report, housekeeping);
+        run.hand_over(shared, core, Some(worker), &report, housekeeping);
     }
 }
 
-/// Returns false when the run is being stopped.
-fn wait_until_due(core: &Core, run: &Run, last_check: Duration) -> bool {
+/// Returns false when the thread is to end.
+fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> bool {
     loop {
         // Read before what a ring announces, so that a ring from now on ends the wait.
         let rings = core.bell.count();
-        if run.is_stopping() {
+        if run.is_stopping() || worker.is_copy() {
             return false;
         }
-        let due = core.judgement.lock().next_check(last_check, core.word.is_demanded(), &core.config.settings);
+        let due = core.next_check(last_check);
         let now = sys::coarse_now();
         if now >= due {
             return true;
@@ -74,7 +77,8 @@ mod tests {
         let core = Core::new(Arc::new(Config::default()), limits);
         core.check_on_caller();
         assert!(core.is_accepting());
-        guarded(&core, &Run::new(), &Worker::new("test"), || panic!("out of the loop"));
-        assert!(!core.is_accepting() && !core.verdict().is_accepting());
+        guarded(&core, &Run::new(1), &Worker::new("test"), || panic!("out of the loop"));
+        assert!(!core.is_accepting());
+        assert_eq!(core.verdict().to_string(), "not accepting work: thread test of the monitor has died");
     }
 }

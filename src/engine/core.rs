@@ -2,6 +2,7 @@
 //!
 //! Lock order: `flight`, then `judgement`, then `publisher`. None is held while the host's code runs.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::fork_cell::ForkCell;
 use crate::host::{contained, JobManager, ProcessGroup};
-use crate::judgement::{Judgement, Observation, Report, Settings};
+use crate::judgement::shed::ShedPolicy;
+use crate::judgement::{Judgement, Observation, Report, Settings, Stopped};
 use crate::limits::ResourceLimits;
 use crate::lock::{Desk, Mutex};
 use crate::probe::{Probe, Reading};
@@ -55,6 +57,9 @@ pub(crate) struct Core {
     pub(crate) judgement: Mutex<Judgement>,
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) lifecycle: Lifecycle,
+    pub(super) shedding: Mutex<Shedding>,
+    /// Whether the host's locks may be held for ever by threads that this process does not have.
+    inherited: Inherited,
     /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
     flight: Desk<Scratch>,
     next_number: AtomicU64,
@@ -62,8 +67,31 @@ pub(crate) struct Core {
     /// Whether a manager or a process group is set. Looking without taking a handle, whose drop is the host's code.
     hooked: AtomicBool,
     manager_settings: AtomicU64,
+    /// Whether the manager panicked when it was last asked for its counts.
+    count_panicked: AtomicBool,
     running_jobs: AtomicUsize,
     active_sheets: AtomicUsize,
+}
+
+/// What shedding remembers, and of which setting of the manager.
+#[derive(Debug, Default)]
+pub(super) struct Shedding {
+    pub(super) setting: u64,
+    pub(super) policy: ShedPolicy,
+}
+
+/// What a forked child has from its parent that may wait for ever: a thread of the parent's, ours among them, may have
+/// been in it at the fork. Only threads of ours call it, until a call has come back.
+#[derive(Debug, Default)]
+struct Inherited {
+    logger: AtomicBool,
+    manager: AtomicBool,
+}
+
+thread_local! {
+    /// Whether this thread is asking a manager for its counts: a manager that has a check taken to answer is not asked
+    /// again for that check.
+    static COUNTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Buffers that checks in the steady state reuse.
@@ -90,22 +118,23 @@ impl Scratch {
 
 impl Core {
     pub(crate) fn new(config: Arc<Config>, limits: ResourceLimits) -> Core {
-        Core::with(config, limits, Manager::default(), None, SignalMask::current(), Judgement::new(false, false), false)
+        Core::with(config, limits, Manager::default(), None, SignalMask::current(), Judgement::new(false, None), false)
     }
 
     /// The core of a forked child, which takes over what was set and nothing that was measured, locked or opened.
     fn inherit(parent: &Core) -> Core {
         let stopped = parent.stopped.load(Ordering::Relaxed);
         // The counts are the parent's: the child has no jobs yet.
-        Core::with(
+        let core = Core::with(
             Arc::clone(&parent.config),
             parent.limits.get(),
             parent.manager.get(),
             parent.group.get(),
             parent.host_mask.get(),
-            Judgement::new(true, stopped),
+            Judgement::new(true, stopped.then_some(Stopped::Asked)),
             stopped,
-        )
+        );
+        Core { inherited: Inherited { logger: true.into(), manager: true.into() }, ..core }
     }
 
     fn with(
@@ -130,9 +159,12 @@ impl Core {
             judgement: Mutex::new(judgement),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),
+            shedding: Mutex::default(),
+            inherited: Inherited::default(),
             flight: Desk::new(Scratch::new()),
             next_number: AtomicU64::new(1),
             stopped: AtomicBool::new(stopped),
+            count_panicked: AtomicBool::new(false),
             running_jobs: AtomicUsize::new(0),
             active_sheets: AtomicUsize::new(0),
         }
@@ -187,7 +219,7 @@ impl Core {
     /// Gives back what a permit reserved, with the first good check that begins from now on.
     pub(crate) fn release(&self, work: &Work) {
         let mut judgement = self.judgement.lock();
-        judgement.release(work, self.next_number.load(Ordering::SeqCst));
+        judgement.release(work, self.next_number());
         self.amend_word(&judgement);
     }
 
@@ -214,10 +246,10 @@ impl Core {
     }
 
     /// Closes the gate until the next `begin`.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, why: Stopped) {
         let mut judgement = self.judgement.lock();
         self.stopped.store(true, Ordering::Relaxed);
-        judgement.close();
+        judgement.close(why);
         self.publish_word(&judgement);
     }
 
@@ -234,16 +266,14 @@ impl Core {
 
     /// A check on a caller's thread, asking the manager for its counts.
     pub(crate) fn check_on_caller(&self) -> (ResourceSnapshot, Option<Report>) {
-        if !self.lifecycle.hook_left_behind() {
+        if !self.inherited.manager.load(Ordering::Relaxed) && !self.lifecycle.hook_left_behind() {
             let manager = self.manager.get().manager;
             if let Some(manager) = manager {
                 let counted = contained(|| {
-                    self.store_counts(manager.running_count(), manager.active_job_count());
+                    self.count(&*manager);
                     drop(manager);
                 });
-                if let Err(message) = counted {
-                    self.say(None, || events::hook_panicked("running_count or active_job_count", &message));
-                }
+                self.counted(None, counted);
             }
         }
         let mut scratch = Scratch::new();
@@ -251,15 +281,55 @@ impl Core {
         (scratch.snapshot, report)
     }
 
-    /// A check on the check thread.
-    pub(crate) fn check_on_thread(&self) -> Option<Report> {
-        self.flight.work(Duration::MAX, |scratch| self.check_into(scratch)).flatten()
+    /// A check on the check thread, if it is still due when nobody else is checking any more.
+    pub(crate) fn check_on_thread(&self, last_own_check: Duration) -> Option<Report> {
+        let check = |scratch: &mut Scratch| match self.next_check(last_own_check) > sys::coarse_now() {
+            true => None,
+            false => self.check_into(scratch),
+        };
+        self.flight.work(Duration::MAX, check).flatten()
+    }
+
+    /// When the check thread's next check is due.
+    pub(crate) fn next_check(&self, last_own_check: Duration) -> Duration {
+        self.judgement.lock().next_check(last_own_check, self.word.is_demanded(), &self.config.settings)
+    }
+
+    /// The number that the next check will have.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number.load(Ordering::SeqCst)
+    }
+
+    /// Asks the manager for its counts. The host's code: called as such, and its outcome given to `counted`.
+    pub(super) fn count(&self, manager: &dyn JobManager) {
+        struct Asked;
+        impl Drop for Asked {
+            fn drop(&mut self) {
+                COUNTING.with(|counting| counting.set(false));
+            }
+        }
+        if COUNTING.with(|counting| counting.replace(true)) {
+            return;
+        }
+        let _asked = Asked;
+        self.running_jobs.store(manager.running_count(), Ordering::Relaxed);
+        self.active_sheets.store(manager.active_job_count(), Ordering::Relaxed);
+    }
+
+    /// Logs the first panic in a row.
+    pub(super) fn counted(&self, worker: Option<&Worker>, counted: Result<(), String>) {
+        self.inherited.manager.store(false, Ordering::Relaxed);
+        let panicked_before = self.count_panicked.swap(counted.is_err(), Ordering::Relaxed);
+        if let (Err(message), false) = (counted, panicked_before) {
+            self.say(worker, || events::hook_panicked("running_count or active_job_count", &message));
+        }
     }
 
     /// Replaces the manager; the old one is dropped under no lock.
     pub(crate) fn set_manager(&self, manager: Option<Arc<dyn JobManager>>) {
         let setting = self.manager_settings.fetch_add(1, Ordering::Relaxed) + 1;
         self.hooked.fetch_or(manager.is_some(), Ordering::Relaxed);
+        self.inherited.manager.store(false, Ordering::Relaxed);
         self.host_mask.set(SignalMask::current());
         let old = self.manager.set(Manager { manager, setting });
         self.let_go("drop of the manager", old);
@@ -282,11 +352,6 @@ impl Core {
     /// Whether there is anything for the action thread to call.
     pub(super) fn has_hooks(&self) -> bool {
         self.hooked.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn store_counts(&self, running_jobs: usize, active_sheets: usize) {
-        self.running_jobs.store(running_jobs, Ordering::Relaxed);
-        self.active_sheets.store(active_sheets, Ordering::Relaxed);
     }
 
     /// Reads every resource, judges and publishes. `None` when a check that began later was published first.
@@ -337,16 +402,28 @@ impl Core {
         for event in &report.events {
             self.say(None, || events::judged(event));
         }
-        self.lifecycle.hand_over(shared, self, report, false);
+        if let Some(run) = self.lifecycle.current_run() {
+            run.hand_over(shared, self, None, report, false);
+        }
+    }
+
+    /// Whether only threads of ours call the host's logger.
+    pub(super) fn logger_is_inherited(&self) -> bool {
+        self.inherited.logger.load(Ordering::Relaxed)
     }
 
     /// Calls the host's logger; on a thread of ours under the host's signal mask, and not after a stop.
     pub(crate) fn say(&self, worker: Option<&Worker>, line: impl FnOnce()) {
         // A logger that panics cannot be reported to.
-        let _ = match worker {
-            Some(worker) => worker.hook(self.host_mask.get(), line),
-            None => Some(contained(line)),
-        };
+        match worker {
+            Some(worker) => {
+                if worker.hook(self.host_mask.get(), line).is_some() {
+                    self.inherited.logger.store(false, Ordering::Relaxed);
+                }
+            }
+            None if self.logger_is_inherited() => {}
+            None => drop(contained(line)),
+        }
     }
 }
 

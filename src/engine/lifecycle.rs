@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::events;
 use crate::judgement::shed::Checked;
-use crate::judgement::Report;
+use crate::judgement::{Report, Stopped};
 use crate::lock::Mutex;
-use crate::sys::{self, Bell, SignalMask};
+use crate::sys::{Bell, SignalMask};
 
 use super::core::{Core, Shared};
 use super::worker::Worker;
@@ -37,8 +37,16 @@ pub(crate) struct Run {
     stopping: AtomicBool,
     checker: Arc<Worker>,
     actor: Mutex<Actor>,
-    pub(super) inbox: Mutex<Option<Handover>>,
+    inbox: Mutex<Inbox>,
     pub(super) inbox_bell: Bell,
+}
+
+/// Where the action thread finds what the checks found. Only the newest matters.
+#[derive(Debug)]
+struct Inbox {
+    /// Checks with lower numbers are older than what was handed over last, or than the run.
+    next_number: u64,
+    unread: Option<Handover>,
 }
 
 #[derive(Default)]
@@ -47,7 +55,7 @@ struct Actor {
     failed: bool,
 }
 
-/// What a check gives the action thread. Only the newest matters.
+/// What a check gives the action thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Handover {
     pub(super) checked: Checked,
@@ -55,12 +63,13 @@ pub(super) struct Handover {
 }
 
 impl Run {
-    pub(super) fn new() -> Arc<Run> {
+    /// A run whose checks are numbered from `first_number`.
+    pub(super) fn new(first_number: u64) -> Arc<Run> {
         Arc::new(Run {
             stopping: AtomicBool::new(false),
             checker: Worker::new("highwater"),
             actor: Mutex::default(),
-            inbox: Mutex::new(None),
+            inbox: Mutex::new(Inbox { next_number: first_number, unread: None }),
             inbox_bell: Bell::new(),
         })
     }
@@ -82,21 +91,42 @@ impl Run {
         [Some(Arc::clone(&self.checker)), self.actor.lock().worker.clone()].into_iter().flatten()
     }
 
-    /// Leaves the newest reading for the action thread, which is spawned when there is first something for it to do.
-    fn hand_over(self: &Arc<Self>, shared: &Arc<Shared>, core: &Core, mut handover: Handover) {
+    /// Whether its threads do their work, or are about to.
+    fn is_alive(&self) -> bool {
+        !self.checker.is_done() && !self.actor.lock().worker.as_ref().is_some_and(|actor| actor.is_done())
+    }
+
+    /// Leaves a reading for the action thread, which is spawned when there is first something for it to do. `worker` is
+    /// the caller's, if it is a thread of ours.
+    pub(super) fn hand_over(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        core: &Core,
+        worker: Option<&Worker>,
+        report: &Report,
+        housekeeping: bool,
+    ) {
         if !core.has_hooks() {
             return;
         }
         {
             let mut inbox = self.inbox.lock();
-            handover.housekeeping |= inbox.is_some_and(|unread| unread.housekeeping);
-            *inbox = Some(handover);
+            if report.number < inbox.next_number {
+                return;
+            }
+            inbox.next_number = report.number + 1;
+            let housekeeping = housekeeping || inbox.unread.is_some_and(|unread| unread.housekeeping);
+            inbox.unread = Some(Handover { checked: report.checked(), housekeeping });
         }
         let failure = self.ensure_actor(shared);
         self.inbox_bell.ring();
         if let Some(error) = failure {
-            core.say(None, || events::actions_unavailable(&error));
+            core.say(worker, || events::actions_unavailable(&error));
         }
+    }
+
+    pub(super) fn take_handover(&self) -> Option<Handover> {
+        self.inbox.lock().unread.take()
     }
 
     /// Returns the error of the first attempt that failed; every later handover tries again in silence.
@@ -127,16 +157,12 @@ impl Lifecycle {
     /// Whether a thread of an earlier run is still in the host's code, so that none may be called again yet.
     pub(crate) fn hook_left_behind(&self) -> bool {
         let mut state = self.state.lock();
-        state.left_behind.retain(|worker| !worker.is_done());
+        state.left_behind.retain(|worker| worker.is_running());
         !state.left_behind.is_empty()
     }
 
-    pub(crate) fn hand_over(&self, shared: &Arc<Shared>, core: &Core, report: &Report, housekeeping: bool) {
-        let run = self.state.lock().run.clone();
-        if let Some(run) = run {
-            let checked = report.checked(sys::coarse_now());
-            run.hand_over(shared, core, Handover { checked, housekeeping });
-        }
+    pub(super) fn current_run(&self) -> Option<Arc<Run>> {
+        self.state.lock().run.clone()
     }
 }
 
@@ -148,38 +174,44 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
     let core = Core::of(shared);
     let run = {
         let mut state = core.lifecycle.state.lock();
-        if state.run.as_ref().is_some_and(|run| !run.checker.is_done()) {
+        if state.run.as_ref().is_some_and(|run| run.is_alive()) {
             return Ok(());
         }
-        // A run whose check thread died is replaced; its action thread ends by itself.
+        // A run of which one thread died is replaced; the other ends by itself.
         if let Some(dead) = state.run.take() {
             dead.forbid_hooks();
+            core.bell.ring();
             dead.inbox_bell.ring();
             state.left_behind.extend(dead.workers());
         }
-        let run = Run::new();
+        let run = Run::new(core.next_number());
         state.run = Some(Arc::clone(&run));
         core.begin(interval);
         run
     };
     core.host_mask.set(SignalMask::current());
     let (_, report) = core.check_on_caller();
+    let announced_by_thread = core.logger_is_inherited();
     let spawned = {
         let mut state = core.lifecycle.state.lock();
         if run.is_stopping() {
             return Ok(());
         }
         let (thread_shared, thread_run) = (Arc::clone(shared), Arc::clone(&run));
-        let spawned = run.checker.spawn(move |worker| checker::run(&thread_shared, &thread_run, worker, interval));
+        let spawned = run.checker.spawn(move |worker| {
+            checker::run(&thread_shared, &thread_run, worker, interval, announced_by_thread);
+        });
         if spawned.is_err() {
             run.forbid_hooks();
             state.run = None;
-            core.close();
+            core.close(Stopped::Asked);
         }
         spawned
     };
     spawned?;
-    core.say(None, || events::started(interval));
+    if !announced_by_thread {
+        core.say(None, || events::started(interval));
+    }
     if let Some(report) = report {
         core.follow_up(shared, &report);
     }
@@ -190,22 +222,22 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
 pub(crate) fn stop(shared: &Arc<Shared>) {
     let deadline = Instant::now() + HOOK_PATIENCE;
     let core = Core::of(shared);
-    let run = {
+    let (run, on_own_thread) = {
         let mut state = core.lifecycle.state.lock();
-        core.close();
+        core.close(Stopped::Asked);
         let run = state.run.take();
         if let Some(run) = &run {
             run.forbid_hooks();
             // Whoever is still in a hook is known as left behind before anybody can start anew.
             state.left_behind.extend(run.workers());
         }
-        run
+        (run, state.left_behind.iter().any(|worker| worker.is_current()))
     };
     let Some(run) = run else { return };
     core.bell.ring();
     run.inbox_bell.ring();
     // From a thread of ours there is no waiting: it would wait for itself, or for one that waits for it.
-    if !run.workers().any(|worker| worker.is_current()) {
+    if !on_own_thread {
         for worker in run.workers() {
             worker.join(deadline);
         }

@@ -7,12 +7,14 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::host::contained;
 use crate::lock::{Condvar, Mutex};
-use crate::sys::SignalMask;
+use crate::sys::{self, SignalMask};
 
 /// One thread, from before it is spawned until after it was joined or left behind.
 #[derive(Debug)]
 pub(crate) struct Worker {
     name: &'static str,
+    /// Of the process that its thread belongs to.
+    generation: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -35,7 +37,7 @@ enum Thread {
 
 impl Worker {
     pub(crate) fn new(name: &'static str) -> Arc<Worker> {
-        Arc::new(Worker { name, state: Mutex::default(), changed: Condvar::default() })
+        Arc::new(Worker { name, generation: sys::generation(), state: Mutex::default(), changed: Condvar::default() })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -72,25 +74,60 @@ impl Worker {
         matches!(self.state.lock().thread, Thread::Done(_))
     }
 
+    /// Whether its code is running. It never will be if the worker was stopped before it was spawned.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state.lock().thread, Thread::Running(_))
+    }
+
     /// Whether the calling thread is this worker's.
     pub(crate) fn is_current(&self) -> bool {
         matches!(&self.state.lock().thread, Thread::Running(handle) if handle.thread().id() == current_id())
     }
 
+    /// Whether this is the copy of the thread that a hook made which forked and then returned in the child too. Such a
+    /// copy ends without another hook, and without the worker's lock, which may have been held at the fork.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.generation != sys::generation()
+    }
+
     /// Runs the host's code on this worker's thread, under the host's signal mask; `None` if the worker was stopped
-    /// first. A panic becomes its message.
+    /// first, or if this thread is a copy. A panic becomes its message.
     pub(crate) fn hook<R>(&self, mask: SignalMask, code: impl FnOnce() -> R) -> Option<Result<R, String>> {
-        {
-            let mut state = self.state.lock();
-            if state.stopping {
-                return None;
-            }
-            state.in_hook = true;
+        if self.is_copy() || !self.enter_hook(|state| !state.stopping) {
+            return None;
         }
         let result = mask.with(|| contained(code));
+        self.leave_hook().then_some(result)
+    }
+
+    /// Drops a handle of the host's, which may be the last one: the host's code, even when no hook may begin any more.
+    /// Returns the message of a panic.
+    pub(crate) fn let_go<T>(&self, mask: SignalMask, handle: T) -> Result<(), String> {
+        if self.is_copy() {
+            // The handle is the parent's to drop.
+            std::mem::forget(handle);
+            return Ok(());
+        }
+        self.enter_hook(|_| true);
+        let result = mask.with(|| contained(|| drop(handle)));
+        self.leave_hook();
+        result
+    }
+
+    fn enter_hook(&self, may: impl FnOnce(&State) -> bool) -> bool {
+        let mut state = self.state.lock();
+        state.in_hook = may(&state);
+        state.in_hook
+    }
+
+    /// Returns false in a copy.
+    fn leave_hook(&self) -> bool {
+        if self.is_copy() {
+            return false;
+        }
         self.state.lock().in_hook = false;
         self.changed.notify_all();
-        Some(result)
+        true
     }
 
     /// Joins the stopped thread, waiting for our own code as long as it takes and for the host's until `deadline`.
@@ -132,6 +169,9 @@ struct Finished(Arc<Worker>);
 
 impl Drop for Finished {
     fn drop(&mut self) {
+        if self.0.is_copy() {
+            return;
+        }
         let mut state = self.0.state.lock();
         state.in_hook = false;
         state.thread = match std::mem::take(&mut state.thread) {

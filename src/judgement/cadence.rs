@@ -26,14 +26,13 @@ pub(super) fn refresh_age(refresh_after: Duration, gap: Duration, degraded: bool
     refresh_after.max(gap).max(floor)
 }
 
-/// The delay to the thread's next check: `timer` when nobody asks, sooner on demand, never within the gap.
-pub(super) fn delay(timer: Duration, gap: Duration, demanded: bool, degraded: bool) -> Duration {
-    let wanted = match (demanded, degraded) {
-        (true, true) => DEGRADED_DEMAND.min(timer),
-        (true, false) => Duration::ZERO,
-        (false, _) => timer,
-    };
-    wanted.max(gap)
+/// The least time from any check to the thread's next, whoever asks for it.
+pub(super) fn floor(timer: Duration, gap: Duration, degraded: bool) -> Duration {
+    if degraded {
+        DEGRADED_DEMAND.min(timer).max(gap)
+    } else {
+        gap
+    }
 }
 
 #[cfg(test)]
@@ -66,16 +65,14 @@ mod tests {
     #[test]
     fn demand_brings_a_check_forward_to_the_gap_or_to_a_second_while_degraded() {
         let cases = [
-            (15_000, 20, false, false, 15_000),
-            (15_000, 20_000, false, false, 20_000),
-            (15_000, 20, true, false, 20),
-            (15_000, 20, true, true, 1000),
-            (15_000, 1200, true, true, 1200),
-            (400, 20, true, true, 400),
-            (15_000, 20, false, true, 15_000),
+            (15_000, 20, false, 20),
+            (15_000, 20, true, 1000),
+            (15_000, 1200, true, 1200),
+            (400, 20, true, 400),
+            (400, 500, true, 500),
         ];
-        for (timer, gap, demanded, degraded, expected) in cases {
-            assert_eq!(delay(ms(timer), ms(gap), demanded, degraded), ms(expected));
+        for (timer, gap, degraded, expected) in cases {
+            assert_eq!(floor(ms(timer), ms(gap), degraded), ms(expected));
         }
         assert_eq!(refresh_age(ms(100), ms(20), false), ms(100));
         assert_eq!(refresh_age(ms(100), ms(200), false), ms(200));
@@ -84,14 +81,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_delay_is_shorter_than_the_gap_or_longer_than_both_it_and_the_timer(
-            cpu: u64, budget in 1e-12..=1.0f64, timer: u64, demanded: bool, degraded: bool,
+        fn no_floor_is_below_the_gap_or_above_both_it_and_the_timer(
+            cpu: u64, budget in 1e-12..=1.0f64, timer: u64, degraded: bool,
         ) {
             let (cpu, timer) = (Duration::from_nanos(cpu), Duration::from_nanos(timer));
             let gap = gap(cpu, budget);
             prop_assert!(gap + ms(1) >= cpu.min(Duration::MAX - ms(1)));
-            let delay = delay(timer, gap, demanded, degraded);
-            prop_assert!(delay >= gap && delay <= timer.max(gap));
+            let floor = floor(timer, gap, degraded);
+            prop_assert!(floor >= gap && floor <= timer.max(gap));
         }
     }
 }

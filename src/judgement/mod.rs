@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::limits::ResourceLimits;
 use crate::readiness_word::Publication;
 use crate::resource::{Level, PerResource, Resource};
-use crate::verdict::{Reason, Threshold, Usage, Verdict};
+use crate::verdict::{Critical, Reason, Threshold, Usage, Verdict};
 use crate::work::Work;
 
 use self::breaker::{Breaker, DEGRADED_AT};
@@ -58,12 +58,17 @@ pub(crate) struct Observation<'a> {
 /// What came of a check that was published.
 #[derive(Debug)]
 pub(crate) struct Report {
+    /// The number of the check, and when it was taken.
+    pub(crate) number: u64,
+    pub(crate) at: Duration,
     /// To be logged, in this order.
     pub(crate) events: Vec<Event>,
     pub(crate) good: bool,
     pub(crate) degraded: bool,
     /// As last measured by a good check.
     pub(crate) levels: PerResource<Level>,
+    /// The first resource that this check found critical.
+    pub(crate) critical: Option<Critical>,
 }
 
 /// What a check has to tell the log.
@@ -103,7 +108,7 @@ pub(crate) struct Judgement {
     /// Made in a forked child that has not checked for itself.
     forked: bool,
     running: bool,
-    stopped: bool,
+    stopped: Option<Stopped>,
     interval: Duration,
     /// The number of the last check that was published.
     published: u64,
@@ -116,6 +121,14 @@ pub(crate) struct Judgement {
     reservations: Reservations,
 }
 
+/// Why nothing but a start opens the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    Asked,
+    /// This thread of the monitor's ended by itself.
+    Died(&'static str),
+}
+
 /// The last check that was published.
 #[derive(Debug)]
 struct Last {
@@ -125,14 +138,14 @@ struct Last {
 }
 
 impl Judgement {
-    pub(crate) fn new(forked: bool, stopped: bool) -> Judgement {
+    pub(crate) fn new(forked: bool, stopped: Option<Stopped>) -> Judgement {
         Judgement { forked, stopped, ..Judgement::default() }
     }
 
     /// A start: everything that a monitor learns by and by is fresh. Permits and the numbers of checks go on.
     pub(crate) fn begin(&mut self, interval: Duration) {
         // What was read before a stop, or failed, must not answer for the first check of this start.
-        let last = self.last.take().filter(|last| !self.stopped && last.found.is_ok());
+        let last = self.last.take().filter(|last| self.stopped.is_none() && last.found.is_ok());
         *self = Judgement {
             forked: self.forked,
             running: true,
@@ -146,9 +159,9 @@ impl Judgement {
     }
 
     /// A stop: nothing but the next start opens the gate.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, why: Stopped) {
         self.running = false;
-        self.stopped = true;
+        self.stopped = Some(why);
     }
 
     /// Judges a check. `None`: it began before the last one that was published, and changes nothing.
@@ -174,8 +187,23 @@ impl Judgement {
             Ok(usage) => self.succeed(check, usage, limits, settings, &mut events),
             Err(error) => self.fail(error, &mut events),
         }
+        let critical = found.as_ref().ok().and_then(|usage| self.critical(usage, limits));
         self.last = Some(Last { at: check.now, cpu: check.cpu, found });
-        Some(Report { events, good, degraded: self.breaker.is_degraded(), levels: self.levels })
+        Some(Report {
+            number: check.number,
+            at: check.now,
+            events,
+            good,
+            degraded: self.breaker.is_degraded(),
+            levels: self.levels,
+            critical,
+        })
+    }
+
+    fn critical(&self, usage: &PerResource<u64>, limits: &ResourceLimits) -> Option<Critical> {
+        let resource = Resource::ALL.into_iter().find(|resource| *self.levels.get(*resource) == Level::Critical)?;
+        let usage = Usage { measured: *usage.get(resource), limit: limits.limit(resource), ..Usage::default() };
+        Some(Critical { resource, usage, hard: limits.thresholds().hard })
     }
 
     fn succeed(
@@ -267,7 +295,7 @@ impl Judgement {
     /// Whether an admission should wait for a check newer than the last.
     pub(crate) fn needs_fresh(&self, now: Duration, settings: &Settings) -> bool {
         match &self.last {
-            Some(last) if !self.stopped => now.saturating_sub(last.at) > self.refresh_age(settings),
+            Some(last) if self.stopped.is_none() => now.saturating_sub(last.at) > self.refresh_age(settings),
             _ => false,
         }
     }
@@ -286,11 +314,17 @@ impl Judgement {
         }
     }
 
-    /// When the thread's next check is due, its last one having been taken at `last_own_check`.
+    /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its own
+    /// time, and keeps its distance from everybody's checks.
     pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, settings: &Settings) -> Duration {
         let timer = self.breaker.delay(self.interval);
-        let delay = cadence::delay(timer, self.gap(settings), demanded, self.breaker.is_degraded());
-        last_own_check.saturating_add(delay)
+        let floor = cadence::floor(timer, self.gap(settings), self.breaker.is_degraded());
+        let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.at.saturating_add(floor));
+        if demanded {
+            earliest
+        } else {
+            earliest.max(last_own_check.saturating_add(timer))
+        }
     }
 
     /// The age up to which a check is not stale.
@@ -332,8 +366,10 @@ impl Judgement {
         if self.forked {
             return Reason::Forked;
         }
-        if self.stopped {
-            return Reason::Stopped;
+        match self.stopped {
+            Some(Stopped::Asked) => return Reason::Stopped,
+            Some(Stopped::Died(thread)) => return Reason::Died { thread },
+            None => {}
         }
         let usage = match &self.last {
             None => return Reason::NeverChecked,
@@ -387,7 +423,7 @@ impl Judgement {
     }
 
     fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits, settings: &Settings) -> Verdict {
-        let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::NeverChecked);
+        let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::Died { .. } | Reason::NeverChecked);
         let gap = self.gap(settings);
         let unreachable = settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
         Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unreachable_age(unreachable)
@@ -395,15 +431,14 @@ impl Judgement {
 }
 
 impl Report {
-    /// The check, taken at `at`, as shedding sees it.
-    pub(crate) fn checked(&self, at: Duration) -> shed::Checked {
-        let is = |resource: &Resource, level| *self.levels.get(*resource) == level;
+    /// The check as shedding sees it.
+    pub(crate) fn checked(&self) -> shed::Checked {
         shed::Checked {
-            at,
+            at: self.at,
             good: self.good,
             degraded: self.degraded,
-            critical: Resource::ALL.into_iter().find(|resource| is(resource, Level::Critical)),
-            all_normal: Resource::ALL.iter().all(|resource| is(resource, Level::Normal)),
+            critical: self.critical,
+            all_normal: Resource::ALL.iter().all(|resource| *self.levels.get(*resource) == Level::Normal),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::resource::Resource;
+use crate::verdict::Critical;
 
 /// What shedding needs to know of a check.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +10,7 @@ pub(crate) struct Checked {
     pub(crate) at: Duration,
     pub(crate) good: bool,
     pub(crate) degraded: bool,
-    pub(crate) critical: Option<Resource>,
+    pub(crate) critical: Option<Critical>,
     pub(crate) all_normal: bool,
 }
 
@@ -19,9 +19,7 @@ pub(crate) struct Checked {
 pub(crate) enum ShedStep {
     Nothing,
     /// Ask the host for its oldest job, then [`ShedPolicy::shed_job`].
-    Shed {
-        resource: Resource,
-    },
+    Shed(Critical),
     /// Tell the host, once, that the pressure is gone.
     Cleared,
 }
@@ -34,7 +32,8 @@ pub(crate) enum Move {
     NoJob { log: bool },
 }
 
-/// The memory of the shedding thread. Starts anew with the monitor.
+/// What is remembered of shedding, from one manager to the next. It outlives a restart: what was paused before is to be
+/// told when the pressure is gone.
 #[derive(Debug, Default)]
 pub(crate) struct ShedPolicy {
     /// When the last move was over, in this episode of pressure.
@@ -51,9 +50,9 @@ impl ShedPolicy {
             return ShedStep::Nothing;
         }
         let waited_for = |wait: Duration| self.done_at.map_or(true, |done| check.at > done.saturating_add(wait));
-        if let Some(resource) = check.critical {
+        if let Some(critical) = check.critical {
             // Only a check taken later can show whether the last move helped; usage takes its time to fall.
-            return if waited_for(settle) { ShedStep::Shed { resource } } else { ShedStep::Nothing };
+            return if waited_for(settle) { ShedStep::Shed(critical) } else { ShedStep::Nothing };
         }
         if !check.all_normal || !waited_for(Duration::ZERO) {
             return ShedStep::Nothing;
@@ -87,18 +86,24 @@ impl ShedPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::Resource;
+    use crate::verdict::Usage;
 
     const MAX_AGE: Duration = Duration::from_secs(45);
     const SETTLE: Duration = Duration::from_secs(10);
-    const SHED: ShedStep = ShedStep::Shed { resource: Resource::Memory };
+    const CRITICAL: Critical = Critical {
+        resource: Resource::Memory,
+        usage: Usage { measured: 96, reserved: 0, asked: 0, limit: Some(100) },
+        hard: 95,
+    };
+    const SHED: ShedStep = ShedStep::Shed(CRITICAL);
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     fn critical(seconds: u64) -> Checked {
-        let critical = Some(Resource::Memory);
-        Checked { at: at(seconds), good: true, degraded: false, critical, all_normal: false }
+        Checked { at: at(seconds), good: true, degraded: false, critical: Some(CRITICAL), all_normal: false }
     }
 
     fn warning(seconds: u64) -> Checked {

@@ -34,7 +34,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let judgement = Judgement::new(false, false);
+        let judgement = Judgement::new(false, None);
         Bench { judgement, limits: limits(), settings: Settings::default(), number: 0, now: s(1000) }
     }
 
@@ -225,14 +225,14 @@ fn the_verdict_says_when_the_budget_makes_an_explicit_max_age_unreachable() {
 
 #[test]
 fn a_forked_child_is_closed_until_it_checks_for_itself() {
-    for stopped in [false, true] {
+    for stopped in [None, Some(Stopped::Asked)] {
         let mut bench = Bench::new();
         bench.judgement = Judgement::new(true, stopped);
         let forked = "not accepting work: forked; this process has not checked for itself";
         assert_eq!(bench.text(), forked);
         assert!(!bench.judgement.needs_fresh(s(9999), &bench.settings) && !bench.is_open());
         bench.good(1);
-        assert_eq!(bench.verdict().is_accepting(), !stopped);
+        assert_eq!(bench.verdict().is_accepting(), stopped.is_none());
     }
 }
 
@@ -240,7 +240,7 @@ fn a_forked_child_is_closed_until_it_checks_for_itself() {
 fn after_a_stop_only_a_start_opens_the_gate() {
     let mut bench = Bench::running();
     bench.good(1);
-    bench.judgement.close();
+    bench.judgement.close(Stopped::Asked);
     assert_eq!(bench.text(), "not accepting work: the monitor is stopped");
     bench.good(1);
     assert!(!bench.verdict().is_accepting() && !bench.is_open() && bench.admit(Work::new()).is_err());
@@ -440,11 +440,17 @@ fn shedding_sees_the_first_critical_resource_of_a_check() {
     ];
     for (memory, processes, critical, all_normal) in cases {
         let report = bench.record(Some(memory * MB), Some(processes), &[]).unwrap();
-        let checked = report.checked(bench.now);
-        assert_eq!((checked.critical, checked.all_normal, checked.good), (critical, all_normal, true));
+        let checked = report.checked();
+        let found = checked.critical.map(|critical| critical.resource);
+        assert_eq!((found, checked.all_normal, checked.good, checked.at), (critical, all_normal, true, bench.now));
     }
+    let report = bench.record(Some(1), Some(96), &[]).unwrap();
+    assert_eq!(
+        report.critical.unwrap().to_string(),
+        "processes 96 of 100 (96.0 %) at or above the hard threshold of 95 %"
+    );
     let mut policy = shed::ShedPolicy::default();
-    let failed = bench.fail().checked(bench.now);
+    let failed = bench.fail().checked();
     assert_eq!(policy.next(&failed, bench.now, s(45), INTERVAL), ShedStep::Nothing);
 }
 
@@ -471,7 +477,7 @@ fn demand_is_asked_of_a_running_thread_only() {
     bench.judgement.begin(INTERVAL);
     bench.good(1);
     assert_eq!(bench.publication().refresh_at, Some(bench.now + ms(100)));
-    bench.judgement.close();
+    bench.judgement.close(Stopped::Asked);
     assert_eq!(bench.publication().refresh_at, None);
 }
 
@@ -489,6 +495,19 @@ fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
     assert_eq!((due(&bench, false), due(&bench, true)), (s(60), s(1)));
     bench.costing(Duration::MAX);
     assert_eq!(bench.judgement.next_check(bench.now, true, &bench.settings), Duration::MAX);
+}
+
+#[test]
+fn the_thread_keeps_its_own_time_and_its_distance_from_checks_of_callers() {
+    let mut bench = Bench::running();
+    let own = bench.now;
+    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.settings) - own;
+    // A caller's check, long after the thread's own last one, and then one that takes the whole interval's budget.
+    bench.now = own + s(5);
+    bench.costing(ms(1));
+    assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, s(5) + ms(100)));
+    bench.costing(ms(200));
+    assert_eq!((due(&bench, false), due(&bench, true)), (s(5) + s(20), s(5) + s(20)));
 }
 
 #[test]
@@ -571,7 +590,7 @@ proptest! {
                     .unwrap();
                 }
                 Step::Begin => bench.judgement.begin(INTERVAL),
-                Step::Close => bench.judgement.close(),
+                Step::Close => bench.judgement.close(Stopped::Asked),
             }
             let verdict = bench.verdict();
             let text = verdict.to_string();
