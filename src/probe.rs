@@ -133,7 +133,7 @@ impl Probe for SystemProbe {
         into.clear();
         let own_memory = self.own_memory();
         let zombies = &mut into.zombies;
-        let counted = self.files().descendants(&self.root, |found| {
+        let counted = self.files().tracked(&self.root, scope, |found| {
             found.fold((0_u64, 0_u64), |(count, pages), process| {
                 if process.is_zombie() {
                     zombies.push(Identity { pid: process.pid, start_ticks: process.start_ticks });

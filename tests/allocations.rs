@@ -59,13 +59,20 @@ fn allocations_during(work: impl FnOnce()) -> u64 {
 
 const ROUNDS: usize = 100;
 
+/// Whatever else starts on the machine may make a buffer grow; what allocates in every check does so in every attempt.
+fn allocates_nothing(work: impl Fn(), children: usize) {
+    work();
+    let attempts: Vec<_> = (0..5).map(|_| allocations_during(&work)).collect();
+    assert!(attempts.contains(&0), "{children} children: {attempts:?} allocations in {ROUNDS} checks");
+}
+
 fn checks_on_the_caller_allocate_nothing(monitor: &ResourceMonitor, children: usize) {
-    let allocations = allocations_during(|| {
+    let check = || {
         for _ in 0..ROUNDS {
             assert_eq!(monitor.check_now().child_process_count, Some(children));
         }
-    });
-    assert_eq!(allocations, 0, "{children} children");
+    };
+    allocates_nothing(check, children);
 }
 
 /// Nor does what a host does meanwhile: asking, and reading what the checks found.
@@ -80,8 +87,7 @@ fn checks_on_the_thread_allocate_nothing(monitor: &ResourceMonitor, children: us
             assert!(readiness.is_accepting_work());
         }
     };
-    read(10);
-    assert_eq!(allocations_during(|| read(ROUNDS)), 0, "{children} children");
+    allocates_nothing(|| read(ROUNDS), children);
     monitor.stop();
 }
 
@@ -116,11 +122,6 @@ rusty_fork_test! {
     fn a_check_in_the_steady_state_allocates_nothing_with_0_and_with_50_children() {
         let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1000).build().unwrap();
         let monitor = ResourceMonitor::builder(limits).refresh_after(ms(1)).cpu_budget(1.0).build().unwrap();
-        // Buffers grow for more processes than there will be, whatever else starts on the machine.
-        let crowd = Children::sleepers(300);
-        assert_eq!(monitor.check_now().child_process_count, Some(300));
-        drop(crowd);
-
         for count in [0, 50] {
             let _children = Children::sleepers(count);
             checks_on_the_caller_allocate_nothing(&monitor, count);

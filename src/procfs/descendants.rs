@@ -1,8 +1,26 @@
-//! Who descends from whom, out of a table of processes. Nothing is read here.
+//! Who descends from whom. Nothing is read here.
 
 use super::stat::Process;
 
-/// Finds descendants, in buffers that are kept from table to table.
+/// Where a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Descendant,
+    Stranger,
+    /// Its parent, or the parent of one above it, was not found: nobody can say.
+    Lost,
+}
+
+/// Where the parent of a process is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// Among those to be placed.
+    At(usize),
+    /// Elsewhere: the process whose descendants are sought, or one whose standing is known.
+    Elsewhere(Standing),
+}
+
+/// Places processes, in buffers that are kept from one time to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Descendants {
     marks: Vec<Mark>,
@@ -14,9 +32,7 @@ enum Mark {
     Unknown,
     /// On the way up from the process in question.
     Climbed,
-    Own,
-    Descendant,
-    Stranger,
+    Placed(Standing),
 }
 
 impl Descendants {
@@ -28,35 +44,53 @@ impl Descendants {
         own: u32,
     ) -> Option<impl Iterator<Item = &'a Process> + 'a> {
         let own = index_of(table, own)?;
-        self.marks.clear();
-        self.marks.resize(table.len(), Mark::Unknown);
-        self.marks[own] = Mark::Own;
-        for index in 0..table.len() {
-            self.climb(table, index);
-        }
-        let marked = table.iter().zip(&self.marks);
-        Some(marked.filter(|(_, &mark)| mark == Mark::Descendant).map(|(process, _)| process))
+        self.place(table.len(), |index| match parent_index(table, &table[index]) {
+            // Not even a circle through the process itself makes it its own descendant.
+            _ if index == own => Parent::Elsewhere(Standing::Stranger),
+            Some(parent) if parent == own => Parent::Elsewhere(Standing::Descendant),
+            Some(parent) => Parent::At(parent),
+            None => Parent::Elsewhere(Standing::Lost),
+        });
+        let descendants = (0..table.len()).filter(|&index| self.standing(index) == Standing::Descendant);
+        Some(descendants.map(|index| &table[index]))
     }
 
-    /// Goes from parent to parent until one is known, and marks them all with what that one is: each process is
+    /// Places `count` processes, of which `parent` says where the parent of each is found.
+    pub(crate) fn place(&mut self, count: usize, parent: impl Fn(usize) -> Parent) {
+        self.marks.clear();
+        self.marks.resize(count, Mark::Unknown);
+        for index in 0..count {
+            self.climb(index, &parent);
+        }
+    }
+
+    /// Where one of those that were placed stands.
+    pub(crate) fn standing(&self, index: usize) -> Standing {
+        match self.marks.get(index) {
+            Some(Mark::Placed(standing)) => *standing,
+            _ => Standing::Lost,
+        }
+    }
+
+    /// Goes from parent to parent until one is placed, and marks them all with where that one stands: each process is
     /// climbed past once, however deep the tree.
-    fn climb(&mut self, table: &[Process], mut index: usize) {
+    fn climb(&mut self, mut index: usize, parent: &impl Fn(usize) -> Parent) {
         let found = loop {
             match self.marks[index] {
-                Mark::Own | Mark::Descendant => break Mark::Descendant,
+                Mark::Placed(standing) => break standing,
                 // Climbed past before: a circle. Processes that are read one after the other can form one.
-                Mark::Stranger | Mark::Climbed => break Mark::Stranger,
+                Mark::Climbed => break Standing::Lost,
                 Mark::Unknown => {}
             }
             self.marks[index] = Mark::Climbed;
             self.climbed.push(index);
-            match parent_index(table, &table[index]) {
-                Some(parent) => index = parent,
-                None => break Mark::Stranger,
+            match parent(index) {
+                Parent::At(parent) => index = parent,
+                Parent::Elsewhere(standing) => break standing,
             }
         };
         for index in self.climbed.drain(..) {
-            self.marks[index] = found;
+            self.marks[index] = Mark::Placed(found);
         }
     }
 }
@@ -68,7 +102,12 @@ pub(crate) fn parent_index(table: &[Process], child: &Process) -> Option<usize> 
 }
 
 pub(crate) fn index_of(table: &[Process], pid: u32) -> Option<usize> {
-    table.binary_search_by_key(&pid, |process| process.pid).ok()
+    index_of_key(table, pid, |process| process.pid)
+}
+
+/// Where a process is in a list that is ascending by process id.
+pub(crate) fn index_of_key<T>(list: &[T], pid: u32, pid_of: impl Fn(&T) -> u32) -> Option<usize> {
+    list.binary_search_by_key(&pid, pid_of).ok()
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! What `/proc` says, of this process and of those that descend from it.
 
+mod children;
 pub(crate) mod descendants;
+mod nspid;
 pub(crate) mod process_table;
 pub(crate) mod stat;
 pub(crate) mod statm;
+mod tracker;
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -14,8 +18,28 @@ use parking_lot::Mutex;
 use self::descendants::Descendants;
 use self::process_table::ProcessTable;
 use self::stat::Process;
+use self::tracker::Tracker;
 use crate::error::Error;
+use crate::resource::MemoryScope;
 use crate::sys::file::{name, page_size, read_at_start, Directory};
+
+/// The files of `/proc`, and its path, for errors to name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    root: &'a Directory,
+    path: &'a Path,
+}
+
+impl Source<'_> {
+    fn unlisted(self, error: io::Error) -> Error {
+        Error::read(self.path.to_owned(), error)
+    }
+
+    /// The listing is not of this process's kernel, or is not whole.
+    fn without_us(self, own_pid: u32) -> Error {
+        Error::malformed(self.path.to_owned(), &format!("it does not list {own_pid}, this process"))
+    }
+}
 
 /// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
 /// `chroot`, a dropped privilege and a full table of descriptors; what could not be opened is tried again next time.
@@ -26,7 +50,10 @@ pub(crate) struct Files {
     root: OnceLock<Directory>,
     own_pid: OnceLock<u32>,
     statm: OnceLock<OwnedFd>,
+    /// Whether the tree is the kernel's, and its process ids are those that system calls take.
+    is_own_kernels: OnceLock<bool>,
     scanner: Mutex<Scanner>,
+    tracker: Mutex<Tracker>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +98,25 @@ impl Files {
         })
     }
 
+    /// As [`descendants`](Self::descendants), but for the memory, which is read in scope `Tree` alone, and for the cost:
+    /// reads only what can have changed since the last call, where the kernel can be asked for that.
+    pub(crate) fn tracked<T>(
+        &self,
+        path: &Path,
+        scope: MemoryScope,
+        judge: impl FnOnce(&mut dyn Iterator<Item = &Process>) -> T,
+    ) -> Result<T, Error> {
+        let own_pid = self.own_pid(path)?;
+        if self.is_own_kernels(path, own_pid)? {
+            // Two checks at once must not share an offset, and none waits: the second one scans.
+            if let Some(mut tracker) = self.tracker.try_lock() {
+                let found = tracker.check(self.source(path)?, own_pid, scope)?;
+                return Ok(judge(&mut found.iter().map(|known| &known.process)));
+            }
+        }
+        self.descendants(path, judge)
+    }
+
     /// Has `judge` look at a fresh table; it says `None` when this process is not in it.
     fn scan<T>(
         &self,
@@ -78,18 +124,27 @@ impl Files {
         judge: impl FnOnce(&[Process], &mut Descendants, u32) -> Option<T>,
     ) -> Result<T, Error> {
         let own_pid = self.own_pid(path)?;
-        let root = self.root(path)?;
+        let source = self.source(path)?;
         let scan = |Scanner { table, descendants }: &mut Scanner| {
-            let judged = judge(table.scan(root, path)?, descendants, own_pid);
-            // The listing is not of this process's kernel, or is not whole.
-            judged
-                .ok_or_else(|| Error::malformed(path.to_owned(), &format!("it does not list {own_pid}, this process")))
+            judge(table.scan(source)?, descendants, own_pid).ok_or_else(|| source.without_us(own_pid))
         };
         // Whoever finds the kept buffers in use makes some: two scans at once must not share an offset, and none waits.
         match self.scanner.try_lock() {
             Some(mut kept) => scan(&mut kept),
             None => scan(&mut Scanner::default()),
         }
+    }
+
+    fn source<'a>(&'a self, path: &'a Path) -> Result<Source<'a>, Error> {
+        Ok(Source { root: self.root(path)?, path })
+    }
+
+    fn is_own_kernels(&self, path: &Path, own_pid: u32) -> Result<bool, Error> {
+        let is_own_kernels = get_or_open(&self.is_own_kernels, || {
+            let source = self.source(path)?;
+            Ok(source.root.is_procfs() && nspid::is_of_own_namespace(source, own_pid))
+        })?;
+        Ok(*is_own_kernels)
     }
 
     fn root(&self, path: &Path) -> Result<&Directory, Error> {
@@ -147,13 +202,16 @@ pub(crate) mod fixture {
 
     use tempfile::TempDir;
 
+    use super::Source;
     use crate::sys::file::Directory;
 
-    pub(crate) struct Tree(TempDir);
+    pub(crate) struct Tree(TempDir, Directory);
 
     /// A tree whose `self` is `own`, which has 50 resident pages.
     pub(crate) fn tree(own: u32, lines: impl IntoIterator<Item = Line>) -> Tree {
-        let tree = Tree(tempfile::tempdir().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let root = Directory::open(folder.path()).unwrap();
+        let tree = Tree(folder, root);
         symlink(own.to_string(), tree.path().join("self")).unwrap();
         let tree = tree.with(&format!("{own}/statm"), "900 50 30 10 0 20 0\n");
         lines.into_iter().fold(tree, |tree, line| tree.with(&format!("{}/stat", line.pid), &line.line()))
@@ -164,8 +222,8 @@ pub(crate) mod fixture {
             self.0.path()
         }
 
-        pub(crate) fn directory(&self) -> Directory {
-            Directory::open(self.path()).unwrap()
+        pub(crate) fn source(&self) -> Source<'_> {
+            Source { root: &self.1, path: self.path() }
         }
 
         pub(crate) fn with(self, path: &str, text: &str) -> Tree {

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use super::descendants::parent_index;
 use super::stat::{self, Process};
+use super::Source;
 use crate::error::Error;
 use crate::sys::file::{name, read_at_start, Directory, Listing};
 
@@ -23,13 +23,13 @@ pub(crate) struct ProcessTable {
 impl ProcessTable {
     /// Reads every process that can be seen, in ascending order of process id. What ends meanwhile is left out; what
     /// cannot be read is an error, because a process left out would be room for one more.
-    pub(crate) fn scan(&mut self, root: &Directory, path: &Path) -> Result<&[Process], Error> {
-        self.list(root).map_err(|error| Error::read(path.to_owned(), error))?;
+    pub(crate) fn scan(&mut self, source: Source<'_>) -> Result<&[Process], Error> {
+        self.list(source.root).map_err(|error| source.unlisted(error))?;
         self.processes.clear();
         for &pid in &self.pids {
-            self.processes.extend(read_process(root, path, pid)?);
+            self.processes.extend(read_process(source, pid)?);
         }
-        self.read_orphans_again(root, path)?;
+        self.read_orphans_again(source)?;
         Ok(&self.processes)
     }
 
@@ -39,21 +39,21 @@ impl ProcessTable {
             closed => closed.insert(root.list()?),
         };
         self.pids.clear();
-        listing.visit(|name| self.pids.extend(stat::pid(name.to_bytes())))?;
+        listing.visit(|entry| self.pids.extend(stat::pid(entry.name.to_bytes())))?;
         self.pids.sort_unstable();
         Ok(())
     }
 
     /// Whoever claims a parent that is not there was read before that parent died. By now it has another one, which
     /// is this process if it is a child subreaper.
-    fn read_orphans_again(&mut self, root: &Directory, path: &Path) -> Result<(), Error> {
+    fn read_orphans_again(&mut self, source: Source<'_>) -> Result<(), Error> {
         let mut any_gone = false;
         for index in 0..self.processes.len() {
             let orphan = self.processes[index];
             if orphan.parent == 0 || parent_index(&self.processes, &orphan).is_some() {
                 continue;
             }
-            match read_process(root, path, orphan.pid)? {
+            match read_process(source, orphan.pid)? {
                 Some(process) => self.processes[index] = process,
                 None => {
                     self.processes[index].group = None;
@@ -69,17 +69,17 @@ impl ProcessTable {
 }
 
 /// One process, or `None` when it is gone or hidden.
-fn read_process(root: &Directory, path: &Path, pid: u32) -> Result<Option<Process>, Error> {
-    let stat_path = || path.join(format!("{pid}/stat"));
+pub(super) fn read_process(source: Source<'_>, pid: u32) -> Result<Option<Process>, Error> {
+    let stat_path = || source.path.join(format!("{pid}/stat"));
     let mut buffer = [0; STAT_BUFFER];
-    let length = match read_stat(root, pid, &mut buffer) {
+    let length = match read_stat(source.root, pid, &mut buffer) {
         Ok(length) => length,
         Err(error) if is_gone_or_hidden(&error) => return Ok(None),
         Err(error) => return Err(Error::read(stat_path(), error)),
     };
     let parsed = match buffer.get(..length) {
         // It ended while it was read, or else this file is not what it should be.
-        Some([]) => match read_stat(root, pid, &mut buffer) {
+        Some([]) => match read_stat(source.root, pid, &mut buffer) {
             Err(error) if is_gone_or_hidden(&error) => return Ok(None),
             Err(error) => return Err(Error::read(stat_path(), error)),
             Ok(_) => Err("it is empty"),
@@ -103,7 +103,7 @@ fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize>
 /// Whether the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists processes
 /// of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers other than
 /// ENOENT. The kernel gives EPERM for nothing else here (a lack of permission is EACCES).
-fn is_gone_or_hidden(error: &io::Error) -> bool {
+pub(super) fn is_gone_or_hidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM))
 }
 
@@ -118,7 +118,7 @@ mod tests {
         let root = tree(7, [process(100, 7), process(7, 1), process(9, 7)]).with("uptime", "1.0 1.0").with("007", "x");
         let mut table = ProcessTable::default();
         for _ in 0..2 {
-            let processes = table.scan(&root.directory(), root.path()).unwrap();
+            let processes = table.scan(root.source()).unwrap();
             assert_eq!(processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [7, 9, 100]);
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         let root = tree(7, [process(7, 1), process(8, 7).state('X')]);
         std::fs::create_dir(root.path().join("9")).unwrap();
         let mut table = ProcessTable::default();
-        assert_eq!(table.scan(&root.directory(), root.path()).unwrap().len(), 1);
+        assert_eq!(table.scan(root.source()).unwrap().len(), 1);
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
             ["", "8", "8 (x) S 7", "8 (x", "\u{1}\u{0}\u{fffd}", &"8".repeat(STAT_BUFFER), &process(9, 7).line()];
         for text in cases {
             let root = tree(7, [process(7, 1)]).with("8/stat", text);
-            let error = ProcessTable::default().scan(&root.directory(), root.path()).unwrap_err();
+            let error = ProcessTable::default().scan(root.source()).unwrap_err();
             assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(&*root.path().join("8/stat"))));
         }
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_stat_file_that_cannot_be_read_is_an_error_with_its_path() {
         let root = tree(7, [process(7, 1)]).with("8/stat/x", "");
-        let error = ProcessTable::default().scan(&root.directory(), root.path()).unwrap_err();
+        let error = ProcessTable::default().scan(root.source()).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Read, Some(&*root.path().join("8/stat"))));
     }
 
@@ -162,7 +162,7 @@ mod tests {
         let stale = |pid| stat::parse(process(pid, 50).line().as_bytes()).unwrap();
         let own = stat::parse(process(7, 1).line().as_bytes()).unwrap();
         let mut table = ProcessTable { processes: vec![own, stale(8), stale(9), stale(10)], ..ProcessTable::default() };
-        table.read_orphans_again(&root.directory(), root.path()).unwrap();
+        table.read_orphans_again(root.source()).unwrap();
         let parents: Vec<_> = table.processes.iter().map(|process| (process.pid, process.parent)).collect();
         assert_eq!(parents, [(7, 1), (8, 7), (9, 7)], "10 has ended by now");
     }

@@ -4,14 +4,15 @@ use std::ffi::CStr;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Bytes of directory entries asked for at once: about a thousand processes.
 const LISTING_BUFFER: usize = 32 * 1024;
 
-/// Offset of the length of a `linux_dirent64`, and of its name, which ends in a NUL.
+/// Offset of the length of a `linux_dirent64`, and of its name, which ends in a NUL. It starts with the inode's number.
 const ENTRY_LENGTH: usize = 16;
 const ENTRY_NAME: usize = 19;
 
@@ -32,9 +33,38 @@ impl Directory {
 
     /// A listing of this directory with an offset of its own.
     pub(crate) fn list(&self) -> io::Result<Listing> {
-        let mut buffer = [0; 2];
-        let fd = self.open_at(name(&mut buffer, format_args!("."))?, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let fd = self.open_directory(name(&mut [0; 2], format_args!("."))?)?;
         Ok(Listing { fd, buffer: vec![0; LISTING_BUFFER].into_boxed_slice() })
+    }
+
+    /// Visits the entries of a directory below this one, through a buffer of the caller's.
+    pub(crate) fn visit(&self, name: &CStr, buffer: &mut [u8], visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
+        visit_entries(self.open_directory(name)?.as_fd(), buffer, visit)
+    }
+
+    fn open_directory(&self, name: &CStr) -> io::Result<OwnedFd> {
+        self.open_at(name, libc::O_RDONLY | libc::O_DIRECTORY)
+    }
+
+    /// What `stat(2)` says of a file below this directory.
+    pub(crate) fn status(&self, name: &CStr) -> io::Result<Status> {
+        let mut status = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the name ends in a NUL, and the kernel writes one `stat` to `status`.
+        length(|| unsafe { libc::fstatat(self.0.as_raw_fd(), name.as_ptr(), status.as_mut_ptr(), 0) })?;
+        // SAFETY: a `stat` is plain integers, for which zeroes are valid too.
+        let status = unsafe { status.assume_init() };
+        // The width of both differs from machine to machine.
+        #[allow(clippy::unnecessary_cast)]
+        Ok(Status { links: status.st_nlink as u64, size: u64::try_from(status.st_size).unwrap_or_default() })
+    }
+
+    /// Whether this is a proc file system of the kernel's own (`statfs(2)`).
+    pub(crate) fn is_procfs(&self) -> bool {
+        let mut status = MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the kernel writes one `statfs` to `status`.
+        let found = length(|| unsafe { libc::fstatfs(self.0.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
+        // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
+        found && unsafe { status.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
     }
 
     /// The number of bytes of the link's target that were put into `target`; one longer than that is cut off.
@@ -53,7 +83,21 @@ impl Directory {
     }
 }
 
-/// The names in a directory, over and over, from a descriptor and a buffer that are kept.
+/// What is asked of a file's status.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    pub(crate) links: u64,
+    pub(crate) size: u64,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) inode: u64,
+    pub(crate) name: &'a CStr,
+}
+
+/// The entries of a directory, over and over, from a descriptor and a buffer that are kept.
 #[derive(Debug)]
 pub(crate) struct Listing {
     fd: OwnedFd,
@@ -61,47 +105,63 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Visits every name there is now, from the first. The offset belongs to whoever holds the descriptor, hence
+    /// Visits every entry there is now, from the first. The offset belongs to whoever holds the descriptor, hence
     /// `&mut`: two visits at once would each see half.
-    pub(crate) fn visit(&mut self, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
-        self.rewind()?;
-        loop {
-            let mut entries = match self.fill()? {
-                0 => return Ok(()),
-                length => self.buffer.get(..length).unwrap_or_default(),
-            };
-            while let Some((name, rest)) = split_entry(entries) {
-                visit(name);
-                entries = rest;
-            }
-        }
-    }
-
-    fn rewind(&mut self) -> io::Result<()> {
+    pub(crate) fn visit(&mut self, visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
         // SAFETY: no memory is passed.
-        length(|| unsafe { libc::lseek(self.fd.as_raw_fd(), 0, libc::SEEK_SET) }).map(drop)
-    }
-
-    fn fill(&mut self) -> io::Result<usize> {
-        let buffer = &mut self.buffer;
-        // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
-        length(|| unsafe {
-            libc::syscall(libc::SYS_getdents64, self.fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
-        })
+        length(|| unsafe { libc::lseek(self.fd.as_raw_fd(), 0, libc::SEEK_SET) })?;
+        visit_entries(self.fd.as_fd(), &mut self.buffer, visit)
     }
 }
 
-/// The name in the first entry, and the entries after it.
-fn split_entry(entries: &[u8]) -> Option<(&CStr, &[u8])> {
+/// Visits the entries from the descriptor's offset on.
+fn visit_entries(fd: BorrowedFd<'_>, buffer: &mut [u8], mut visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
+    loop {
+        // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
+        let filled = length(|| unsafe {
+            libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        })?;
+        let mut entries = match filled {
+            0 => return Ok(()),
+            filled => buffer.get(..filled).unwrap_or_default(),
+        };
+        while let Some((entry, rest)) = split_entry(entries) {
+            visit(entry);
+            entries = rest;
+        }
+    }
+}
+
+/// The first entry, and the entries after it.
+fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+    let inode = u64::from_ne_bytes(entries.get(..8)?.try_into().ok()?);
     let length = entries.get(ENTRY_LENGTH..ENTRY_LENGTH + 2)?.try_into().ok()?;
     let length = usize::from(u16::from_ne_bytes(length));
     let name = CStr::from_bytes_until_nul(entries.get(ENTRY_NAME..length)?).ok()?;
-    Some((name, entries.get(length..)?))
+    Some((Entry { inode, name }, entries.get(length..)?))
 }
 
 /// Reads the file from its start until it ends or `buffer` is full, without moving or minding the descriptor's offset.
 pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    read_on(fd, buffer, 0)
+}
+
+/// Reads the file from its start until it ends, into a buffer that grows with it and is kept by the caller.
+pub(crate) fn read_whole<'a>(fd: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize((filled * 2).max(4096), 0);
+        }
+        filled = read_on(fd, buffer, filled)?;
+        if filled < buffer.len() {
+            return Ok(&buffer[..filled]);
+        }
+    }
+}
+
+/// Goes on reading where `filled` bytes have been read, and returns how many have been then.
+fn read_on(fd: BorrowedFd<'_>, buffer: &mut [u8], mut filled: usize) -> io::Result<usize> {
     while let Some(free @ [_, ..]) = buffer.get_mut(filled..) {
         // SAFETY: the kernel writes at most `free.len()` bytes to `free`. The offset is at most the length of a slice.
         let read = length(|| unsafe {
@@ -148,7 +208,6 @@ fn length<T: TryInto<usize>>(mut call: impl FnMut() -> T) -> io::Result<usize> {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -158,7 +217,7 @@ mod tests {
         let mut listing = Directory::open(root.path()).unwrap().list().unwrap();
         let mut names = || {
             let mut names = BTreeSet::new();
-            listing.visit(|name| assert!(names.insert(name.to_str().unwrap().to_owned()))).unwrap();
+            listing.visit(|entry| assert!(names.insert(entry.name.to_str().unwrap().to_owned()))).unwrap();
             names
         };
         assert_eq!(names().len(), 2, ". and ..");
@@ -178,6 +237,32 @@ mod tests {
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer[..5]), (5, &b"first"[..]));
         fs::write(root.path().join("file"), "much longer").unwrap();
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer), (8, b"much lon"));
+    }
+
+    #[test]
+    fn a_file_longer_than_the_buffer_makes_it_grow() {
+        let root = tempfile::tempdir().unwrap();
+        let text = "0123456789".repeat(2000);
+        fs::write(root.path().join("file"), &text).unwrap();
+        let file = fs::File::open(root.path().join("file")).unwrap();
+        let mut buffer = Vec::new();
+        for _ in 0..2 {
+            assert_eq!(read_whole(file.as_fd(), &mut buffer).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_directory_below_is_listed_and_a_file_has_a_status() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("below/inner")).unwrap();
+        fs::write(root.path().join("file"), "four").unwrap();
+        let directory = Directory::open(root.path()).unwrap();
+        let mut names = BTreeSet::new();
+        directory.visit(c"below", &mut [0; 4096], |entry| assert!(names.insert(entry.name.to_owned()))).unwrap();
+        assert!(names.len() == 3 && names.contains(c"inner"));
+        assert_eq!(directory.status(c"file").unwrap().size, 4);
+        assert!(directory.status(c"none").is_err() && !directory.is_procfs());
+        assert!(Directory::open(Path::new("/proc")).unwrap().is_procfs());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bell;
+pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork;
