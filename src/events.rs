@@ -82,6 +82,13 @@ pub(crate) fn judged(event: &Event) {
             target: TARGET, event = "monitor.degraded", consecutive_failures = *failures, error:% = error;
             "degraded after {failures} failed checks: {error}"
         ),
+        Event::RunningLate(planned) => warn!(
+            target: TARGET,
+            event = "monitor.running_late",
+            lateness_seconds = planned.lateness.as_secs_f64(),
+            planned_delay_seconds = planned.delay.as_secs_f64();
+            "a check began {:.1} s after its time", planned.lateness.as_secs_f64()
+        ),
         Event::Recovered { after_failures } => info!(
             target: TARGET, event = "monitor.recovered", after_failures = *after_failures;
             "checks succeed again"

@@ -1,7 +1,7 @@
 //! What one check found.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits::MB;
 
@@ -24,6 +24,11 @@ pub struct ResourceSnapshot {
     pub active_sheets: usize,
     /// Descendants that have ended and that nobody has waited for, in ascending order.
     pub zombie_pids: Vec<u32>,
+    /// How long the reading took, by the clock on the wall.
+    pub check_duration: Duration,
+    /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
+    /// check thread had planned it.
+    pub lateness: Duration,
 }
 
 impl ResourceSnapshot {
@@ -81,6 +86,8 @@ mod tests {
             running_jobs: 2,
             active_sheets: 3,
             zombie_pids: vec![7],
+            check_duration: Duration::ZERO,
+            lateness: Duration::ZERO,
         };
         assert_eq!(snapshot.to_string(), "memory 1.5 MB, processes 4, zombies 1, jobs 2, active 3");
         assert!(!snapshot.probe_failed());

@@ -169,6 +169,8 @@ mod tests {
             running_jobs: 0,
             active_sheets: 0,
             zombie_pids: Vec::new(),
+            check_duration: Duration::ZERO,
+            lateness: Duration::ZERO,
         }
     }
 

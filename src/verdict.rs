@@ -24,6 +24,7 @@ struct Parts {
     reason: Reason,
     usages: Option<PerResource<Usage>>,
     unreachable_age: Option<(Duration, Duration)>,
+    lateness: Option<Duration>,
     never_fits: bool,
 }
 
@@ -88,7 +89,9 @@ impl Verdict {
     }
 
     pub(crate) fn new(reason: Reason) -> Verdict {
-        Verdict { parts: Box::new(Parts { reason, usages: None, unreachable_age: None, never_fits: false }) }
+        Verdict {
+            parts: Box::new(Parts { reason, usages: None, unreachable_age: None, lateness: None, never_fits: false }),
+        }
     }
 
     pub(crate) fn with_usages(mut self, usages: Option<PerResource<Usage>>) -> Verdict {
@@ -99,6 +102,12 @@ impl Verdict {
     /// Notes an explicit `max_age` that is shorter than the gap which the CPU budget puts between checks.
     pub(crate) fn with_unreachable_age(mut self, ages: Option<(Duration, Duration)>) -> Verdict {
         self.parts.unreachable_age = ages;
+        self
+    }
+
+    /// Notes that the last check began this long after it was planned.
+    pub(crate) fn with_lateness(mut self, lateness: Option<Duration>) -> Verdict {
+        self.parts.lateness = lateness;
         self
     }
 
@@ -163,6 +172,9 @@ impl fmt::Display for Verdict {
         if let Some((max_age, gap)) = self.parts.unreachable_age {
             let (max_age, gap) = (max_age.as_millis(), millis_up(gap));
             write!(f, "; max_age {max_age} ms cannot be kept: the CPU budget puts {gap} ms between checks")?;
+        }
+        if let Some(lateness) = self.parts.lateness {
+            write!(f, "; the monitor runs late: the last check began {} ms after its time", lateness.as_millis())?;
         }
         Ok(())
     }
@@ -343,6 +355,11 @@ mod tests {
                     .with_unreachable_age(Some((ms(50), ms(120)))),
                 "not accepting work: the last check is stale: 51 ms old, more than max_age 50 ms; \
                  max_age 50 ms cannot be kept: the CPU budget puts 120 ms between checks",
+            ),
+            (
+                Verdict::new(Reason::Forked).with_lateness(Some(ms(250))),
+                "not accepting work: forked; this process has not checked for itself; \
+                 the monitor runs late: the last check began 250 ms after its time",
             ),
             (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
             (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),

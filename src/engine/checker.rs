@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::events;
 use crate::host::contained;
-use crate::judgement::Stopped;
+use crate::judgement::{Planned, Stopped};
 use crate::sys;
 
 use super::core::{Core, Shared};
@@ -34,8 +34,9 @@ fn guarded(core: &Core, run: &Run, worker: &Worker, body: impl FnOnce()) {
 fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker: &Worker, interval: Duration) {
     let mut last_check = sys::coarse_now();
     let mut last_housekeeping = last_check;
-    while wait_until_due(core, run, worker, last_check) {
-        let Some(report) = core.check_on_thread(last_check) else { continue };
+    let mut cpu_since = Duration::ZERO;
+    while let Some(planned) = wait_until_due(core, run, worker, last_check) {
+        let Some(report) = core.check_on_thread(last_check, &mut cpu_since, planned) else { continue };
         last_check = report.at;
         for event in &report.events {
             core.say(Some(worker), || events::judged(event));
@@ -48,19 +49,23 @@ fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker
     }
 }
 
-/// Returns false when the thread is to end.
-fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> bool {
+/// Returns `None` when the thread is to end.
+fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> Option<Planned> {
+    let mut slept_for = None;
     loop {
         // Read before what a ring announces, so that a ring from now on ends the wait.
         let rings = core.bell.count();
         if run.is_stopping() || worker.is_copy() {
-            return false;
+            return None;
         }
         let due = core.next_check(last_check);
         let now = sys::coarse_now();
         if now >= due {
-            return true;
+            // What was asked for just now is not late, however long ago it could have been done.
+            let lateness = if slept_for == Some(due) { now - due } else { Duration::ZERO };
+            return Some(Planned { delay: due.saturating_sub(last_check), lateness });
         }
+        slept_for = Some(due);
         core.bell.wait(rings, due - now);
     }
 }

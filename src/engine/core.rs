@@ -12,7 +12,7 @@ use crate::events;
 use crate::fork_cell::ForkCell;
 use crate::host::{contained, JobManager, ProcessGroup};
 use crate::judgement::shed::ShedPolicy;
-use crate::judgement::{Judgement, Observation, Report, Settings, Stopped};
+use crate::judgement::{Judgement, Observation, Planned, Report, Settings, Stopped};
 use crate::limits::ResourceLimits;
 use crate::lock::{Desk, Mutex};
 use crate::probe::{Probe, Reading};
@@ -111,6 +111,8 @@ impl Scratch {
                 running_jobs: 0,
                 active_sheets: 0,
                 zombie_pids: Vec::new(),
+                check_duration: Duration::ZERO,
+                lateness: Duration::ZERO,
             },
         }
     }
@@ -204,8 +206,10 @@ impl Core {
         if old() {
             // Whoever waits here longer than a reading may be old is judged on what there is, which is stale by then.
             let patience = core.judgement.lock().max_age(settings);
-            let report =
-                core.flight.work(patience, |scratch| if old() { core.check_into(scratch) } else { None }).flatten();
+            let report = core
+                .flight
+                .work(patience, |scratch| if old() { core.check_as_caller(scratch) } else { None })
+                .flatten();
             if let Some(report) = report {
                 core.follow_up(shared, &report);
             }
@@ -277,22 +281,33 @@ impl Core {
             }
         }
         let mut scratch = Scratch::new();
-        let report = self.check_into(&mut scratch);
+        let report = self.check_as_caller(&mut scratch);
         (scratch.snapshot, report)
     }
 
-    /// A check on the check thread, if it is still due when nobody else is checking any more.
-    pub(crate) fn check_on_thread(&self, last_own_check: Duration) -> Option<Report> {
+    fn check_as_caller(&self, scratch: &mut Scratch) -> Option<Report> {
+        self.check_into(scratch, &mut sys::thread_cpu_time(), None)
+    }
+
+    /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU time
+    /// since its last check is the cost of this one.
+    pub(crate) fn check_on_thread(
+        &self,
+        last_own_check: Duration,
+        cpu_since: &mut Duration,
+        planned: Planned,
+    ) -> Option<Report> {
         let check = |scratch: &mut Scratch| match self.next_check(last_own_check) > sys::coarse_now() {
             true => None,
-            false => self.check_into(scratch),
+            false => self.check_into(scratch, cpu_since, Some(planned)),
         };
         self.flight.work(Duration::MAX, check).flatten()
     }
 
     /// When the check thread's next check is due.
     pub(crate) fn next_check(&self, last_own_check: Duration) -> Duration {
-        self.judgement.lock().next_check(last_own_check, self.word.is_demanded(), &self.config.settings)
+        let (limits, settings) = (self.limits.get(), &self.config.settings);
+        self.judgement.lock().next_check(last_own_check, self.word.is_demanded(), &limits, settings)
     }
 
     /// The number that the next check will have.
@@ -354,20 +369,24 @@ impl Core {
         self.hooked.load(Ordering::Relaxed)
     }
 
-    /// Reads every resource, judges and publishes. `None` when a check that began later was published first.
-    fn check_into(&self, scratch: &mut Scratch) -> Option<Report> {
+    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. The cost is
+    /// the CPU time of this thread from `cpu_since`, which is set to now.
+    fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         let Scratch { reading, snapshot } = scratch;
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, Ordering::SeqCst);
-        let cpu_before = sys::thread_cpu_time();
+        let began = Instant::now();
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(self.config.scope, reading)) {
             reading.clear();
             reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
         }
-        let cpu = sys::thread_cpu_time().saturating_sub(cpu_before);
+        let cpu_now = sys::thread_cpu_time();
+        let cpu = cpu_now.saturating_sub(std::mem::replace(cpu_since, cpu_now));
 
         snapshot.timestamp = Instant::now();
+        snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
+        snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         snapshot.memory_bytes = reading.memory;
         snapshot.child_process_count = reading.descendants.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         snapshot.running_jobs = self.running_jobs.load(Ordering::Relaxed);
@@ -381,6 +400,7 @@ impl Core {
                 number,
                 now: sys::coarse_now(),
                 cpu,
+                planned,
                 memory: reading.memory,
                 processes: reading.descendants,
                 zombies: &reading.zombies,

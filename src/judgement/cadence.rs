@@ -5,6 +5,12 @@ use std::time::Duration;
 /// While degraded, a host that keeps asking brings a check forward this often and no more.
 pub(super) const DEGRADED_DEMAND: Duration = Duration::from_secs(1);
 
+/// However fast a resource climbs, the thread's own time is not shorter than this.
+const LEAST_CLIMB: Duration = Duration::from_millis(50);
+
+/// A check that begins less than this after it was planned is not called late on any machine.
+const LEAST_LATENESS: Duration = Duration::from_millis(100);
+
 /// The shortest default `max_age`.
 const LEAST_MAX_AGE: Duration = Duration::from_secs(2);
 
@@ -24,6 +30,20 @@ pub(super) fn default_max_age(interval: Duration, gap: Duration) -> Duration {
 pub(super) fn refresh_age(refresh_after: Duration, gap: Duration, degraded: bool) -> Duration {
     let floor = if degraded { DEGRADED_DEMAND } else { Duration::ZERO };
     refresh_after.max(gap).max(floor)
+}
+
+/// The delay to the thread's next check that nobody asks for: half of the time that the fastest climbing resource has
+/// left, at most the interval.
+pub(super) fn timer(interval: Duration, time_left: Option<Duration>) -> Duration {
+    match time_left {
+        Some(time_left) => interval.min(LEAST_CLIMB.max(time_left / 2)),
+        None => interval,
+    }
+}
+
+/// Whether a check that was planned after `delay` began so late that it matters: by half as much again.
+pub(super) fn is_late(lateness: Duration, delay: Duration) -> bool {
+    lateness >= LEAST_LATENESS.max(delay / 2)
 }
 
 /// The least time from any check to the thread's next, whoever asks for it.
@@ -79,7 +99,40 @@ mod tests {
         assert_eq!(refresh_age(ms(100), ms(200), true), ms(1000));
     }
 
+    #[test]
+    fn climbing_halves_the_time_that_is_left() {
+        let cases = [
+            (15_000, None, 15_000),
+            (15_000, Some(60_000), 15_000),
+            (15_000, Some(8_000), 4_000),
+            (15_000, Some(10), 50),
+            (15_000, Some(0), 50),
+            (20, Some(0), 20),
+        ];
+        for (interval, time_left, expected) in cases {
+            assert_eq!(timer(ms(interval), time_left.map(ms)), ms(expected));
+        }
+    }
+
+    #[test]
+    fn late_is_half_as_much_again_and_at_least_a_tenth_of_a_second() {
+        let cases = [(99, 10, false), (100, 10, true), (100, 200, true), (7_499, 15_000, false), (7_500, 15_000, true)];
+        for (lateness, delay, expected) in cases {
+            assert_eq!(is_late(ms(lateness), ms(delay)), expected, "{lateness} after {delay}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn more_time_left_is_never_a_shorter_delay_and_no_delay_is_above_the_interval(
+            interval: u64, time_left: u64, more: u64,
+        ) {
+            let [interval, time_left, more] = [interval, time_left, more].map(Duration::from_nanos);
+            let delay = timer(interval, Some(time_left));
+            prop_assert!(delay <= interval && delay >= interval.min(LEAST_CLIMB));
+            prop_assert!(timer(interval, Some(time_left + more)) >= delay);
+        }
+
         #[test]
         fn no_floor_is_below_the_gap_or_above_both_it_and_the_timer(
             cpu: u64, budget in 1e-12..=1.0f64, timer: u64, degraded: bool,

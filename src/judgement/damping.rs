@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::resource::Level;
 
 /// At most one line per resource and level in this time, but for a first critical one.
-const LINE_EVERY: Duration = Duration::from_secs(60);
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// The log lines of one resource.
 #[derive(Debug, Default)]

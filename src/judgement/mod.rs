@@ -3,6 +3,7 @@
 
 mod breaker;
 mod cadence;
+mod climb;
 mod damping;
 mod reservations;
 pub(crate) mod shed;
@@ -21,6 +22,7 @@ use crate::verdict::{Critical, Reason, Threshold, Usage, Verdict};
 use crate::work::Work;
 
 use self::breaker::{Breaker, DEGRADED_AT};
+use self::climb::Climb;
 use self::damping::Damping;
 use self::reservations::Reservations;
 use self::zombies::ZombieWatch;
@@ -49,10 +51,20 @@ pub(crate) struct Observation<'a> {
     pub(crate) now: Duration,
     /// What the check cost.
     pub(crate) cpu: Duration,
+    /// When the thread planned it, if it did.
+    pub(crate) planned: Option<Planned>,
     pub(crate) memory: Option<u64>,
     pub(crate) processes: Option<u64>,
     pub(crate) zombies: &'a [Identity],
     pub(crate) error: Option<Arc<Error>>,
+}
+
+/// A check that the thread planned, and what came of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planned {
+    /// After the last check.
+    pub(crate) delay: Duration,
+    pub(crate) lateness: Duration,
 }
 
 /// What came of a check that was published.
@@ -94,6 +106,7 @@ pub(crate) enum Event {
         failures: u32,
         error: Arc<Error>,
     },
+    RunningLate(Planned),
     Recovered {
         after_failures: u32,
     },
@@ -116,7 +129,9 @@ pub(crate) struct Judgement {
     last_success: Option<Duration>,
     breaker: Breaker,
     levels: PerResource<Level>,
+    climbs: PerResource<Climb>,
     damping: PerResource<Damping>,
+    late_line: Option<Duration>,
     zombies: ZombieWatch,
     reservations: Reservations,
 }
@@ -134,6 +149,8 @@ pub(crate) enum Stopped {
 struct Last {
     at: Duration,
     cpu: Duration,
+    /// How late it began, if that mattered.
+    late: Option<Duration>,
     found: Result<PerResource<u64>, Arc<Error>>,
 }
 
@@ -188,7 +205,12 @@ impl Judgement {
             Err(error) => self.fail(error, &mut events),
         }
         let critical = found.as_ref().ok().and_then(|usage| self.critical(usage, limits));
-        self.last = Some(Last { at: check.now, cpu: check.cpu, found });
+        let late = check.planned.filter(|planned| cadence::is_late(planned.lateness, planned.delay));
+        if let Some(late) = late {
+            self.run_late(late, check.now, &mut events);
+        }
+        let late = late.map(|planned| planned.lateness);
+        self.last = Some(Last { at: check.now, cpu: check.cpu, late, found });
         Some(Report {
             number: check.number,
             at: check.now,
@@ -227,6 +249,7 @@ impl Judgement {
         for resource in Resource::ALL {
             let level = self.level(resource, usage, limits);
             *self.levels.get_mut(resource) = level;
+            self.climbs.get_mut(resource).record(check.now, *usage.get(resource));
             if let Some(changes) = self.damping.get_mut(resource).step(level, check.now, settle) {
                 let (usage, limit) = (*usage.get(resource), limits.limit(resource));
                 events.push(Event::LevelEntered { resource, level, usage, limit, changes });
@@ -234,6 +257,16 @@ impl Judgement {
         }
         if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
             events.push(Event::Zombies { pids });
+        }
+    }
+
+    /// Logged when it begins, and at most once in a while.
+    fn run_late(&mut self, planned: Planned, now: Duration, events: &mut Vec<Event>) {
+        let began = self.last.as_ref().map_or(true, |last| last.late.is_none());
+        let line_due = self.late_line.map_or(true, |at| now.saturating_sub(at) >= damping::LINE_EVERY);
+        if began && line_due {
+            self.late_line = Some(now);
+            events.push(Event::RunningLate(planned));
         }
     }
 
@@ -316,8 +349,18 @@ impl Judgement {
 
     /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its own
     /// time, and keeps its distance from everybody's checks.
-    pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, settings: &Settings) -> Duration {
-        let timer = self.breaker.delay(self.interval);
+    pub(crate) fn next_check(
+        &self,
+        last_own_check: Duration,
+        demanded: bool,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Duration {
+        let timer = match self.breaker.failures() {
+            0 => cadence::timer(self.interval, self.time_left(limits)),
+            // What fails is not tried more often, whatever it was doing before.
+            _ => self.breaker.delay(self.interval),
+        };
         let floor = cadence::floor(timer, self.gap(settings), self.breaker.is_degraded());
         let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.at.saturating_add(floor));
         if demanded {
@@ -325,6 +368,16 @@ impl Judgement {
         } else {
             earliest.max(last_own_check.saturating_add(timer))
         }
+    }
+
+    /// The shortest time that a climbing resource has left to its warning threshold.
+    fn time_left(&self, limits: &ResourceLimits) -> Option<Duration> {
+        let warn = limits.thresholds().warn;
+        let times = Resource::ALL.into_iter().filter_map(|resource| {
+            let threshold = threshold::least_reaching(limits.limit(resource)?, warn);
+            self.climbs.get(resource).time_to(threshold)
+        });
+        times.min()
     }
 
     /// The age up to which a check is not stale.
@@ -426,7 +479,9 @@ impl Judgement {
         let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::Died { .. } | Reason::NeverChecked);
         let gap = self.gap(settings);
         let unreachable = settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
-        Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unreachable_age(unreachable)
+        let late = self.last.as_ref().filter(|_| checking).and_then(|last| last.late);
+        let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits));
+        verdict.with_unreachable_age(unreachable).with_lateness(late)
     }
 }
 

@@ -49,7 +49,7 @@ impl Bench {
         let error = (memory.is_none() || processes.is_none())
             .then(|| Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked")));
         let (number, now, cpu) = (self.number, self.now, Duration::ZERO);
-        let check = Observation { number, now, cpu, memory, processes, zombies, error };
+        let check = Observation { number, now, cpu, memory, processes, zombies, planned: None, error };
         self.judgement.record(&check, &self.limits, &self.settings)
     }
 
@@ -64,7 +64,16 @@ impl Bench {
     fn costing(&mut self, cpu: Duration) {
         self.number += 1;
         let (number, now) = (self.number, self.now);
-        let check = Observation { number, now, cpu, memory: Some(0), processes: Some(0), zombies: &[], error: None };
+        let check = Observation {
+            number,
+            now,
+            cpu,
+            memory: Some(0),
+            processes: Some(0),
+            zombies: &[],
+            planned: None,
+            error: None,
+        };
         self.judgement.record(&check, &self.limits, &self.settings).unwrap();
     }
 
@@ -97,6 +106,7 @@ fn names(report: &Report) -> Vec<String> {
         Event::Zombies { pids } => format!("zombies {pids:?}"),
         Event::CheckFailed { failures, .. } => format!("failed {failures}"),
         Event::Degraded { failures, .. } => format!("degraded {failures}"),
+        Event::RunningLate(planned) => format!("late {:?}", planned.lateness),
         Event::Recovered { after_failures } => format!("recovered {after_failures}"),
         Event::DegradedCleared { after_failures } => format!("cleared {after_failures}"),
     };
@@ -163,8 +173,16 @@ fn an_optional_reading_that_failed_does_not_fail_the_check() {
     let mut bench = Bench::running();
     let error = Some(Arc::new(Error::new(ErrorKind::Read, "optional")));
     let now = bench.now;
-    let check =
-        Observation { number: 1, now, cpu: Duration::ZERO, memory: Some(0), processes: Some(0), zombies: &[], error };
+    let check = Observation {
+        number: 1,
+        now,
+        cpu: Duration::ZERO,
+        memory: Some(0),
+        processes: Some(0),
+        zombies: &[],
+        planned: None,
+        error,
+    };
     assert!(bench.judgement.record(&check, &bench.limits, &bench.settings).unwrap().good);
 }
 
@@ -484,7 +502,9 @@ fn demand_is_asked_of_a_running_thread_only() {
 #[test]
 fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
     let mut bench = Bench::running();
-    let due = |bench: &Bench, demanded| bench.judgement.next_check(bench.now, demanded, &bench.settings) - bench.now;
+    let due = |bench: &Bench, demanded| {
+        bench.judgement.next_check(bench.now, demanded, &bench.limits, &bench.settings) - bench.now
+    };
     bench.costing(ms(1));
     assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, ms(100)));
     bench.costing(s(1));
@@ -494,20 +514,64 @@ fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
     }
     assert_eq!((due(&bench, false), due(&bench, true)), (s(60), s(1)));
     bench.costing(Duration::MAX);
-    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.settings), Duration::MAX);
+    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits, &bench.settings), Duration::MAX);
 }
 
 #[test]
 fn the_thread_keeps_its_own_time_and_its_distance_from_checks_of_callers() {
     let mut bench = Bench::running();
     let own = bench.now;
-    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.settings) - own;
+    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.limits, &bench.settings) - own;
     // A caller's check, long after the thread's own last one, and then one that takes the whole interval's budget.
     bench.now = own + s(5);
     bench.costing(ms(1));
     assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, s(5) + ms(100)));
     bench.costing(ms(200));
     assert_eq!((due(&bench, false), due(&bench, true)), (s(5) + s(20), s(5) + s(20)));
+}
+
+#[test]
+fn a_climbing_resource_is_checked_sooner_and_a_failing_one_is_not() {
+    let mut bench = Bench::running();
+    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits, &bench.settings) - bench.now;
+    bench.good(0);
+    bench.now += s(1);
+    bench.good(10);
+    // 70 of 80 are left, at 10 a second.
+    assert_eq!(due(&bench), ms(3500));
+    bench.now += ms(3500);
+    bench.good(45);
+    assert_eq!(due(&bench), ms(1750));
+    // Memory, which stays, is no reason for anything; nor is a limit that is not there.
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).build().unwrap();
+    assert_eq!(due(&bench), INTERVAL);
+    bench.limits = limits();
+    bench.fail();
+    assert_eq!(due(&bench), INTERVAL);
+}
+
+#[test]
+fn running_late_is_in_the_verdict_while_it_lasts_and_in_the_log_once_a_minute() {
+    let mut bench = Bench::running();
+    let mut take = |at: u64, lateness: u64| {
+        bench.number += 1;
+        bench.now = s(1000 + at);
+        let planned = Some(Planned { delay: s(10), lateness: s(lateness) });
+        let (number, now, cpu) = (bench.number, bench.now, Duration::ZERO);
+        let check =
+            Observation { number, now, cpu, planned, memory: Some(0), processes: Some(0), zombies: &[], error: None };
+        let report = bench.judgement.record(&check, &bench.limits, &bench.settings).unwrap();
+        assert_eq!(bench.text().ends_with("; the monitor runs late: the last check began 6000 ms after its time"), {
+            lateness == 6
+        });
+        names(&report)
+    };
+    assert!(take(0, 4).is_empty());
+    assert_eq!(take(10, 6), ["late 6s"]);
+    for (at, lateness) in [(20, 6), (30, 0), (40, 6), (50, 0)] {
+        assert!(take(at, lateness).is_empty(), "at {at}");
+    }
+    assert_eq!(take(70, 6), ["late 6s"]);
 }
 
 #[test]

@@ -8,6 +8,12 @@ pub(super) fn reaches(usage: u128, limit: u64, percent: u8) -> bool {
     usage.saturating_mul(100) >= u128::from(limit) * u128::from(percent)
 }
 
+/// The least usage that reaches `percent` of `limit`.
+pub(super) fn least_reaching(limit: u64, percent: u8) -> u64 {
+    let product = u128::from(limit) * u128::from(percent);
+    u64::try_from((product + 99) / 100).unwrap_or(u64::MAX)
+}
+
 /// The level of a resource whose level was `before`. An unset limit is never reached.
 pub(super) fn step(before: Level, usage: u64, limit: Option<u64>, thresholds: Thresholds) -> Level {
     let Some(limit) = limit else { return Level::Normal };
@@ -64,9 +70,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_warning_threshold_is_exact_to_the_byte(limit in 1..=u64::MAX, warn in 1..=99u8) {
-            // The least usage that is `warn` percent or more.
-            let product = u128::from(limit) * u128::from(warn);
-            let least = u64::try_from((product + 99) / 100).unwrap();
+            let least = least_reaching(limit, warn);
             let thresholds = Thresholds { warn, hard: 100, resume: None };
             prop_assert_eq!(step(Normal, least - 1, Some(limit), thresholds), Normal);
             prop_assert_ne!(step(Normal, least, Some(limit), thresholds), Normal);

@@ -1,0 +1,109 @@
+//! How soon a resource that grows will reach its warning threshold.
+
+use std::time::Duration;
+
+/// As many readings are remembered: growth is recent for so many checks.
+const READINGS: usize = 8;
+
+/// The last readings of one resource.
+#[derive(Debug, Default)]
+pub(super) struct Climb {
+    /// When, and how much. A ring; the newest is before `next`.
+    readings: [Option<(Duration, u64)>; READINGS],
+    next: usize,
+}
+
+impl Climb {
+    pub(super) fn record(&mut self, now: Duration, usage: u64) {
+        let newest = (self.next + READINGS - 1) % READINGS;
+        match &mut self.readings[newest] {
+            // Within one step of the clock there is no rate: the two count as one reading.
+            Some((at, before)) if *at >= now => *before = usage.max(*before),
+            _ => {
+                self.readings[self.next] = Some((now, usage));
+                self.next = (self.next + 1) % READINGS;
+            }
+        }
+    }
+
+    /// The time to reach `threshold` from the newest reading at the fastest recent rate; `None` when there was no growth.
+    pub(super) fn time_to(&self, threshold: u64) -> Option<Duration> {
+        let oldest_first = (0..READINGS).filter_map(|step| self.readings[(self.next + step) % READINGS]);
+        let mut fastest = 0.0_f64;
+        let mut before: Option<(Duration, u64)> = None;
+        for (at, usage) in oldest_first {
+            if let Some((since, less)) = before {
+                fastest = fastest.max(usage.saturating_sub(less) as f64 / at.saturating_sub(since).as_secs_f64());
+            }
+            before = Some((at, usage));
+        }
+        let headroom = threshold.saturating_sub(before?.1) as f64;
+        // Every failure is a time too long to matter.
+        (fastest > 0.0).then(|| Duration::try_from_secs_f64(headroom / fastest).unwrap_or(Duration::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Milliseconds, and usage.
+    type Reading = (u64, u64);
+
+    fn climb(readings: &[Reading]) -> Climb {
+        let mut climb = Climb::default();
+        for (ms, usage) in readings {
+            climb.record(Duration::from_millis(*ms), *usage);
+        }
+        climb
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_the_fastest_recent_growth() {
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let cases: [(&[Reading], Option<Duration>); 8] = [
+            (&[], None),
+            (&[(0, 500)], None),
+            (&[(0, 500), (1000, 500), (2000, 400)], None),
+            (&[(0, 100), (1000, 200)], ms(8000)),
+            (&[(0, 100), (1000, 600), (2000, 500)], ms(1000)),
+            (&[(0, 100), (1000, 1000)], ms(0)),
+            (&[(0, 100), (1000, 5000), (2000, 4999)], ms(0)),
+            // Two within a step of the clock are one.
+            (&[(0, 100), (1000, 150), (1000, 200), (1000, 180)], ms(8000)),
+        ];
+        for (readings, expected) in cases {
+            assert_eq!(climb(readings).time_to(1000), expected, "{readings:?}");
+        }
+    }
+
+    #[test]
+    fn growth_is_forgotten_after_eight_readings() {
+        let mut climb = climb(&[(0, 0), (1000, 100)]);
+        for second in 2..8 {
+            climb.record(Duration::from_secs(second), 100);
+            assert!(climb.time_to(1000).is_some(), "{second}");
+        }
+        climb.record(Duration::from_secs(8), 100);
+        assert_eq!(climb.time_to(1000), None);
+    }
+
+    proptest! {
+        #[test]
+        fn more_headroom_is_never_less_time(
+            readings in prop::collection::vec((any::<u32>(), any::<u64>()), 0..20), threshold: u64, more: u64,
+        ) {
+            let mut climb = Climb::default();
+            let mut now = Duration::ZERO;
+            for (nanos, usage) in readings {
+                now += Duration::from_nanos(nanos.into());
+                climb.record(now, usage);
+            }
+            let time = climb.time_to(threshold);
+            let later = climb.time_to(threshold.saturating_add(more));
+            prop_assert!(later >= time);
+            prop_assert_eq!(later.is_some(), time.is_some());
+        }
+    }
+}
