@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use escargot::{CargoBuild, CargoRun};
 use log::kv::{Key, Value, VisitSource};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
@@ -22,8 +23,14 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition, and fails when it does not come true in time.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(DEADLINE, what, condition);
+}
+
+/// The same, for what may take longer or must come sooner.
+#[track_caller]
+pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(ms(2));
@@ -32,6 +39,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// An example, built if it is not yet: cargo builds none when it is asked for one test target alone.
+pub fn build_example(name: &str) -> CargoRun {
+    CargoBuild::new().example(name).current_release().run().unwrap()
 }
 
 /// Real children, killed and waited for at the end.

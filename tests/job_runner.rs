@@ -1,0 +1,420 @@
+//! The example `job_runner` from end to end: real jobs, real signals, real limits.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use common::{wait_until, wait_within};
+use escargot::CargoRun;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use procfs::process::{all_processes, Process};
+use tempfile::TempDir;
+
+/// Long enough for a run of many jobs on a loaded machine; reached only by a failure.
+const RUN_DEADLINE: Duration = Duration::from_secs(300);
+
+/// In the environment of a runner and of everything it starts: the folder that they run in.
+const MARK: &str = "HIGHWATER_TEST_RUN";
+
+fn job_runner() -> Command {
+    static BUILT: OnceLock<CargoRun> = OnceLock::new();
+    BUILT.get_or_init(|| common::build_example("job_runner")).command()
+}
+
+/// What jobs wait at until it is opened: their command `flock -s NAME true`, one process, ends when this lock does.
+struct Gate(Flock<File>);
+
+impl Gate {
+    fn open(self) {
+        self.0.unlock().unwrap();
+    }
+}
+
+/// Takes this much memory, touched, for as long as `job` lasts: `dd` is left holding what nobody reads.
+fn holding_mb(mb: u32, job: &str) -> String {
+    format!("dd if=/dev/zero bs={mb}M count=1 2>/dev/null | ({job})")
+}
+
+/// A `job_runner` in a folder of its own, which its jobs work in.
+struct Run {
+    runner: Child,
+    folder: TempDir,
+}
+
+impl Run {
+    fn start(options: &[&str]) -> Run {
+        Run::start_in(tempfile::tempdir().unwrap(), options)
+    }
+
+    fn start_in(folder: TempDir, options: &[&str]) -> Run {
+        let runner = job_runner()
+            .args(options)
+            .current_dir(&folder)
+            .env(MARK, folder.path())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(File::create(folder.path().join("stdout")).unwrap())
+            .stderr(File::create(folder.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        Run { runner, folder }
+    }
+
+    /// Gives the runner one more job.
+    fn feed(&mut self, job: &str) {
+        // A runner that has ended already is found out when its end is looked at.
+        let _ = writeln!(self.runner.stdin.as_mut().unwrap(), "{job}");
+    }
+
+    /// A closed gate.
+    fn gate(&self, name: &str) -> Gate {
+        let file = File::create(self.folder.path().join(name)).unwrap();
+        Gate(Flock::lock(file, FlockArg::LockExclusive).unwrap())
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.path().join(file), text).unwrap();
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.folder.path().join(file).exists()
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.path().join(file)).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, file: &str, text: &str) {
+        wait_until(&format!("{file} says `{text}`"), || self.read(file).contains(text));
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.runner.id() as i32), signal).unwrap();
+    }
+
+    /// Waits until the runner has ended, with nothing more to run and nothing left running.
+    #[track_caller]
+    fn end(mut self) -> Ended {
+        drop(self.runner.stdin.take());
+        let mut status = None;
+        wait_within(RUN_DEADLINE, "the runner has ended", || {
+            status = self.runner.try_wait().unwrap();
+            status.is_some()
+        });
+        wait_until("no process of the run is left", || processes_of(self.folder.path()).is_empty());
+        let mut done: Vec<u32> = self.read("done").lines().map(|number| number.parse().unwrap()).collect();
+        done.sort_unstable();
+        Ended { status: status.unwrap(), stdout: self.read("stdout"), stderr: self.read("stderr"), done }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.runner.kill();
+        let _ = self.runner.wait();
+        for process in processes_of(self.folder.path()) {
+            let _ = kill(Pid::from_raw(process.pid()), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Every process that carries the mark of this folder and is more than a zombie.
+fn processes_of(folder: &Path) -> Vec<Process> {
+    let is_marked = |process: &Process| {
+        process
+            .environ()
+            .is_ok_and(|environ| environ.get(OsStr::new(MARK)).is_some_and(|mark| mark == folder.as_os_str()))
+    };
+    all_processes().unwrap().flatten().filter(is_marked).collect()
+}
+
+/// What a run has left behind.
+#[derive(Debug)]
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+    /// The numbers that the jobs wrote when they were done.
+    done: Vec<u32>,
+}
+
+impl Ended {
+    /// How many jobs are done, have failed and were shed, as the summary says.
+    fn counts(&self) -> (u32, u32, u32) {
+        let number = |label| number_before(&self.stdout, label) as u32;
+        (number(" done, "), number(" failed, "), number(" shed and "))
+    }
+
+    fn times_closed(&self) -> u32 {
+        number_before(&self.stdout, " times\n") as u32
+    }
+
+    /// The most processes and the most MB in a snapshot since the cost of a job was known.
+    fn peak(&self) -> (u32, f64) {
+        let peak = self.stdout.split("peak once known:").nth(1).unwrap_or_else(|| panic!("no peak: {self:?}"));
+        (number_before(peak, " processes") as u32, number_before(peak, " MB"))
+    }
+}
+
+/// The number that stands before the last of these labels.
+fn number_before(text: &str, label: &str) -> f64 {
+    let number = text.rsplit_once(label).and_then(|(head, _)| head.split_ascii_whitespace().last()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no number before `{label}`: {text}"))
+}
+
+#[test]
+fn two_hundred_milliseconds_of_sleep_sixty_times_stay_below_twenty_processes() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    for _ in 0..60 {
+        run.feed("sleep 0.2; :");
+    }
+    let ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.counts(), (60, 0, 0), "{ended:?}");
+    assert!(ended.peak().0 < 20, "{ended:?}");
+}
+
+#[test]
+fn jobs_of_four_processes_under_twenty_all_finish_once() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    for number in 1..=60 {
+        run.feed(&format!("sleep 0.2 & sleep 0.2 & sleep 0.2 & wait; echo {number} >> done"));
+    }
+    let ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.done, Vec::from_iter(1..=60), "{ended:?}");
+    assert_eq!(ended.counts(), (60, 0, 0), "{ended:?}");
+    assert!(ended.times_closed() > 0, "{ended:?}");
+    assert!(ended.peak().0 < 20, "{ended:?}");
+}
+
+#[test]
+fn jobs_that_take_memory_stay_below_the_limit_and_all_finish_once() {
+    let mut run = Run::start(&["--max-memory-mb", "150"]);
+    for number in 1..=12 {
+        run.feed(&format!("{}; echo {number} >> done", holding_mb(40, "sleep 0.5")));
+    }
+    let ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.done, Vec::from_iter(1..=12), "{ended:?}");
+    assert_eq!(ended.counts(), (12, 0, 0), "{ended:?}");
+    assert!(ended.times_closed() > 0, "{ended:?}");
+    let (_, peak_mb) = ended.peak();
+    assert!(peak_mb < 150.0, "{ended:?}");
+}
+
+#[test]
+fn jobs_that_outgrow_the_limit_are_shed_and_run_again() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    run.feed("sleep 0.5; :");
+    // Two processes each until they grow, then seven.
+    let (grow, go) = (run.gate("grow"), run.gate("go"));
+    for number in 1..=12 {
+        let part = "(flock -s go true; :) &";
+        run.feed(&format!("flock -s grow true; {part} {part} {part} wait; echo {number} >> done"));
+    }
+    run.wait_for("stdout", "running 8");
+    grow.open();
+    run.wait_for("stdout", "was shed and waits to be run again");
+    go.open();
+    let mut ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.done.dedup();
+    assert_eq!(ended.done, Vec::from_iter(1..=12), "{ended:?}");
+    let (done, failed, shed) = ended.counts();
+    assert_eq!((done, failed), (13, 0), "{ended:?}");
+    assert!(shed > 0, "{ended:?}");
+    let log = ended.stderr;
+    assert!(log.contains("event=monitor.pausing_oldest_job job_id=2 reason="), "{log}");
+    assert!(log.contains("event=monitor.pause_failed_falling_back_to_cancel job_id=2 reason="), "{log}");
+}
+
+#[test]
+fn a_limit_of_one_process_fits_no_job() {
+    let mut run = Run::start(&["--max-processes", "1"]);
+    run.feed("echo 1 >> done");
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("job 1 failed: refused: processes 0 + 1 asked of 1 (100.0 %)"), "{ended:?}");
+    assert!(ended.stdout.contains("it could never fit"), "{ended:?}");
+    assert_eq!((ended.counts(), ended.done), ((0, 1, 0), vec![]));
+}
+
+#[test]
+fn a_job_shed_while_it_runs_alone_has_failed_and_is_not_run_again() {
+    let too_many = format!("{}wait", "sleep 1000 & ".repeat(20));
+    let too_large = holding_mb(200, "sleep 1000");
+    for (resource, options, job) in
+        [("processes", ["--max-processes", "20"], too_many), ("memory", ["--max-memory-mb", "100"], too_large)]
+    {
+        let mut run = Run::start(&options);
+        run.feed(&format!("echo 1 >> started; {job}"));
+        run.feed("echo 2 >> done");
+        run.wait_for("stdout", "job 1 failed");
+        assert_eq!(run.read("started"), "1\n");
+        let ended = run.end();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let reason = format!("job 1 failed: shed, {resource} too much for it alone: not accepting work: {resource} ");
+        assert!(ended.stdout.contains(&reason), "{ended:?}");
+        assert_eq!((ended.counts(), ended.done), ((1, 1, 0), vec![2]), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn a_job_is_paused_for_memory_and_continues_when_the_pressure_has_cleared() {
+    // The settle time is one interval: this long, the job stays paused before it would be cancelled.
+    let mut run = Run::start(&["--max-memory-mb", "100", "--interval", "5"]);
+    let (grow, free, go) = (run.gate("grow"), run.gate("free"), run.gate("go"));
+    run.feed("sleep 0.5; :");
+    run.feed("echo $$ > oldest; flock -s go true; echo 2 >> done");
+    let memory = holding_mb(150, "flock -s free true");
+    run.feed(&format!("flock -s grow true; {memory}; flock -s go true; echo 3 >> done"));
+    wait_until("the oldest job runs", || run.read("oldest").ends_with('\n'));
+    let oldest = Process::new(run.read("oldest").trim().parse().unwrap()).unwrap();
+    grow.open();
+    wait_until("it is paused", || oldest.stat().unwrap().state == 'T');
+    free.open();
+    wait_until("it continues", || oldest.stat().unwrap().state != 'T');
+    go.open();
+    let ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((ended.counts(), &ended.done), ((3, 0, 0), &vec![2, 3]), "{ended:?}");
+}
+
+#[test]
+fn a_job_that_fails_makes_the_runner_fail() {
+    let mut run = Run::start(&[]);
+    run.feed("echo 1 >> done");
+    run.feed("exit 3");
+    run.feed("");
+    run.feed("kill -KILL $$");
+    run.feed("echo 5 >> done");
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("job 2 failed: exit status: 3: exit 3\n"), "{ended:?}");
+    assert!(ended.stdout.contains("job 4 failed: signal: 9 (SIGKILL): kill -KILL $$\n"), "{ended:?}");
+    assert_eq!((ended.counts(), ended.done), ((2, 2, 0), vec![1, 5]));
+}
+
+#[test]
+fn a_bad_option_or_value_is_named_in_one_line() {
+    let cases: [(&[&str], &str); 11] = [
+        (&["--bogus"], "--bogus"),
+        (&["extra"], "extra"),
+        (&["--max-processes"], "--max-processes"),
+        (&["--max-processes", "0"], "'0' for '--max-processes"),
+        (&["--max-processes", "many"], "'many' for '--max-processes"),
+        (&["--max-memory-mb", "-5"], "'-5' for '--max-memory-mb"),
+        (&["--interval", "0"], "'0' for '--interval"),
+        (&["--interval", "nan"], "'nan' for '--interval"),
+        (&["--limits", "missing"], "missing: No such file"),
+        (&["--limits", "unknown"], "unknown, line 1: unknown limit `max_files`"),
+        (&["--limits", "garbled"], "garbled, line 1: expected"),
+    ];
+    for (options, named) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("unknown"), "max_files = 5\n").unwrap();
+        fs::write(folder.path().join("garbled"), "max_processes\n").unwrap();
+        let mut run = Run::start_in(folder, options);
+        run.feed("echo 1 >> done");
+        let ended = run.end();
+        assert_eq!(ended.status.code(), Some(2), "{options:?}: {ended:?}");
+        assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains(named), "{options:?}: {ended:?}");
+        assert_eq!((ended.stderr.lines().count(), ended.stdout.as_str()), (1, ""), "{options:?}: {ended:?}");
+        assert!(ended.done.is_empty(), "{options:?}");
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let ended = Run::start(&["--help"]).end();
+    assert!(ended.status.success(), "{ended:?}");
+    for option in ["--max-processes <N>", "--max-memory-mb <MB>", "--interval <SECONDS>", "--limits <FILE>", "--help"] {
+        assert!(ended.stdout.contains(option), "{option}: {ended:?}");
+    }
+}
+
+#[test]
+fn sighup_reloads_the_limits_and_a_broken_file_changes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("limits"), "max_processes = 7\n").unwrap();
+    let mut run = Run::start_in(folder, &["--limits", "limits"]);
+    let go = run.gate("go");
+    run.feed("sleep 0.5; :");
+    // Two processes each.
+    for number in 1..=10 {
+        run.feed(&format!("flock -s go true; echo {number} >> done"));
+    }
+    run.wait_for("stdout", "running 3, paused 0, done 1,");
+
+    run.write("limits", "max_processes = 100\nmax_processes = plenty\n");
+    run.signal(Signal::SIGHUP);
+    run.wait_for("stderr", "limits unchanged: limits, line 2: max_processes is not a whole number: `plenty`");
+
+    run.write("limits", "max_processes = 12\n");
+    run.signal(Signal::SIGHUP);
+    run.wait_for("stdout", "running 5, paused 0, done 1,");
+    assert!(!run.read("stdout").contains("running 10"), "{}", run.read("stdout"));
+
+    run.write("limits", "max_processes = 100\n");
+    run.signal(Signal::SIGHUP);
+    run.wait_for("stdout", "running 10, paused 0, done 1,");
+    go.open();
+    let ended = run.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!((ended.counts(), ended.done), ((11, 0, 0), Vec::from_iter(1..=10)));
+}
+
+#[test]
+fn sigint_ends_every_job_and_starts_no_other() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    run.feed("sleep 0.5 & sleep 0.5 & wait");
+    for number in 2..=10 {
+        run.feed(&format!("echo {number} >> started; sleep 1000 & sleep 1000 & wait; echo {number} >> done"));
+    }
+    // Three processes each.
+    run.wait_for("stdout", "running 6");
+    wait_until("the first of them runs", || run.read("started").contains("2\n"));
+    run.signal(Signal::SIGINT);
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    assert_eq!((ended.counts(), &ended.done), ((1, 0, 0), &vec![]), "{ended:?}");
+}
+
+#[test]
+fn a_job_deaf_to_sigterm_is_killed_after_a_grace() {
+    let mut run = Run::start(&[]);
+    run.feed("trap '' TERM; touch deaf; sleep 1000; :");
+    wait_until("the job is deaf", || run.has("deaf"));
+    run.signal(Signal::SIGINT);
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+}
+
+#[test]
+fn a_second_sigint_kills_before_the_grace_is_over() {
+    const GRACE: Duration = Duration::from_secs(2);
+    // A machine that is held up for the whole grace shows nothing: it is asked again.
+    wait_until("a job was killed within the grace", || {
+        let mut run = Run::start(&[]);
+        run.feed("trap 'touch told' TERM; touch ready; while :; do sleep 0.05; done");
+        wait_until("the job is ready", || run.has("ready"));
+        let first = Instant::now();
+        run.signal(Signal::SIGINT);
+        wait_until("it was told to end", || run.has("told"));
+        run.signal(Signal::SIGINT);
+        let ended = run.end();
+        assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+        first.elapsed() < GRACE
+    });
+}
