@@ -271,6 +271,26 @@ fn a_job_shed_while_it_runs_alone_has_failed_and_is_not_run_again() {
 }
 
 #[test]
+fn jobs_run_side_by_side_again_after_one_that_could_never_fit() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    let (grow, go) = (run.gate("grow"), run.gate("go"));
+    run.feed("sleep 0.5; :");
+    run.feed(&format!("flock -s grow true; {}wait", "sleep 1000 & ".repeat(20)));
+    run.feed("touch beside; flock -s go true");
+    wait_until("another job runs beside the one that grows", || run.has("beside"));
+    grow.open();
+    run.wait_for("stdout", "job 2 was shed and waits to be run again");
+    go.open();
+    run.wait_for("stdout", "job 2 failed: ");
+    // Neither ends without the other.
+    run.feed("touch fourth; until [ -e fifth ]; do sleep 0.05; done");
+    run.feed("touch fifth; until [ -e fourth ]; do sleep 0.05; done");
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert_eq!(ended.counts(), (4, 1, 1), "{ended:?}");
+}
+
+#[test]
 fn a_job_is_paused_for_memory_and_continues_when_the_pressure_has_cleared() {
     // The settle time is one interval: this long, the job stays paused before it would be cancelled.
     let mut run = Run::start(&["--max-memory-mb", "100", "--interval", "5"]);

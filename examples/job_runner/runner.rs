@@ -168,9 +168,11 @@ impl Run {
         self.tally.known_since.is_none()
     }
 
-    /// The most that a job has been seen to cost.
+    /// The most that a job has been seen to cost, of those that have ended, run, or wait to be run again. One that was
+    /// given up is not among them: the others need not be like it.
     fn cost(&self) -> Cost {
-        self.tally.cost.max(self.runner.jobs.cost())
+        let seen = self.tally.cost.max(self.runner.jobs.cost());
+        self.queue.iter().fold(seen, |cost, job| cost.max(job.cost))
     }
 
     /// The same, of the resources that have a limit: a permit is held for nothing else.
@@ -186,7 +188,7 @@ impl Run {
     /// Accounts for the jobs that have ended, each exactly once: it is done, has failed, or waits in the queue again.
     fn account(&mut self) {
         for (job, outcome) in self.runner.jobs.take_ended() {
-            if !matches!(outcome, Outcome::Cancelled(Cancel::TooLarge(_))) {
+            if !matches!(outcome, Outcome::Cancelled(Cancel::Shed | Cancel::TooLarge(_))) {
                 self.tally.cost = self.tally.cost.max(job.cost);
                 self.tally.known_since.get_or_insert_with(Instant::now);
             }
