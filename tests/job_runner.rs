@@ -328,21 +328,24 @@ fn a_job_that_fails_makes_the_runner_fail() {
 
 #[test]
 fn a_bad_option_or_value_is_named_in_one_line() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--bogus"], "--bogus"),
         (&["extra"], "extra"),
         (&["--max-processes"], "--max-processes"),
         (&["--max-processes", "0"], "'0' for '--max-processes"),
         (&["--max-processes", "many"], "'many' for '--max-processes"),
         (&["--max-memory-mb", "-5"], "'-5' for '--max-memory-mb"),
+        (&["--max-memory-mb", "99999999999999999"], "'99999999999999999' for '--max-memory-mb"),
         (&["--interval", "0"], "'0' for '--interval"),
         (&["--interval", "nan"], "'nan' for '--interval"),
         (&["--limits", "missing"], "missing: No such file"),
+        (&["--limits", "zero"], "zero, line 2: max_processes"),
         (&["--limits", "unknown"], "unknown, line 1: unknown limit `max_files`"),
         (&["--limits", "garbled"], "garbled, line 1: expected"),
     ];
     for (options, named) in cases {
         let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("zero"), "# none\nmax_processes = 0\n").unwrap();
         fs::write(folder.path().join("unknown"), "max_files = 5\n").unwrap();
         fs::write(folder.path().join("garbled"), "max_processes\n").unwrap();
         let mut run = Run::start_in(folder, options);
@@ -379,7 +382,7 @@ fn sighup_reloads_the_limits_and_a_broken_file_changes_none() {
 
     run.write("limits", "max_processes = 100\nmax_processes = plenty\n");
     run.signal(Signal::SIGHUP);
-    run.wait_for("stderr", "limits unchanged: limits, line 2: max_processes is not a whole number: `plenty`");
+    run.wait_for("stderr", "limits unchanged: limits, line 2: max_processes is not a whole number above 0: `plenty`");
 
     run.write("limits", "max_processes = 12\n");
     run.signal(Signal::SIGHUP);

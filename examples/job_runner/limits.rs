@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::num::NonZeroU64;
 
 use highwater::{BoxError, ResourceLimits};
 
@@ -27,12 +28,14 @@ pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
             let at = format!("{}, line {}", path.display(), index + 1);
             let (key, value) = line.split_once('=').ok_or_else(|| format!("{at}: expected `name = number`"))?;
             let (key, value) = (key.trim(), value.trim());
-            let number = value.parse().map_err(|_| format!("{at}: {key} is not a whole number: `{value}`"))?;
-            match key {
-                "max_processes" => processes = Some(number),
-                "max_memory_mb" => memory_mb = Some(number),
+            let limit = match key {
+                "max_processes" => &mut processes,
+                "max_memory_mb" => &mut memory_mb,
                 _ => return Err(format!("{at}: unknown limit `{key}`").into()),
-            }
+            };
+            let number: NonZeroU64 =
+                value.parse().map_err(|_| format!("{at}: {key} is not a whole number above 0: `{value}`"))?;
+            *limit = Some(number.get());
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) struct Options {
     pub(crate) max_processes: Option<u64>,
 
     /// The most memory that all jobs and the runner may use, in MB of 1024 x 1024 bytes
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
     pub(crate) max_memory_mb: Option<u64>,
 
     /// How often to check at least; a busy runner is checked more often
