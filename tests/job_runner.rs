@@ -247,6 +247,7 @@ fn a_limit_of_one_process_fits_no_job() {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.contains("job 1 failed: refused: processes 0 + 1 asked of 1 (100.0 %)"), "{ended:?}");
     assert!(ended.stdout.contains("it could never fit"), "{ended:?}");
+    assert!(!ended.stdout.contains("peak in snapshots:  0 processes, 0.0 MB"), "not even the first check: {ended:?}");
     assert_eq!((ended.counts(), ended.done), ((0, 1, 0), vec![]));
 }
 

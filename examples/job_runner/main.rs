@@ -65,7 +65,8 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
     let jobs = Arc::new(Jobs::new(monitor.readiness()));
     monitor.set_manager(jobs.clone());
+    let snapshots = monitor.snapshots();
     monitor.start(options.interval)?;
 
-    Ok(Runner { options, monitor, jobs, input: input::jobs()?, signals, progress }.run())
+    Ok(Runner { options, monitor, snapshots, jobs, input: input::jobs()?, signals, progress }.run())
 }

@@ -30,6 +30,7 @@ const IDLE: Duration = Duration::from_millis(100);
 pub(crate) struct Runner {
     pub(crate) options: Options,
     pub(crate) monitor: ResourceMonitor,
+    pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) input: Receiver<io::Result<Job>>,
     pub(crate) signals: Receiver<i32>,
@@ -46,7 +47,6 @@ pub(crate) struct Ending {
 /// A run in progress. It has one thread, and waits in one place.
 struct Run {
     runner: Runner,
-    snapshots: Snapshots,
     sampler: Sampler,
     queue: VecDeque<Job>,
     input_open: bool,
@@ -76,7 +76,6 @@ impl Runner {
     /// Runs all jobs.
     pub(crate) fn run(self) -> Ending {
         let mut run = Run {
-            snapshots: self.monitor.snapshots(),
             runner: self,
             sampler: Sampler::new(),
             queue: VecDeque::new(),
@@ -93,6 +92,9 @@ impl Runner {
             run.account();
             run.start_jobs();
             run.show();
+        }
+        while let Ok(snapshot) = run.runner.snapshots.try_recv() {
+            run.tally.record(&snapshot);
         }
         run.runner.progress.finish();
         run.runner.progress.say(&run.tally.to_string());
@@ -118,7 +120,7 @@ impl Run {
                 Err(_) => Event::EndOfInput(None),
             },
             recv(self.runner.signals) -> signal => signal.map_or(Event::Nothing, Event::Signal),
-            recv(self.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, Event::Snapshot),
+            recv(self.runner.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, Event::Snapshot),
             default(timeout) => Event::Nothing,
         }
     }
