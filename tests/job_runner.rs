@@ -413,6 +413,7 @@ fn sigint_ends_every_job_and_starts_no_other() {
     let ended = run.end();
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
     assert_eq!((ended.counts(), &ended.done), ((1, 0, 0), &vec![]), "{ended:?}");
+    assert!(ended.stdout.contains("job 2 was interrupted\n"), "{ended:?}");
 }
 
 #[test]

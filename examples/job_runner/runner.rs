@@ -140,6 +140,7 @@ impl Run {
             Event::Signal(signal) => {
                 self.runner.jobs.interrupt(self.interrupted.is_some());
                 self.interrupted = Some(signal);
+                self.held_back = Some("told to stop; a second signal kills what still runs".into());
             }
             Event::Snapshot(snapshot) => self.tally.record(&snapshot),
             Event::Nothing => {}
@@ -203,7 +204,9 @@ impl Run {
                     self.runner.progress.say(&format!("job {} was shed and waits to be run again", job.id));
                     self.queue.push_back(job);
                 }
-                Outcome::Cancelled(Cancel::Interrupted) => {}
+                Outcome::Cancelled(Cancel::Interrupted) => {
+                    self.runner.progress.say(&format!("job {} was interrupted", job.id));
+                }
             }
         }
         self.runner.jobs.resume_if_alone();
