@@ -146,8 +146,8 @@ impl JobManager for Jobs {
 }
 
 fn find<'a>(running: &'a mut [RunningJob], job_id: &str) -> Result<&'a mut RunningJob, BoxError> {
-    let job = running.iter_mut().find(|running| running.job.id == job_id);
-    job.ok_or_else(|| "it has just ended".into())
+    let job = running.iter_mut().find(|running| running.job.id == job_id && !running.is_cancelled());
+    job.ok_or_else(|| "it has just ended, or was just told to".into())
 }
 
 /// Logs what could not be done to a job: its end, seen a moment later, settles the matter.
