@@ -33,7 +33,8 @@ fn main() -> Result<(), BoxError> {
     thread::spawn(move || breathe(&readiness));
 
     for snapshot in snapshots.take(options.lines.unwrap_or(usize::MAX)) {
-        let memory = snapshot.memory_usage_mb();
+        // Rounded down, as verdicts are: what accepts work is not printed as if it had reached the threshold.
+        let memory = (snapshot.memory_usage_mb() * 10.0).floor() / 10.0;
         let processes = snapshot.child_process_count.unwrap_or_default();
         let verdict = monitor.verdict();
         writeln!(
