@@ -407,7 +407,9 @@ fn sigint_ends_every_job_and_starts_no_other() {
         run.feed(&format!("echo {number} >> started; sleep 1000 & sleep 1000 & wait; echo {number} >> done"));
     }
     // Three processes each.
-    run.wait_for("stdout", "running 6");
+    wait_until("the line says that six run and that more are held back", || {
+        run.read("stdout").lines().any(|line| line.contains("running 6,") && line.contains("holding back: "))
+    });
     wait_until("the first of them runs", || run.read("started").contains("2\n"));
     run.signal(Signal::SIGINT);
     let ended = run.end();

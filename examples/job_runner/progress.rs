@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// How often plain lines are printed at most.
 const PLAIN_GAP: Duration = Duration::from_secs(1);
 
-/// The counts of jobs. A plain line is worth printing when one of them has changed.
+/// The counts of jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) running: usize,
@@ -24,7 +24,8 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     plain: bool,
     began: Instant,
-    printed: Option<(Instant, Counts)>,
+    /// When the last plain line was printed, and what it said: another is worth printing when that has changed.
+    printed: Option<(Instant, Counts, bool)>,
 }
 
 impl Progress {
@@ -46,7 +47,7 @@ impl Progress {
 
     /// Shows how things stand.
     pub(crate) fn show(&mut self, counts: Counts, latest: Option<&ResourceSnapshot>, held_back: Option<&str>) {
-        if self.plain && !self.is_plain_line_due(counts) {
+        if self.plain && !self.is_plain_line_due(counts, held_back.is_some()) {
             return;
         }
         let Counts { running, paused, done, failed } = counts;
@@ -77,14 +78,13 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    fn is_plain_line_due(&mut self, counts: Counts) -> bool {
+    fn is_plain_line_due(&mut self, counts: Counts, is_held_back: bool) -> bool {
         let now = Instant::now();
-        let due = match self.printed {
-            None => true,
-            Some((at, printed)) => printed != counts && now.duration_since(at) >= PLAIN_GAP,
-        };
+        let due = self.printed.map_or(true, |(at, printed, was_held_back)| {
+            (printed, was_held_back) != (counts, is_held_back) && now.duration_since(at) >= PLAIN_GAP
+        });
         if due {
-            self.printed = Some((now, counts));
+            self.printed = Some((now, counts, is_held_back));
         }
         due
     }
