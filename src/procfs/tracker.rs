@@ -40,8 +40,10 @@ const LISTED_PER_WALKED: u64 = 24;
 pub(super) struct Known {
     pub(super) process: Process,
     inode: u64,
-    /// Whether the walk of this check has met it.
-    met: bool,
+    /// Whether it was not known before this check.
+    is_new: bool,
+    /// Whether its parent was read in this check, and so is not one that has ended since.
+    has_fresh_parent: bool,
 }
 
 /// An entry of `/proc`.
@@ -90,6 +92,9 @@ impl Tracker {
     fn try_check(&mut self, source: Source<'_>, own: u32, scope: MemoryScope) -> Result<(), Error> {
         self.checks = self.checks.wrapping_add(1);
         self.fresh.clear();
+        for known in &mut self.family {
+            (known.is_new, known.has_fresh_parent) = (false, false);
+        }
         let known = self.family.len();
         let walked = self.is_walk_cheaper(source, own)? && self.walk(source, own)?;
         if !walked {
@@ -135,7 +140,7 @@ impl Tracker {
         keep_listed(&mut self.family, &mut self.listed);
         for listed in self.listed.iter().filter(|listed| !listed.known) {
             let read = read_process(source, listed.pid)?;
-            self.fresh.extend(read.map(|process| Known { process, inode: listed.inode, met: false }));
+            self.fresh.extend(read.map(|process| Known::new(process, listed.inode)));
         }
         Ok(())
     }
@@ -161,24 +166,23 @@ impl Tracker {
     /// grows so fast that listing everything is the shorter way.
     fn walk(&mut self, source: Source<'_>, own: u32) -> Result<bool, Error> {
         let most = self.family.len() + self.strangers.len();
-        self.family.iter_mut().for_each(|known| known.met = false);
         self.to_walk.clear();
         self.to_walk.push(own);
         loop {
             while let Some(parent) = self.to_walk.pop() {
                 for &pid in self.children.of(source, parent)? {
                     match index_of_key(&self.family, pid, Known::pid) {
-                        Some(index) if self.family[index].met => {}
+                        Some(index) if self.family[index].has_fresh_parent => {}
                         // Under another parent than before: not met, and so read again.
                         Some(index) if self.family[index].process.parent != parent => {}
                         Some(index) => {
-                            self.family[index].met = true;
+                            self.family[index].has_fresh_parent = true;
                             self.to_walk.push(pid);
                         }
                         None => {
                             let read = read_process(source, pid)?;
                             self.to_walk.extend(read.map(|process| process.pid));
-                            self.fresh.extend(read.map(|process| Known { process, inode: 0, met: true }));
+                            self.fresh.extend(read.map(|process| Known::new(process, 0)));
                         }
                     }
                 }
@@ -202,13 +206,13 @@ impl Tracker {
         let Tracker { family, fresh, to_walk, .. } = self;
         let mut failure = None;
         family.retain(|known| {
-            if known.met || failure.is_some() {
+            if known.has_fresh_parent || failure.is_some() {
                 return true;
             }
             match read_process(source, known.process.pid) {
                 Ok(read) => {
                     to_walk.extend(read.map(|process| process.pid));
-                    fresh.extend(read.map(|process| Known { process, inode: 0, met: true }));
+                    fresh.extend(read.map(|process| Known::new(process, 0)));
                 }
                 Err(error) => failure = Some(error),
             }
@@ -249,6 +253,7 @@ impl Tracker {
                 Ok(Some(read)) => {
                     same &= is_same(process, &read);
                     *process = read;
+                    known.has_fresh_parent = true;
                     true
                 }
                 Ok(None) => {
@@ -296,6 +301,11 @@ impl Tracker {
 }
 
 impl Known {
+    /// Read in this check.
+    fn new(process: Process, inode: u64) -> Known {
+        Known { process, inode, is_new: true, has_fresh_parent: true }
+    }
+
     fn pid(&self) -> u32 {
         self.process.pid
     }
@@ -357,8 +367,10 @@ fn read_orphans_again(
     let mut any_gone = false;
     for index in 0..family.len() {
         let orphan = family[index].process;
+        let has_fresh_parent = family[index].has_fresh_parent;
         let is_orphan = match find_parent(family, strangers, own, &orphan) {
-            Parent::At(parent) => family[parent].process.is_zombie(),
+            // A parent from before that is new now is another one, which was given the number of the dead.
+            Parent::At(parent) => family[parent].process.is_zombie() || (family[parent].is_new && !has_fresh_parent),
             Parent::Elsewhere(standing) => standing == Standing::Lost,
         };
         if is_orphan {
@@ -423,7 +435,7 @@ mod tests {
 
     fn known(line: Line) -> Known {
         let process = stat::parse(line.line().as_bytes()).unwrap();
-        Known { process, inode: 1000 + u64::from(process.pid), met: false }
+        Known::new(process, 1000 + u64::from(process.pid))
     }
 
     fn pids(list: &[Known]) -> Vec<u32> {
