@@ -1,17 +1,16 @@
 //! What a reading of own memory and a full check cost, with 0, 50 and 1,000 real children, beside the `procfs` and
 //! `sysinfo` crates doing the same work: the resident memory of this process, all its descendants, and which of them
-//! are zombies. What can be kept from one reading to the next is kept, for each of the three; `procfs` reads its own
-//! memory also in the way its documentation shows, which opens `/proc/self` each time.
+//! are zombies. `procfs` reads its own memory also in the way its documentation shows, which opens `/proc/self` each
+//! time.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Child, Command, Stdio};
+mod peers;
+
 use std::time::Duration;
 
 use criterion::Criterion;
 use highwater::{ResourceLimits, ResourceMonitor, SystemProbe};
-use procfs::process::{all_processes, Process};
-use procfs::ProcError;
-use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
+use peers::{ByProcfs, BySysinfo, Children};
 
 const POPULATIONS: [usize; 3] = [0, 50, 1000];
 
@@ -55,133 +54,4 @@ fn full_check(criterion: &mut Criterion, population: usize) {
     let mut sysinfo = BySysinfo::new();
     assert_eq!(sysinfo.check().descendants, population);
     group.bench_function("sysinfo", |bencher| bencher.iter(|| sysinfo.check()));
-}
-
-/// Real children, killed and waited for at the end.
-struct Children(Vec<Child>);
-
-impl Children {
-    fn sleepers(count: usize) -> Children {
-        let mut children = Children(Vec::with_capacity(count));
-        for _ in 0..count {
-            let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn();
-            children.0.push(child.unwrap());
-        }
-        children
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // It may have ended by itself, and then there is only its status to take.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// What a check finds.
-struct Found {
-    #[allow(dead_code)] // Returned for the sake of the work.
-    memory_bytes: u64,
-    descendants: usize,
-    #[allow(dead_code)] // Likewise.
-    zombies: Vec<u32>,
-}
-
-struct Row {
-    parent: u32,
-    pid: u32,
-    zombie: bool,
-}
-
-impl Found {
-    /// Follows the table of all processes down from `own`.
-    fn below(own: u32, memory_bytes: u64, mut table: Vec<Row>) -> Found {
-        table.sort_unstable_by_key(|row| row.parent);
-        let mut found = Found { memory_bytes, descendants: 0, zombies: Vec::new() };
-        let mut parents = vec![own];
-        while let Some(parent) = parents.pop() {
-            let first = table.partition_point(|row| row.parent < parent);
-            for row in table[first..].iter().take_while(|row| row.parent == parent) {
-                found.descendants += 1;
-                parents.push(row.pid);
-                if row.zombie {
-                    found.zombies.push(row.pid);
-                }
-            }
-        }
-        found
-    }
-}
-
-/// The readings through the `procfs` crate.
-struct ByProcfs {
-    myself: Process,
-    page_size: u64,
-}
-
-impl ByProcfs {
-    fn new() -> ByProcfs {
-        ByProcfs { myself: Process::myself().unwrap(), page_size: procfs::page_size() }
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        self.myself.statm().unwrap().resident * self.page_size
-    }
-
-    fn check(&self) -> Found {
-        let stats = all_processes().unwrap().map(|process| process.and_then(|process| process.stat()));
-        let table = stats.filter_map(|stat| match stat {
-            Ok(stat) => {
-                let number = |pid: i32| u32::try_from(pid).unwrap();
-                let zombie = stat.state == 'Z' && stat.num_threads <= 1;
-                Some(Row { parent: number(stat.ppid), pid: number(stat.pid), zombie })
-            }
-            Err(ProcError::NotFound(_)) => None,
-            Err(error) => panic!("{error}"),
-        });
-        Found::below(number_of(&self.myself), self.memory_bytes(), table.collect())
-    }
-}
-
-fn number_of(process: &Process) -> u32 {
-    u32::try_from(process.pid).unwrap()
-}
-
-/// The readings through the `sysinfo` crate, with the narrowest refresh that gives them.
-struct BySysinfo {
-    system: System,
-    own: Pid,
-}
-
-impl BySysinfo {
-    fn new() -> BySysinfo {
-        BySysinfo { system: System::new().unwrap(), own: sysinfo::get_current_pid().unwrap() }
-    }
-
-    fn memory_bytes(&mut self) -> u64 {
-        self.refresh(ProcessesToUpdate::Some(&[self.own]));
-        self.own_memory()
-    }
-
-    fn check(&mut self) -> Found {
-        self.refresh(ProcessesToUpdate::All);
-        let table = self.system.processes().values().map(|process| Row {
-            parent: process.parent().map_or(0, Pid::as_u32),
-            pid: process.pid().as_u32(),
-            zombie: process.status() == ProcessStatus::Zombie,
-        });
-        Found::below(self.own.as_u32(), self.own_memory(), table.collect())
-    }
-
-    fn refresh(&mut self, which: ProcessesToUpdate<'_>) {
-        let memory_alone = ProcessRefreshKind::nothing().without_tasks().with_memory();
-        self.system.refresh_processes_specifics(which, true, memory_alone);
-    }
-
-    fn own_memory(&self) -> u64 {
-        self.system.process(self.own).unwrap().memory()
-    }
 }

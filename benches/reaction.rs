@@ -1,29 +1,57 @@
-//! How long a limit can be passed before a caller that keeps asking is refused, beside the longest that the design
-//! allows: the larger of `refresh_after` and the gap that the CPU budget puts between checks, and two checks.
-#![allow(clippy::unwrap_used)]
+//! How far a limit is passed before the monitor says so.
+//!
+//! - How long, when memory jumps and a caller keeps asking: beside the longest that the design allows, the larger of
+//!   `refresh_after` and the gap that the CPU budget puts between checks, and two checks.
+//! - How far, when memory grows by 1 GiB a second, checks are 15 s apart and a caller asks every 10 ms.
+//! - How far, when memory grows by 50 MiB a second and nobody asks after the first 5 s: by climbing usage alone.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use highwater::{ResourceLimits, ResourceMonitor};
+use highwater::{ResourceLimits, ResourceMonitor, SystemProbe};
 
 /// The defaults of a monitor.
 const REFRESH_AFTER: Duration = Duration::from_millis(100);
 const CPU_BUDGET: f64 = 0.01;
 
-const BALLAST_MB: usize = 64;
+const INTERVAL: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_millis(10);
+const MB: u64 = 1 << 20;
+const BALLAST_MB: u64 = 64;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);
-    let probe = highwater::SystemProbe::new();
-    let used_mb = probe.memory_bytes().unwrap() >> 20;
-    // The ballast takes memory from about a half of the limit to more than all of it.
-    let limits = ResourceLimits::builder().max_memory_mb(used_mb + BALLAST_MB as u64).build().unwrap();
-    let monitor = ResourceMonitor::new(limits);
-    monitor.start(Duration::from_secs(15)).unwrap();
-    let readiness = monitor.readiness();
+    let worst = jump(&mut criterion);
+    let check = median((0..51).map(|_| time_of_a_check()));
+    let allowed = REFRESH_AFTER.max(check.div_f64(CPU_BUDGET)) + 2 * check;
+    println!("memory jumps:       refused after {worst:.1?} at the worst; the design allows {allowed:.1?}");
 
+    let fast = median((0..5).map(|_| grow_while_asked(1024)));
+    println!("1 GiB a second:     refused {fast} MiB above the threshold, asked every 10 ms (median of 5)");
+    let slow = median((0..3).map(|_| grow_unasked(50)));
+    println!("50 MiB a second:    seen {slow} MiB above the threshold, asked by nobody after 5 s (median of 3)");
+}
+
+fn own_memory() -> u64 {
+    SystemProbe::new().memory_bytes().unwrap()
+}
+
+/// A monitor that warns when memory has grown by so many MiB.
+fn monitor_warning_above(mb: u64) -> (ResourceMonitor, u64) {
+    let limits = ResourceLimits::builder().max_memory_bytes((own_memory() + mb * MB) * 100 / 80).build().unwrap();
+    let monitor = ResourceMonitor::new(limits);
+    monitor.start(INTERVAL).unwrap();
+    let threshold = limits.max_memory_bytes().unwrap() * 80 / 100;
+    (monitor, threshold)
+}
+
+/// The longest time from the jump to the first refusal.
+fn jump(criterion: &mut Criterion) -> Duration {
+    let (monitor, _) = monitor_warning_above(BALLAST_MB / 2);
+    let readiness = monitor.readiness();
     let mut worst = Duration::ZERO;
     criterion.bench_function("from passing a limit to the first refusal", |bencher| {
         bencher.iter_custom(|rounds| {
@@ -32,7 +60,7 @@ fn main() {
                 while !readiness.is_accepting_work() {
                     std::hint::spin_loop();
                 }
-                let ballast = black_box(vec![1_u8; BALLAST_MB << 20]);
+                let ballast = take(BALLAST_MB);
                 let passed = Instant::now();
                 while readiness.is_accepting_work() {
                     std::hint::spin_loop();
@@ -44,19 +72,66 @@ fn main() {
             taken
         });
     });
-
-    let check = median((0..51).map(|_| {
-        let start = Instant::now();
-        black_box(monitor.check_now());
-        start.elapsed()
-    }));
-    let gap = check.div_f64(CPU_BUDGET);
-    let allowed = REFRESH_AFTER.max(gap) + 2 * check;
-    println!("a check takes {check:.1?}, so the design allows {allowed:.1?}; the worst of all rounds was {worst:.1?}");
+    worst
 }
 
-fn median(times: impl Iterator<Item = Duration>) -> Duration {
-    let mut times: Vec<_> = times.collect();
-    times.sort_unstable();
-    times[times.len() / 2]
+fn time_of_a_check() -> Duration {
+    let monitor = ResourceMonitor::new(ResourceLimits::builder().build().unwrap());
+    monitor.check_now();
+    let start = Instant::now();
+    black_box(monitor.check_now());
+    start.elapsed()
+}
+
+/// How many MiB above the threshold memory is when a caller that asks every 10 ms is first refused.
+fn grow_while_asked(mb_per_second: u64) -> u64 {
+    let (monitor, threshold) = monitor_warning_above(2 * mb_per_second);
+    let held = grow(mb_per_second, |_| !monitor.is_accepting_work());
+    let over = own_memory().saturating_sub(threshold) / MB;
+    drop(held);
+    over
+}
+
+/// How many MiB above the threshold memory is when a check first finds it there.
+fn grow_unasked(mb_per_second: u64) -> u64 {
+    let (monitor, threshold) = monitor_warning_above(12 * mb_per_second);
+    let snapshots = monitor.snapshots();
+    let mut over = None;
+    let held = grow(mb_per_second, |since| {
+        if since < Duration::from_secs(5) {
+            monitor.is_accepting_work();
+        }
+        let found = snapshots.try_recv().ok().and_then(|snapshot| snapshot.memory_bytes);
+        over = found.filter(|bytes| *bytes >= threshold).map(|bytes| (bytes - threshold) / MB);
+        over.is_some()
+    });
+    drop(held);
+    over.unwrap()
+}
+
+/// Takes memory at a steady pace, looking every 10 ms whether that is enough.
+fn grow(mb_per_second: u64, mut is_enough: impl FnMut(Duration) -> bool) -> Vec<Vec<u8>> {
+    let began = Instant::now();
+    let (mut held, mut taken) = (Vec::new(), 0);
+    loop {
+        let since = began.elapsed();
+        let due = (since.as_secs_f64() * mb_per_second as f64) as u64;
+        held.push(take(due - taken));
+        taken = due;
+        if is_enough(since) {
+            return held;
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Memory that is there, not only promised.
+fn take(mb: u64) -> Vec<u8> {
+    black_box(vec![1; (mb * MB) as usize])
+}
+
+fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable();
+    values[values.len() / 2]
 }
