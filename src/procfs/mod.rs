@@ -21,7 +21,7 @@ use self::stat::Process;
 use self::tracker::Tracker;
 use crate::error::Error;
 use crate::resource::MemoryScope;
-use crate::sys::file::{name, page_size, read_at_start, Directory};
+use crate::sys::file::{name, page_size, read_line, Directory};
 
 /// The files of `/proc`, and its path, for errors to name.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ impl Files {
         })?;
         // Seven numbers of up to 20 digits.
         let mut buffer = [0; 256];
-        let length = read_at_start(statm.as_fd(), &mut buffer).map_err(|error| Error::read(statm_path(), error))?;
+        let length = read_line(statm.as_fd(), &mut buffer).map_err(|error| Error::read(statm_path(), error))?;
         let pages = match buffer.get(..length) {
             Some(line) if length < buffer.len() => statm::parse(line),
             _ => Err("it is too long"),

@@ -7,7 +7,7 @@ use super::descendants::parent_index;
 use super::stat::{self, Process};
 use super::Source;
 use crate::error::Error;
-use crate::sys::file::{name, read_at_start, Directory, Listing};
+use crate::sys::file::{name, read_line, Directory, Listing};
 
 /// Room for a `stat` line and some; the longest that a kernel can write is about 1.2 KiB.
 const STAT_BUFFER: usize = 2048;
@@ -97,7 +97,7 @@ pub(super) fn read_process(source: Source<'_>, pid: u32) -> Result<Option<Proces
 fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize> {
     let mut path = [0; 32];
     let file = root.open_file(name(&mut path, format_args!("{pid}/stat"))?)?;
-    read_at_start(file.as_fd(), buffer)
+    read_line(file.as_fd(), buffer)
 }
 
 /// Whether the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists processes

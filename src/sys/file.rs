@@ -141,9 +141,15 @@ fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((Entry { inode, name }, entries.get(length..)?))
 }
 
-/// Reads the file from its start until it ends or `buffer` is full, without moving or minding the descriptor's offset.
+/// Reads a file of one line from its start until the line ends, the file does, or `buffer` is full, without moving or
+/// minding the descriptor's offset. Asking for more after a whole line would cost a system call to hear of the end.
+pub(crate) fn read_line(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    read_on(fd, buffer, 0, |read| read.last() == Some(&b'\n'))
+}
+
+/// Reads the file from its start until it ends or `buffer` is full.
 pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    read_on(fd, buffer, 0)
+    read_on(fd, buffer, 0, |_| false)
 }
 
 /// Reads the file from its start until it ends, into a buffer that grows with it and is kept by the caller.
@@ -153,7 +159,7 @@ pub(crate) fn read_whole<'a>(fd: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> io:
         if filled == buffer.len() {
             buffer.resize((filled * 2).max(4096), 0);
         }
-        filled = read_on(fd, buffer, filled)?;
+        filled = read_on(fd, buffer, filled, |_| false)?;
         if filled < buffer.len() {
             return Ok(&buffer[..filled]);
         }
@@ -161,15 +167,20 @@ pub(crate) fn read_whole<'a>(fd: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> io:
 }
 
 /// Goes on reading where `filled` bytes have been read, and returns how many have been then.
-fn read_on(fd: BorrowedFd<'_>, buffer: &mut [u8], mut filled: usize) -> io::Result<usize> {
+fn read_on(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    mut filled: usize,
+    is_whole: impl Fn(&[u8]) -> bool,
+) -> io::Result<usize> {
     while let Some(free @ [_, ..]) = buffer.get_mut(filled..) {
         // SAFETY: the kernel writes at most `free.len()` bytes to `free`. The offset is at most the length of a slice.
         let read = length(|| unsafe {
             libc::pread(fd.as_raw_fd(), free.as_mut_ptr().cast(), free.len(), filled as libc::off_t)
         })?;
-        match read {
-            0 => break,
-            read => filled += read,
+        filled += read;
+        if read == 0 || is_whole(buffer.get(..filled).unwrap_or_default()) {
+            break;
         }
     }
     Ok(filled)
@@ -237,6 +248,17 @@ mod tests {
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer[..5]), (5, &b"first"[..]));
         fs::write(root.path().join("file"), "much longer").unwrap();
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer), (8, b"much lon"));
+    }
+
+    #[test]
+    fn a_line_is_read_to_its_end_or_that_of_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        for (text, read) in [("first\n", 6), ("first", 5), ("", 0), ("longer than the buffer\n", 8)] {
+            fs::write(&path, text).unwrap();
+            let file = fs::File::open(&path).unwrap();
+            assert_eq!(read_line(file.as_fd(), &mut [0; 8]).unwrap(), read, "{text:?}");
+        }
     }
 
     #[test]
