@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,43 +87,47 @@ fn time_of_a_check() -> Duration {
 /// How many MiB above the threshold memory is when a caller that asks every 10 ms is first refused.
 fn grow_while_asked(mb_per_second: u64) -> u64 {
     let (monitor, threshold) = monitor_warning_above(2 * mb_per_second);
-    let held = grow(mb_per_second, |_| !monitor.is_accepting_work());
-    let over = own_memory().saturating_sub(threshold) / MB;
-    drop(held);
-    over
+    let readiness = monitor.readiness();
+    grow(mb_per_second, || (!readiness.is_accepting_work()).then(|| own_memory().saturating_sub(threshold) / MB))
 }
 
 /// How many MiB above the threshold memory is when a check first finds it there.
 fn grow_unasked(mb_per_second: u64) -> u64 {
     let (monitor, threshold) = monitor_warning_above(12 * mb_per_second);
     let snapshots = monitor.snapshots();
-    let mut over = None;
-    let held = grow(mb_per_second, |since| {
-        if since < Duration::from_secs(5) {
+    let began = Instant::now();
+    grow(mb_per_second, || {
+        if began.elapsed() < Duration::from_secs(5) {
             monitor.is_accepting_work();
         }
         let found = snapshots.try_recv().ok().and_then(|snapshot| snapshot.memory_bytes);
-        over = found.filter(|bytes| *bytes >= threshold).map(|bytes| (bytes - threshold) / MB);
-        over.is_some()
-    });
-    drop(held);
-    over.unwrap()
+        found.filter(|bytes| *bytes >= threshold).map(|bytes| (bytes - threshold) / MB)
+    })
 }
 
-/// Takes memory at a steady pace, looking every 10 ms whether that is enough.
-fn grow(mb_per_second: u64, mut is_enough: impl FnMut(Duration) -> bool) -> Vec<Vec<u8>> {
-    let began = Instant::now();
-    let (mut held, mut taken) = (Vec::new(), 0);
-    loop {
-        let since = began.elapsed();
-        let due = (since.as_secs_f64() * mb_per_second as f64) as u64;
-        held.push(take(due - taken));
-        taken = due;
-        if is_enough(since) {
-            return held;
+/// Takes memory at a steady pace on another thread, and looks every 10 ms what has come of it.
+fn grow<T>(mb_per_second: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            let mut held = Vec::new();
+            while !ended.load(Relaxed) {
+                if (held.len() as f64) < began.elapsed().as_secs_f64() * mb_per_second as f64 {
+                    held.push(take(1));
+                } else {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        loop {
+            if let Some(seen) = look() {
+                ended.store(true, Relaxed);
+                return seen;
+            }
+            thread::sleep(TICK);
         }
-        thread::sleep(TICK);
-    }
+    })
 }
 
 /// Memory that is there, not only promised.
