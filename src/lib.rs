@@ -10,7 +10,7 @@
 //! # How it works
 //!
 //! A [`ResourceMonitor`] watches the process it is linked into. One thread reads its resident memory and its
-//! descendants from `/proc`, once per interval and sooner when callers ask, and judges them against
+//! descendants from `/proc`, once per interval, sooner when callers ask or usage climbs, and judges them against
 //! [`ResourceLimits`]. Any thread asks a [`Readiness`] whether to take on more work, which costs a few atomic loads and
 //! a clock read. Near a limit (80 %) the answer is no, and the [`Verdict`] says why; at 95 % the host is asked to shed
 //! work through its [`JobManager`]. What is not known is refused: before the first check, after one that failed, when
@@ -42,11 +42,13 @@
 //!
 //! In a forked child the gate is closed until the child checks for itself, and [`start`](ResourceMonitor::start) starts
 //! anew, with the limits and the manager of the parent: `start(); daemon();` needs one more `start()`. No lock, thread,
-//! permit, subscription or descriptor of the parent's is used there.
+//! permit, subscription or descriptor of the parent's is used there. The manager and the logger are the host's: a thread of
+//! the parent's may have been in one of them at the fork, so until a call has come back only the monitor's own threads call
+//! them there.
 //!
 //! # Manners
 //!
-//! The monitor never reaps a child, installs no signal handler, and keeps three descriptors. Its threads (`highwater`,
+//! The monitor never reaps a child, installs no signal handler, and keeps three descriptors however many processes there are. Its threads (`highwater`,
 //! `highwater-act`) block every signal but the synchronous faults; the host's code runs on them under the host's own
 //! mask. A hook may panic, block, or call back into the monitor, dropping it included. With `panic = "abort"` a panic
 //! ends the process, and nothing can be contained. A logger that blocks blocks the check thread, and the gate closes
@@ -70,6 +72,7 @@
 //! | info | `monitor.processes_normal` | `count`, `limit`, `percent`, `changes` |
 //! | warn | `monitor.memory_warning`, `monitor.processes_warning` | as normal |
 //! | warn | `monitor.zombies_detected` | `zombie_pids`, `count` |
+//! | warn | `monitor.running_late` | `lateness_seconds`, `planned_delay_seconds` |
 //! | warn | `monitor.pausing_oldest_job`, `monitor.pause_failed_falling_back_to_cancel`, `monitor.cancelling_oldest_job` | `job_id`, `reason` |
 //! | warn | `monitor.no_job_to_shed` | `reason` |
 //! | warn | `monitor.prune_stale_failed` | `consecutive_failures`, `error` |

@@ -83,7 +83,7 @@ impl SystemProbe {
 
     /// The number of processes that descend from this one, at any depth, zombies included.
     ///
-    /// Costs about 8 us for each process on the machine, whoever it descends from: one read of `<pid>/stat`. A process
+    /// Costs about 7 us for each process on the machine, whoever it descends from: one read of `<pid>/stat`. A process
     /// that started before the parent it claims does not count: that parent's number was given away again.
     ///
     /// # Errors
