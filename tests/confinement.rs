@@ -88,9 +88,11 @@ rusty_fork_test! {
             setegid(Gid::from_raw(NOBODY)).unwrap();
             seteuid(Uid::from_raw(NOBODY)).unwrap();
             let opened_after = monitor(root.path());
-            for monitor in [&opened_before, &opened_after] {
+            // Who has seen the other user's process before may go on counting it: it lives.
+            for (monitor, most) in [(&opened_before, 3), (&opened_after, 2)] {
                 let snapshot = monitor.check_now();
-                assert_eq!(snapshot.child_process_count, Some(2), "{options}: {}", monitor.verdict());
+                let count = snapshot.child_process_count.unwrap();
+                assert!((2..=most).contains(&count), "{options}: {}", monitor.verdict());
                 assert!(snapshot.memory_bytes.is_some() && monitor.is_accepting_work());
             }
             seteuid(Uid::from_raw(0)).unwrap();
