@@ -17,26 +17,19 @@ use crate::resource::MemoryScope;
 pub struct ResourceMonitorBuilder {
     limits: ResourceLimits,
     settings: Settings,
-    scope: MemoryScope,
     proc_root: Option<PathBuf>,
     cgroup_root: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { settings: Settings::default(), scope: MemoryScope::default(), probe: Box::new(SystemProbe::new()) }
+        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()) }
     }
 }
 
 impl ResourceMonitorBuilder {
     pub(crate) fn new(limits: ResourceLimits) -> ResourceMonitorBuilder {
-        ResourceMonitorBuilder {
-            limits,
-            settings: Settings::default(),
-            scope: MemoryScope::default(),
-            proc_root: None,
-            cgroup_root: None,
-        }
+        ResourceMonitorBuilder { limits, settings: Settings::default(), proc_root: None, cgroup_root: None }
     }
 
     /// How old a check may be before the gate closes. Default: the larger of 2 s and three times the larger of the
@@ -69,7 +62,7 @@ impl ResourceMonitorBuilder {
 
     /// Whose memory is held against the memory limit. Default: [`MemoryScope::Own`].
     pub fn memory_scope(mut self, scope: MemoryScope) -> Self {
-        self.scope = scope;
+        self.settings.memory_scope = scope;
         self
     }
 
@@ -105,7 +98,7 @@ impl ResourceMonitorBuilder {
             }
         }
         let probe = self.proc_root.map_or_else(SystemProbe::new, SystemProbe::with_root);
-        let config = Config { settings: self.settings, scope: self.scope, probe: Box::new(probe) };
+        let config = Config { settings: self.settings, probe: Box::new(probe) };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
 }

@@ -201,6 +201,6 @@ impl Drop for ResourceMonitor {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("settings", &self.settings).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("Config").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

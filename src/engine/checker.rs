@@ -35,8 +35,9 @@ fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker
     let mut last_check = sys::coarse_now();
     let mut last_housekeeping = last_check;
     let mut cpu_since = Duration::ZERO;
-    while let Some(planned) = wait_until_due(core, run, worker, last_check) {
-        let Some(report) = core.check_on_thread(last_check, &mut cpu_since, planned) else { continue };
+    while let Some(Due { planned, demanded }) = wait_until_due(core, run, worker, last_check) {
+        let report = core.check_on_thread(last_check, demanded, &mut cpu_since, planned);
+        let Some(report) = report else { continue };
         last_check = report.at;
         for event in &report.events {
             core.say(Some(worker), || events::judged(event));
@@ -49,24 +50,44 @@ fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker
     }
 }
 
-/// Returns `None` when the thread is to end.
-fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> Option<Planned> {
+/// A check that is due.
+struct Due {
+    planned: Planned,
+    /// Whether it is only because somebody asked for it.
+    demanded: bool,
+}
+
+/// Reads memory alone while a whole check is not due. Returns `None` when the thread is to end.
+fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> Option<Due> {
     let mut slept_for = None;
+    // A demand stands until there is a check, whatever memory alone had to say to it.
+    let mut demanded = false;
     loop {
         // Read before what a ring announces, so that a ring from now on ends the wait.
         let rings = core.bell.count();
         if run.is_stopping() || worker.is_copy() {
             return None;
         }
-        let due = core.next_check(last_check);
+        demanded |= core.is_demanded();
+        let due = core.next_check(last_check, demanded);
         let now = sys::coarse_now();
         if now >= due {
             // What was asked for just now is not late, however long ago it could have been done.
             let lateness = if slept_for == Some(due) { now - due } else { Duration::ZERO };
-            return Some(Planned { delay: due.saturating_sub(last_check), lateness });
+            let planned = Planned { delay: due.saturating_sub(last_check), lateness };
+            return Some(Due { planned, demanded });
         }
         slept_for = Some(due);
-        core.bell.wait(rings, due - now);
+        match core.next_memory_reading() {
+            Some(memory_due) if memory_due < due => {
+                if now < memory_due {
+                    core.bell.wait(rings, memory_due - now);
+                } else if !core.read_memory_alone() {
+                    core.bell.wait(rings, due - now);
+                }
+            }
+            _ => core.bell.wait(rings, due - now),
+        }
     }
 }
 

@@ -17,7 +17,6 @@ use crate::limits::ResourceLimits;
 use crate::lock::{Desk, Mutex};
 use crate::probe::{Probe, Reading};
 use crate::readiness_word::ReadinessWord;
-use crate::resource::MemoryScope;
 use crate::snapshot::ResourceSnapshot;
 use crate::subscription::Publisher;
 use crate::sys::{self, Bell, PerProcess, SignalMask};
@@ -33,7 +32,6 @@ pub(crate) type Shared = PerProcess<Core>;
 /// What is set once, when the monitor is built.
 pub(crate) struct Config {
     pub(crate) settings: Settings,
-    pub(crate) scope: MemoryScope,
     pub(crate) probe: Box<dyn Probe>,
 }
 
@@ -294,10 +292,11 @@ impl Core {
     pub(crate) fn check_on_thread(
         &self,
         last_own_check: Duration,
+        demanded: bool,
         cpu_since: &mut Duration,
         planned: Planned,
     ) -> Option<Report> {
-        let check = |scratch: &mut Scratch| match self.next_check(last_own_check) > sys::coarse_now() {
+        let check = |scratch: &mut Scratch| match self.next_check(last_own_check, demanded) > sys::coarse_now() {
             true => None,
             false => self.check_into(scratch, cpu_since, Some(planned)),
         };
@@ -305,9 +304,29 @@ impl Core {
     }
 
     /// When the check thread's next check is due.
-    pub(crate) fn next_check(&self, last_own_check: Duration) -> Duration {
+    pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool) -> Duration {
         let (limits, settings) = (self.limits.get(), &self.config.settings);
-        self.judgement.lock().next_check(last_own_check, self.word.is_demanded(), &limits, settings)
+        self.judgement.lock().next_check(last_own_check, demanded, &limits, settings)
+    }
+
+    /// When memory is due to be read alone, if it is.
+    pub(super) fn next_memory_reading(&self) -> Option<Duration> {
+        let limits = self.limits.get();
+        self.judgement.lock().next_memory_reading(self.word.is_demanded(), &limits, &self.config.settings)
+    }
+
+    /// Reads memory alone, about 1 us. Returns false when it cannot be read, which is left to the next check to report.
+    pub(super) fn read_memory_alone(&self) -> bool {
+        let Ok(Ok(memory)) = contained(|| self.config.probe.own_memory()) else { return false };
+        let mut judgement = self.judgement.lock();
+        judgement.record_memory(memory, sys::coarse_now());
+        self.publish_word(&judgement);
+        true
+    }
+
+    /// Whether somebody has asked for a fresh answer since the last one.
+    pub(super) fn is_demanded(&self) -> bool {
+        self.word.is_demanded()
     }
 
     /// The number that the next check will have.
@@ -377,7 +396,7 @@ impl Core {
         let number = self.next_number.fetch_add(1, Ordering::SeqCst);
         let began = Instant::now();
         reading.clear();
-        if let Err(message) = contained(|| self.config.probe.read(self.config.scope, reading)) {
+        if let Err(message) = contained(|| self.config.probe.read(self.config.settings.memory_scope, reading)) {
             reading.clear();
             reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
         }
@@ -421,6 +440,10 @@ impl Core {
     pub(crate) fn follow_up(&self, shared: &Arc<Shared>, report: &Report) {
         for event in &report.events {
             self.say(None, || events::judged(event));
+        }
+        if report.climbing {
+            // The thread sleeps until what it thought before.
+            self.bell.ring();
         }
         if let Some(run) = self.lifecycle.current_run() {
             run.hand_over(shared, self, None, report, false);

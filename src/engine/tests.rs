@@ -14,7 +14,8 @@ use crate::work::Work;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say.
+/// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read alone,
+/// is what the readings' number would make it.
 struct Scripted<F> {
     readings: AtomicUsize,
     script: F,
@@ -29,14 +30,16 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
     }
 
     fn own_memory(&self) -> Result<u64, Error> {
-        Err(Error::new(ErrorKind::Read, "not this one"))
+        let mut reading = Reading::default();
+        (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, &mut reading);
+        reading.memory.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
     }
 }
 
 fn monitor(settings: Settings, script: impl Fn(usize, &mut Reading) + Send + Sync + 'static) -> ResourceMonitor {
     let probe = Box::new(Scripted { readings: AtomicUsize::new(0), script });
     let limits = ResourceLimits::builder().max_processes(100).build().unwrap();
-    ResourceMonitor::with_config(Config { settings, scope: MemoryScope::Own, probe }, limits)
+    ResourceMonitor::with_config(Config { settings, probe }, limits)
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -122,6 +125,27 @@ fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
         assert_eq!(slow.join().unwrap().child_process_count, Some(1));
     });
     assert_eq!(monitor.latest().unwrap().child_process_count, Some(2));
+}
+
+#[test]
+fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
+    // A budget that puts hours between checks; memory doubles with every reading.
+    let settings = Settings { cpu_budget: 1e-9, ..Settings::default() };
+    let probe = Scripted {
+        readings: AtomicUsize::new(0),
+        script: |number: usize, into: &mut Reading| into.memory = Some(10 << number.min(20)),
+    };
+    let limits = ResourceLimits::builder().max_memory_bytes(1000).build().unwrap();
+    let config = Config { settings, probe: Box::new(probe) };
+    let monitor = ResourceMonitor::with_config(config, limits);
+    monitor.start(LONG).unwrap();
+    wait_until("the coarse clock has gone on", || monitor.seconds_since_last_check() > 0.0);
+    monitor.check_now();
+    assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+    let snapshots = monitor.snapshots();
+    wait_until("the gate closes", || !monitor.is_accepting_work());
+    assert!(monitor.verdict().to_string().contains("memory"), "{}", monitor.verdict());
+    assert!(snapshots.try_recv().is_err(), "without a check");
 }
 
 #[test]

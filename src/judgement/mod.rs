@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::Identity;
 use crate::limits::ResourceLimits;
 use crate::readiness_word::Publication;
-use crate::resource::{Level, PerResource, Resource};
+use crate::resource::{Level, MemoryScope, PerResource, Resource};
 use crate::verdict::{Critical, Reason, Threshold, Usage, Verdict};
 use crate::work::Work;
 
@@ -35,11 +35,18 @@ pub(crate) struct Settings {
     pub(crate) settle: Option<Duration>,
     /// Share of one core, above 0 and at most 1.
     pub(crate) cpu_budget: f64,
+    pub(crate) memory_scope: MemoryScope,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { max_age: None, refresh_after: Duration::from_millis(100), settle: None, cpu_budget: 0.01 }
+        Settings {
+            max_age: None,
+            refresh_after: Duration::from_millis(100),
+            settle: None,
+            cpu_budget: 0.01,
+            memory_scope: MemoryScope::Own,
+        }
     }
 }
 
@@ -81,6 +88,8 @@ pub(crate) struct Report {
     pub(crate) levels: PerResource<Level>,
     /// The first resource that this check found critical.
     pub(crate) critical: Option<Critical>,
+    /// Whether usage climbs towards a limit, so that the next check may be due sooner than was thought.
+    pub(crate) climbing: bool,
 }
 
 /// What a check has to tell the log.
@@ -132,6 +141,8 @@ pub(crate) struct Judgement {
     climbs: PerResource<Climb>,
     damping: PerResource<Damping>,
     late_line: Option<Duration>,
+    /// When memory was last read, by a check or alone.
+    memory_at: Duration,
     zombies: ZombieWatch,
     reservations: Reservations,
 }
@@ -219,6 +230,7 @@ impl Judgement {
             degraded: self.breaker.is_degraded(),
             levels: self.levels,
             critical,
+            climbing: good && self.time_left(limits).is_some_and(|time_left| time_left < self.interval),
         })
     }
 
@@ -244,6 +256,7 @@ impl Judgement {
             events.push(Event::DegradedCleared { after_failures });
         }
         self.last_success = Some(check.now);
+        self.memory_at = check.now;
         self.reservations.seen_by(check.number);
         let settle = self.settle(settings);
         for resource in Resource::ALL {
@@ -341,7 +354,10 @@ impl Judgement {
                 Reason::Accepting => at.map(|at| at.saturating_add(self.max_age(settings))),
                 _ => None,
             },
-            refresh_at: at.filter(|_| self.running).map(|at| at.saturating_add(self.refresh_age(settings))),
+            refresh_at: at.filter(|_| self.running).map(|at| {
+                let next_check = at.saturating_add(self.refresh_age(settings));
+                next_check.min(self.next_memory(settings).unwrap_or(next_check))
+            }),
             degraded: self.breaker.is_degraded(),
             last_success: self.last_success,
         }
@@ -370,14 +386,47 @@ impl Judgement {
         }
     }
 
+    /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the age
+    /// of the answer, which is that of the processes.
+    pub(crate) fn record_memory(&mut self, memory: u64, now: Duration) {
+        if let Some(Last { found: Ok(usage), .. }) = &mut self.last {
+            usage.memory = memory;
+            self.memory_at = now;
+            self.climbs.memory.record(now, memory);
+        }
+    }
+
+    /// When memory is due to be read, be it alone: as the next check would be if it cost nothing, which a reading of
+    /// memory alone does next to.
+    pub(crate) fn next_memory_reading(
+        &self,
+        demanded: bool,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Option<Duration> {
+        let on_demand = self.next_memory(settings)?;
+        let climbing = self.time_left_of(Resource::Memory, limits).map(|time_left| {
+            let timer = cadence::timer(self.interval, Some(time_left));
+            self.memory_at.saturating_add(timer)
+        });
+        climbing.into_iter().chain(Some(on_demand).filter(|_| demanded)).min()
+    }
+
+    /// When memory is too old for a caller who asks; `None` when it cannot be read alone. In scope `Tree` that takes a
+    /// whole check, and a check that failed is for a whole one to mend.
+    fn next_memory(&self, settings: &Settings) -> Option<Duration> {
+        let readable = self.running && settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
+        readable.then(|| self.memory_at.saturating_add(settings.refresh_after))
+    }
+
     /// The shortest time that a climbing resource has left to its warning threshold.
     fn time_left(&self, limits: &ResourceLimits) -> Option<Duration> {
-        let warn = limits.thresholds().warn;
-        let times = Resource::ALL.into_iter().filter_map(|resource| {
-            let threshold = threshold::least_reaching(limits.limit(resource)?, warn);
-            self.climbs.get(resource).time_to(threshold)
-        });
-        times.min()
+        Resource::ALL.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min()
+    }
+
+    fn time_left_of(&self, resource: Resource, limits: &ResourceLimits) -> Option<Duration> {
+        let threshold = threshold::least_reaching(limits.limit(resource)?, limits.thresholds().warn);
+        self.climbs.get(resource).time_to(threshold)
     }
 
     /// The age up to which a check is not stale.

@@ -551,6 +551,41 @@ fn a_climbing_resource_is_checked_sooner_and_a_failing_one_is_not() {
 }
 
 #[test]
+fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
+    let mut bench = Bench::running();
+    let due = |bench: &Bench| {
+        bench.judgement.next_memory_reading(false, &bench.limits, &bench.settings).map(|due| due - s(1000))
+    };
+    bench.record(Some(0), Some(0), &[]).unwrap();
+    assert_eq!(due(&bench), None);
+    bench.now += s(1);
+    let report = bench.record(Some(40 * MB), Some(0), &[]).unwrap();
+    assert!(report.climbing);
+    // 40 of 80 MB are left, at 40 a second.
+    assert_eq!(due(&bench), Some(ms(1500)));
+    let checked = bench.now;
+    bench.now += ms(500);
+    bench.judgement.record_memory(60 * MB, bench.now);
+    assert_eq!(due(&bench), Some(ms(1750)));
+    bench.now += ms(500);
+    bench.judgement.record_memory(80 * MB, bench.now);
+    assert!(!bench.is_open());
+    assert!(bench.text().contains("memory 80.0 MB of 100.0 MB (80.0 %) at or above"), "{}", bench.text());
+    // The answer is as old as the check, and the level is still that of the check.
+    assert_eq!(bench.judgement.last.as_ref().unwrap().at, checked);
+    assert_eq!(bench.judgement.levels.memory, Level::Normal);
+    // Nothing is read for a monitor that has stopped, or that cannot read.
+    bench.fail();
+    bench.judgement.record_memory(0, bench.now);
+    assert_eq!(due(&bench), None);
+    assert!(!bench.is_open());
+    bench.record(Some(90 * MB), Some(0), &[]).unwrap();
+    assert!(due(&bench).is_some());
+    bench.judgement.close(Stopped::Asked);
+    assert_eq!(due(&bench), None);
+}
+
+#[test]
 fn running_late_is_in_the_verdict_while_it_lasts_and_in_the_log_once_a_minute() {
     let mut bench = Bench::running();
     let mut take = |at: u64, lateness: u64| {

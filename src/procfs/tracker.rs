@@ -233,7 +233,9 @@ impl Tracker {
     /// Looks whether the descendants that were known before still live. Returns whether they are all as they were, but
     /// for their memory.
     fn look(&mut self, source: Source<'_>, own: u32, scope: MemoryScope, walked: bool) -> Result<bool, Error> {
-        let child_has_ended = child::any_has_ended();
+        // Beside a new child, one that was found before may have been reaped since: each must be asked for.
+        let is_new_child = |known: &Known| known.process.parent == own;
+        let ask_each_child = child::any_has_ended() || self.fresh.iter().any(is_new_child);
         let mut same = true;
         let mut failure = None;
         let mut index = 0;
@@ -247,7 +249,7 @@ impl Tracker {
                 _ if process.is_zombie() => !walked,
                 MemoryScope::Tree => false,
                 MemoryScope::Own if process.parent == own => {
-                    !child_has_ended || child::find(process.pid) == Child::Alive
+                    !ask_each_child || child::find(process.pid) == Child::Alive
                 }
                 MemoryScope::Own => has_open_files(source, process.pid),
             };
