@@ -108,6 +108,20 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn three_descriptors_are_kept_however_many_processes_there_are() {
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = descriptors();
+        let monitor = ResourceMonitor::new(limits(1000));
+        for count in [0, 10, 300] {
+            let _children = Children::sleepers(count);
+            for _ in 0..3 {
+                assert_eq!(monitor.check_now().child_process_count, Some(count));
+            }
+            assert_eq!(descriptors(), before + 3, "{count} children");
+        }
+    }
+
+    #[test]
     fn a_child_spawned_in_a_hook_dies_of_sigterm() {
         struct Spawner(Mutex<Option<std::process::ExitStatus>>);
         impl JobManager for Spawner {

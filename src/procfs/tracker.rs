@@ -259,6 +259,8 @@ impl Tracker {
             match read_process(source, process.pid) {
                 Ok(Some(read)) => {
                     same &= is_same(process, &read);
+                    // Its number was given away since it was listed.
+                    known.is_new = read.start_ticks != process.start_ticks;
                     *process = read;
                     known.has_fresh_parent = true;
                     true
