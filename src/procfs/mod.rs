@@ -2,10 +2,10 @@
 
 mod children;
 pub(crate) mod descendants;
-mod nspid;
 pub(crate) mod process_table;
 pub(crate) mod stat;
 pub(crate) mod statm;
+mod status;
 mod tracker;
 
 use std::io;
@@ -142,7 +142,7 @@ impl Files {
     fn is_own_kernels(&self, path: &Path, own_pid: u32) -> Result<bool, Error> {
         let is_own_kernels = get_or_open(&self.is_own_kernels, || {
             let source = self.source(path)?;
-            Ok(source.root.is_procfs() && nspid::is_of_own_namespace(source, own_pid))
+            Ok(source.root.is_procfs() && status::is_of_own_namespace(source, own_pid))
         })?;
         Ok(*is_own_kernels)
     }

@@ -21,7 +21,7 @@ use super::children::{self, Children};
 use super::descendants::{index_of_key, Descendants, Parent, Standing};
 use super::process_table::read_process;
 use super::stat::{self, Process};
-use super::Source;
+use super::{status, Source};
 use crate::error::Error;
 use crate::resource::MemoryScope;
 use crate::sys::child::{self, Child};
@@ -216,6 +216,8 @@ impl Tracker {
                 return true;
             }
             match read_process(source, known.process.pid) {
+                // In the lists are processes alone; a number from before may be that of a thread by now.
+                Ok(Some(read)) if !status::is_process(source, read.pid) => {}
                 Ok(read) => {
                     to_walk.extend(read.map(|process| process.pid));
                     fresh.extend(read.map(|process| Known::new(process, 0)));
@@ -379,7 +381,10 @@ fn read_orphans_again(
         let has_fresh_parent = family[index].has_fresh_parent;
         let is_orphan = match find_parent(family, strangers, own, &orphan) {
             // A parent from before that is new now is another one, which was given the number of the dead.
-            Parent::At(parent) => family[parent].process.is_zombie() || (family[parent].is_new && !has_fresh_parent),
+            Parent::At(parent) => {
+                let Known { process: parent, is_new, .. } = &family[parent];
+                parent.is_zombie() || parent.is_gone() || (*is_new && !has_fresh_parent)
+            }
             Parent::Elsewhere(standing) => standing == Standing::Lost,
         };
         if is_orphan {
