@@ -373,7 +373,7 @@ fn system_calls(monitor: &ResourceMonitor) -> Option<f64> {
 
 /// The share of one core that the check thread takes at the default budget, while a caller asks without pause.
 fn budget() -> f64 {
-    const AT_LEAST: (Duration, usize) = (Duration::from_secs(5), 20);
+    const AT_LEAST: (Duration, usize) = (Duration::from_secs(10), 60);
     let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
     let monitor = ResourceMonitor::new(limits);
     monitor.start(Duration::from_secs(15)).unwrap();
