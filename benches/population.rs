@@ -221,9 +221,8 @@ struct Ways {
 
 impl Ways {
     fn new() -> Ways {
-        let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
         Ways {
-            monitor: ResourceMonitor::new(limits),
+            monitor: peers::monitor(),
             probe: SystemProbe::new(),
             procfs: ByProcfs::new(),
             sysinfo: BySysinfo::new(),

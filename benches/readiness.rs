@@ -23,7 +23,7 @@ fn main() {
     // Two sets of limits that this process stays far below, so that every write is a change and the gate stays open.
     let limits = [1_u64 << 30, 1 << 31]
         .map(|processes| ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(processes).build().unwrap());
-    let monitor = ResourceMonitor::new(limits[0]);
+    let monitor = ResourceMonitor::new(limits[0].clone());
     monitor.start(Duration::from_secs(15)).unwrap();
     let readiness = monitor.readiness();
     assert!(readiness.is_accepting_work(), "{}", readiness.verdict());
@@ -33,7 +33,7 @@ fn main() {
         || readiness.is_accepting_work(),
         || {
             turn ^= 1;
-            monitor.update_limits(limits[turn]);
+            monitor.update_limits(limits[turn].clone());
         },
     );
 

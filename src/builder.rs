@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cgroup::Places;
 use crate::engine::Config;
 use crate::error::Error;
 use crate::judgement::Settings;
 use crate::limits::ResourceLimits;
 use crate::monitor::ResourceMonitor;
 use crate::probe::SystemProbe;
-use crate::resource::MemoryScope;
+use crate::resource::{MemoryScope, Resource};
 
 /// Collects the settings of a monitor; see [`ResourceMonitor::builder`].
 #[derive(Debug, Clone)]
@@ -66,14 +67,19 @@ impl ResourceMonitorBuilder {
         self
     }
 
+    /// Does not read this resource, which must be an optional one.
+    pub fn ignore(mut self, resource: Resource) -> Self {
+        *self.settings.ignored.get_mut(resource) = true;
+        self
+    }
+
     /// Where the proc file system is mounted. Default: `/proc`.
     pub fn proc_root(mut self, root: impl Into<PathBuf>) -> Self {
         self.proc_root = Some(root.into());
         self
     }
 
-    /// Where the cgroup file systems are mounted. No resource of this version is read from there; the path is checked
-    /// so that a wrong one is known early.
+    /// Where the cgroup file systems are mounted that `mountinfo` has below `/sys/fs/cgroup`. Default: there.
     pub fn cgroup_root(mut self, root: impl Into<PathBuf>) -> Self {
         self.cgroup_root = Some(root.into());
         self
@@ -83,7 +89,7 @@ impl ResourceMonitorBuilder {
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), naming the value: a CPU budget that is not a number above 0
-    /// and at most 1, a `max_age` of zero, a root that is not a directory.
+    /// and at most 1, a `max_age` of zero, a root that is not a directory, a required resource that is to be ignored.
     pub fn build(self) -> Result<ResourceMonitor, Error> {
         let budget = self.settings.cpu_budget;
         if !(budget > 0.0 && budget <= 1.0) {
@@ -92,12 +98,20 @@ impl ResourceMonitorBuilder {
         if self.settings.max_age == Some(Duration::ZERO) {
             return Err(Error::setting("max_age 0 s would never accept work"));
         }
+        let required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
+        if let Some(resource) = required.into_iter().find(|resource| *self.settings.ignored.get(*resource)) {
+            return Err(Error::setting(format!("{resource} cannot be ignored: without it no check succeeds")));
+        }
         for (name, root) in [("proc_root", &self.proc_root), ("cgroup_root", &self.cgroup_root)] {
             if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
                 return Err(Error::setting(format!("{name} {} is not a directory", root.display())));
             }
         }
-        let probe = self.proc_root.map_or_else(SystemProbe::new, SystemProbe::with_root);
+        let default = Places::default();
+        let probe = SystemProbe::with_places(Places {
+            proc_root: self.proc_root.unwrap_or(default.proc_root),
+            cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
+        });
         let config = Config { settings: self.settings, probe: Box::new(probe) };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
@@ -119,6 +133,7 @@ mod tests {
             (new().max_age(Duration::ZERO), "max_age 0 s"),
             (new().proc_root("/nonexistent"), "proc_root /nonexistent is not a directory"),
             (new().proc_root(file.path()), "proc_root "),
+            (new().ignore(Resource::Processes), "processes cannot be ignored"),
             (new().cgroup_root("/nonexistent"), "cgroup_root /nonexistent is not a directory"),
         ];
         for (builder, expected) in cases {

@@ -63,6 +63,16 @@ impl Error {
         Error { path: Some(path), source: Some(source), ..Error::new(ErrorKind::Read, message) }
     }
 
+    pub(crate) fn arm(path: PathBuf, source: io::Error) -> Error {
+        let message = format!("could not watch {}", path.display());
+        Error { path: Some(path), source: Some(source), ..Error::new(ErrorKind::Read, message) }
+    }
+
+    pub(crate) fn wire(source: io::Error) -> Error {
+        let message = "could not wait for the kernel's word on memory";
+        Error { source: Some(source), ..Error::new(ErrorKind::Read, message) }
+    }
+
     pub(crate) fn malformed(path: PathBuf, what: &str) -> Error {
         let message = format!("malformed {}: {what}", path.display());
         Error { path: Some(path), ..Error::new(ErrorKind::Malformed, message) }

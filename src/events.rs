@@ -9,10 +9,24 @@ use log::{debug, error, info, log, warn};
 
 use crate::error::Error;
 use crate::judgement::Event;
-use crate::limits::{ResourceLimits, MB};
-use crate::resource::{Level, Resource};
+use crate::limits::ResourceLimits;
+use crate::resource::{Level, Quantity, Resource, Unit, MB};
 
 const TARGET: &str = "highwater";
+
+/// The name of an event of a resource.
+macro_rules! event_of {
+    ($resource:expr, $what:literal) => {
+        match $resource {
+            Resource::Memory => concat!("monitor.memory_", $what),
+            Resource::Processes => concat!("monitor.processes_", $what),
+            Resource::CgroupMemory => concat!("monitor.cgroup_memory_", $what),
+            Resource::CgroupPids => concat!("monitor.cgroup_pids_", $what),
+            Resource::OpenFiles => concat!("monitor.open_files_", $what),
+            Resource::MemoryPressure => concat!("monitor.memory_pressure_", $what),
+        }
+    };
+}
 
 pub(crate) fn started(interval: Duration) {
     info!(target: TARGET, event = "monitor.started", interval_seconds = interval.as_secs_f64(); "monitor started");
@@ -30,6 +44,10 @@ pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
         new_max_memory_bytes = new.max_memory_bytes(),
         old_max_processes = old.max_processes(),
         new_max_processes = new.max_processes(),
+        old_max_open_files = old.max_open_files(),
+        new_max_open_files = new.max_open_files(),
+        old_max_memory_pressure_percent = old.max_memory_pressure_percent(),
+        new_max_memory_pressure_percent = new.max_memory_pressure_percent(),
         old_warn_percent = old.warn_percent(),
         new_warn_percent = new.warn_percent(),
         old_hard_percent = old.hard_percent(),
@@ -43,33 +61,51 @@ pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
 /// What a check has to say.
 pub(crate) fn judged(event: &Event) {
     match event {
-        Event::LevelEntered { resource, level, usage, limit, changes } => {
+        Event::LevelEntered { resource, level, usage, limit, group, changes } => {
             let (severity, what) = match level {
                 Level::Normal => (log::Level::Info, "back to normal"),
                 Level::Warning => (log::Level::Warn, "near the limit"),
                 Level::Critical => (log::Level::Error, "at the limit"),
             };
-            // Not clamped: usage may be above its limit. No limit, no percentage.
-            let percent = limit.map(|limit| *usage as f64 * 100.0 / limit as f64);
+            let event = match level {
+                Level::Normal => event_of!(*resource, "normal"),
+                Level::Warning => event_of!(*resource, "warning"),
+                Level::Critical => event_of!(*resource, "critical"),
+            };
+            // Not clamped: usage may be above its limit. No limit, no percentage; of a limit of 0, all that there is.
+            let percent = limit.map(|limit| *usage as f64 * 100.0 / limit.max(1) as f64);
             let shown = percent.map_or_else(|| "no limit".to_string(), |percent| format!("{percent:.1} %"));
-            let event = level_event(*resource, *level);
-            match resource {
-                Resource::Memory => {
-                    let usage_mb = *usage as f64 / MB as f64;
-                    let limit_mb = limit.map(|limit| limit as f64 / MB as f64);
-                    log!(
-                        target: TARGET, severity, event, usage_mb, limit_mb, percent, changes = *changes;
-                        "memory {what}: {usage_mb:.1} MB ({shown})"
-                    );
+            let message = format!("{resource} {what}: {} ({shown})", Quantity(*resource, *usage));
+            let cgroup = group.as_ref().map(|group| group.display().to_string());
+            let (usage_mb, limit_mb) = (*usage as f64 / MB as f64, limit.map(|limit| limit as f64 / MB as f64));
+            let (count, limit, changes) = (*usage, *limit, *changes);
+            match (resource.unit(), cgroup.as_deref()) {
+                (Unit::Bytes, None) => {
+                    log!(target: TARGET, severity, event, usage_mb, limit_mb, percent, changes; "{message}");
                 }
-                Resource::Processes => {
-                    log!(
-                        target: TARGET, severity, event, count = *usage, limit = *limit, percent, changes = *changes;
-                        "processes {what}: {usage} ({shown})"
-                    );
+                (Unit::Bytes, Some(cgroup)) => {
+                    log!(target: TARGET, severity, event, usage_mb, limit_mb, percent, changes, cgroup; "{message}");
+                }
+                (Unit::Count, None) => {
+                    log!(target: TARGET, severity, event, count, limit, percent, changes; "{message}");
+                }
+                (Unit::Count, Some(cgroup)) => {
+                    log!(target: TARGET, severity, event, count, limit, percent, changes, cgroup; "{message}");
+                }
+                (Unit::Percent, _) => {
+                    let some_avg10 = count as f64 / 100.0;
+                    let limit = limit.map(|limit| limit as f64 / 100.0);
+                    log!(target: TARGET, severity, event, some_avg10, limit, percent, changes; "{message}");
                 }
             }
         }
+        Event::Unread { resource, error } => warn!(
+            target: TARGET, event = event_of!(*resource, "unread"), error:% = error;
+            "{resource} cannot be read and is not judged: {error}"
+        ),
+        Event::ReadAgain { resource } => info!(
+            target: TARGET, event = event_of!(*resource, "read_again"); "{resource} can be read again"
+        ),
         Event::Zombies { pids } => warn!(
             target: TARGET, event = "monitor.zombies_detected", zombie_pids:? = pids, count = pids.len();
             "descendants have ended and nobody waits for them"
@@ -100,15 +136,11 @@ pub(crate) fn judged(event: &Event) {
     }
 }
 
-fn level_event(resource: Resource, level: Level) -> &'static str {
-    match (resource, level) {
-        (Resource::Memory, Level::Normal) => "monitor.memory_normal",
-        (Resource::Memory, Level::Warning) => "monitor.memory_warning",
-        (Resource::Memory, Level::Critical) => "monitor.memory_critical",
-        (Resource::Processes, Level::Normal) => "monitor.processes_normal",
-        (Resource::Processes, Level::Warning) => "monitor.processes_warning",
-        (Resource::Processes, Level::Critical) => "monitor.processes_critical",
-    }
+pub(crate) fn pressure_not_watched(error: &Error) {
+    info!(
+        target: TARGET, event = "monitor.pressure_not_watched", error:% = error;
+        "the kernel wakes no check when memory gets short; the timer goes on: {error}"
+    );
 }
 
 pub(crate) fn pausing_oldest_job(job_id: &str, reason: &str) {

@@ -10,8 +10,8 @@
 //! # How it works
 //!
 //! A [`ResourceMonitor`] watches the process it is linked into. One thread reads its resident memory and its
-//! descendants from `/proc`, once per interval, sooner when callers ask or usage climbs, and judges them against
-//! [`ResourceLimits`]. Any thread asks a [`Readiness`] whether to take on more work, which costs a few atomic loads and
+//! descendants from `/proc`, and what its control groups allow, once per interval, sooner when callers ask, usage climbs or
+//! memory stalls, and judges them against [`ResourceLimits`]. Any thread asks a [`Readiness`] whether to take on more work, which costs a few atomic loads and
 //! a clock read. Near a limit (80 %) the answer is no, and the [`Verdict`] says why; at 95 % the host is asked to shed
 //! work through its [`JobManager`]. What is not known is refused: before the first check, after one that failed, when
 //! the last is too old, after a stop, in a forked child.
@@ -46,10 +46,30 @@
 //! the parent's may have been in one of them at the fork, so until a call has come back only the monitor's own threads call
 //! them there.
 //!
+//! # In a container
+//!
+//! Most hosts run where somebody else set the limit. Without being told, the monitor reads at each check
+//!
+//! - the memory and the tasks of the control groups of the process ([`CgroupMemory`], [`CgroupPids`]), of version 1, 2 or both,
+//!   from its own up to the highest that can be seen, and judges by the one whose limit leaves the least room. What the
+//!   kernel would drop before it refuses more is not counted;
+//! - its open descriptors against `RLIMIT_NOFILE` ([`OpenFiles`]), so that work is refused before `EMFILE`;
+//! - the pressure on memory ([`MemoryPressure`]), which closes the gate only where the host has set
+//!   [a limit](ResourceLimitsBuilder::max_memory_pressure_percent).
+//!
+//! The kernel is asked to wake the check thread when memory stalls for a twentieth of two seconds, or when a group of
+//! version 2 reaches its limit; memory alone is then read at once. `MEMORY_PRESSURE_WATCH` and `MEMORY_PRESSURE_WRITE`
+//! (<https://systemd.io/MEMORY_PRESSURE/>) say what to watch instead, or with `/dev/null` that nothing is to be. Where nothing
+//! can be armed, the timer goes on and one line in the log says so.
+//!
+//! All of these are optional: what is not there is not judged; what cannot be read closes nothing, and is said in the
+//! verdict and in the log. [`ignore`](ResourceMonitorBuilder::ignore) leaves one out, and [`ResourceLimits::detect`] makes
+//! limits of what it finds, for a host that was given none.
+//!
 //! # Manners
 //!
-//! The monitor never reaps a child, installs no signal handler, and keeps three descriptors however many processes there are. Its threads (`highwater`,
-//! `highwater-act`) block every signal but the synchronous faults; the host's code runs on them under the host's own
+//! The monitor never reaps a child, installs no signal handler, and keeps at most 16 descriptors however many processes
+//! there are and however deep the control groups. Its threads (`highwater`, `highwater-act`) block every signal but the synchronous faults; the host's code runs on them under the host's own
 //! mask. A hook may panic, block, or call back into the monitor, dropping it included. With `panic = "abort"` a panic
 //! ends the process, and nothing can be contained. A logger that blocks blocks the check thread, and the gate closes
 //! when the last check is too old.
@@ -57,7 +77,7 @@
 //! # What it does not do
 //!
 //! It limits nothing by itself. It cannot count what it cannot see: with `/proc` mounted `hidepid=2` and no privileges,
-//! descendants of the same user are exact and others are invisible. It reads no container limits yet. It is for Linux.
+//! descendants of the same user are exact and others are invisible. It judges by `memory.max`, not by `memory.high`. It is for Linux.
 //!
 //! # Log events
 //!
@@ -69,15 +89,20 @@
 //! | info | `monitor.limits_updated` | `old_*` and `new_*` of each limit |
 //! | info | `monitor.recovered`, `monitor.degraded_cleared`, `monitor.prune_recovered` | `after_failures` |
 //! | info | `monitor.memory_normal` | `usage_mb`, `limit_mb`, `percent`, `changes` |
-//! | info | `monitor.processes_normal` | `count`, `limit`, `percent`, `changes` |
-//! | warn | `monitor.memory_warning`, `monitor.processes_warning` | as normal |
+//! | info | `monitor.processes_normal`, `monitor.open_files_normal` | `count`, `limit`, `percent`, `changes` |
+//! | info | `monitor.cgroup_memory_normal`, `monitor.cgroup_pids_normal` | as memory, as processes; and `cgroup` |
+//! | info | `monitor.memory_pressure_normal` | `some_avg10`, `limit`, `percent`, `changes` |
+//! | info | `monitor.<optional resource>_read_again` | |
+//! | info | `monitor.pressure_not_watched` | `error` |
+//! | warn | `monitor.<resource>_warning` | as normal |
+//! | warn | `monitor.<optional resource>_unread` | `error` |
 //! | warn | `monitor.zombies_detected` | `zombie_pids`, `count` |
 //! | warn | `monitor.running_late` | `lateness_seconds`, `planned_delay_seconds` |
 //! | warn | `monitor.pausing_oldest_job`, `monitor.pause_failed_falling_back_to_cancel`, `monitor.cancelling_oldest_job` | `job_id`, `reason` |
 //! | warn | `monitor.no_job_to_shed` | `reason` |
 //! | warn | `monitor.prune_stale_failed` | `consecutive_failures`, `error` |
 //! | warn | `monitor.process_group_failed` | `hook`, `error` |
-//! | error | `monitor.memory_critical`, `monitor.processes_critical` | as normal |
+//! | error | `monitor.<resource>_critical` | as normal |
 //! | error | `monitor.check_failed`, `monitor.degraded`, `monitor.prune_disabled` | `consecutive_failures`, `error` |
 //! | error | `monitor.cancel_failed` | `job_id`, `error` |
 //! | error | `monitor.hook_panicked` | `hook`, `error` |
@@ -94,6 +119,7 @@ mod identity;
 mod limits;
 mod resource;
 mod snapshot;
+mod surroundings;
 mod verdict;
 mod work;
 
@@ -102,12 +128,15 @@ mod judgement;
 mod readiness_word;
 
 // 3. the outside
+mod cgroup;
 mod fork_cell;
 mod lock;
+mod number;
 mod procfs;
 mod sys;
 
 // 4. seams
+mod detect;
 mod events;
 mod host;
 mod probe;
@@ -134,6 +163,7 @@ pub use crate::{
     resource::{MemoryScope, Resource},
     snapshot::ResourceSnapshot,
     subscription::Snapshots,
+    surroundings::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles},
     verdict::Verdict,
     work::Work,
 };

@@ -1,22 +1,38 @@
 //! The seam between what is judged and where it is read.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use crate::cgroup::{Alarms, Cgroups, Places, Watch};
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::judgement::Settings;
 use crate::procfs::{bytes, Files};
-use crate::resource::MemoryScope;
+use crate::resource::{Amount, Found, MemoryScope, Optional, PerResource, Resource};
+use crate::surroundings::{OpenFiles, Surroundings};
 use crate::sys::fork::PerProcess;
+use crate::sys::rlimit;
 
 /// Whatever the resources are read from; tests put something else in its place.
 pub(crate) trait Probe: Send + Sync {
-    /// Reads every resource once. `into` may hold an earlier reading, of which nothing is left.
-    fn read(&self, scope: MemoryScope, into: &mut Reading);
+    /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which nothing
+    /// is left.
+    fn read(&self, settings: &Settings, into: &mut Reading);
+
+    /// Reads what there is of memory without the processes: a few microseconds.
+    fn read_memory(&self, settings: &Settings) -> Found;
 
     /// The resident memory of this process alone, in bytes.
     fn own_memory(&self) -> Result<u64, Error>;
+
+    /// Asks the kernel to wake whoever waits for what comes back, when memory stalls or a group is at its limit.
+    fn arm(&self, settings: &Settings) -> Alarms;
+
+    /// Whether what was armed may be that of a group in which the process is no more.
+    fn is_outdated(&self, alarms: &Alarms) -> bool;
 }
 
 /// What was read. What is `None` could not be, for the reason in `error`; neither depends on the other.
@@ -30,6 +46,7 @@ pub(crate) struct Reading {
     pub(crate) zombies: Vec<Identity>,
     /// The first one, when there were several.
     pub(crate) error: Option<Arc<Error>>,
+    pub(crate) surroundings: Surroundings,
 }
 
 impl Reading {
@@ -39,6 +56,30 @@ impl Reading {
         zombies.clear();
         *self = Reading { zombies, ..Reading::default() };
     }
+
+    /// What was found of each resource.
+    pub(crate) fn found(&self) -> Found {
+        let required = |read: Option<u64>| match (read, &self.error) {
+            (Some(usage), _) => Ok(Some(Amount::of(usage))),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        };
+        PerResource::from_fn(|resource| match resource {
+            Resource::Memory => required(self.memory),
+            Resource::Processes => required(self.descendants),
+            Resource::CgroupMemory => amount(&self.surroundings.cgroup_memory),
+            Resource::CgroupPids => amount(&self.surroundings.cgroup_pids),
+            Resource::OpenFiles => amount(&self.surroundings.open_files),
+            Resource::MemoryPressure => amount(&self.surroundings.memory_pressure),
+        })
+    }
+}
+
+fn amount<T>(read: &Optional<T>) -> Optional<Amount>
+where
+    for<'a> &'a T: Into<Amount>,
+{
+    read.as_ref().map(|read| read.as_ref().map(Into::into)).map_err(Arc::clone)
 }
 
 /// The readings that a monitor judges, without a monitor.
@@ -56,19 +97,25 @@ impl Reading {
 /// # Ok::<(), highwater::Error>(())
 /// ```
 pub struct SystemProbe {
-    root: PathBuf,
+    places: Places,
     files: PerProcess<Files>,
+    cgroups: PerProcess<Mutex<Cgroups>>,
 }
 
 impl SystemProbe {
     /// Reads `/proc`. Opens nothing yet.
     pub fn new() -> SystemProbe {
-        SystemProbe::with_root("/proc".into())
+        SystemProbe::with_places(Places::default())
     }
 
-    /// Reads a tree that is laid out like `/proc`.
-    pub(crate) fn with_root(root: PathBuf) -> SystemProbe {
-        SystemProbe { root, files: PerProcess::new(Files::default()) }
+    /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
+    pub(crate) fn with_places(places: Places) -> SystemProbe {
+        let cgroups = PerProcess::new(Mutex::new(Cgroups::new(places.clone())));
+        SystemProbe { places, files: PerProcess::new(Files::default()), cgroups }
+    }
+
+    fn root(&self) -> &Path {
+        &self.places.proc_root
     }
 
     /// The resident memory of this process alone, in bytes, shared pages included.
@@ -78,7 +125,7 @@ impl SystemProbe {
     /// # Errors
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
     pub fn memory_bytes(&self) -> Result<u64, Error> {
-        self.files().own_memory(&self.root)
+        self.files().own_memory(self.root())
     }
 
     /// The number of processes that descend from this one, at any depth, zombies included.
@@ -90,7 +137,7 @@ impl SystemProbe {
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file: a process that
     /// is there and cannot be read, or a `/proc` in which this process is not.
     pub fn child_count(&self) -> Result<usize, Error> {
-        self.files().descendants(&self.root, |found| found.count())
+        self.files().descendants(self.root(), |found| found.count())
     }
 
     /// The process ids of descendants that have ended and that nobody has waited for, in ascending order.
@@ -101,7 +148,7 @@ impl SystemProbe {
     /// # Errors
     /// As [`child_count`](SystemProbe::child_count).
     pub fn zombies(&self) -> Result<Vec<u32>, Error> {
-        self.files().descendants(&self.root, |found| {
+        self.files().descendants(self.root(), |found| {
             found.filter(|process| process.is_zombie()).map(|process| process.pid).collect()
         })
     }
@@ -118,7 +165,7 @@ impl SystemProbe {
         if pgid == 0 {
             return Err(Error::setting("process group 0 is not a group"));
         }
-        self.files().processes(&self.root, |found| {
+        self.files().processes(self.root(), |found| {
             found.iter().filter(|process| process.group == Some(pgid) && process.pid != exclude_pid).count()
         })
     }
@@ -128,12 +175,54 @@ impl SystemProbe {
     }
 }
 
+impl SystemProbe {
+    /// Has `read` use the kept files of the control groups; whoever finds them in use makes some.
+    fn with_cgroups<T>(&self, read: impl FnOnce(&mut Cgroups) -> T) -> T {
+        let cgroups = || Cgroups::new(self.places.clone());
+        match self.cgroups.current_or_renew(|_inherited| Mutex::new(cgroups())).try_lock() {
+            Some(mut kept) => read(&mut kept),
+            None => read(&mut cgroups()),
+        }
+    }
+
+    fn surroundings(&self, settings: &Settings) -> Surroundings {
+        let is_read = |resource| !settings.ignored.get(resource);
+        let mut found = self.memory_surroundings(settings);
+        if is_read(Resource::CgroupPids) {
+            found.cgroup_pids =
+                self.with_cgroups(|cgroups| cgroups.refresh().map_err(Arc::new).and_then(|()| cgroups.pids()));
+        }
+        if is_read(Resource::OpenFiles) {
+            let count = self.files().open_files(self.root()).map_err(Arc::new);
+            found.open_files = count.map(|count| Some(OpenFiles { count: count?, limit: rlimit::open_files() }));
+        }
+        found.threads = self.files().threads(self.root());
+        found
+    }
+
+    fn memory_surroundings(&self, settings: &Settings) -> Surroundings {
+        let is_read = |resource| !settings.ignored.get(resource);
+        let mut found = Surroundings::default();
+        self.with_cgroups(|cgroups| {
+            let refreshed = cgroups.refresh().map_err(Arc::new);
+            if is_read(Resource::CgroupMemory) {
+                found.cgroup_memory = refreshed.and_then(|()| cgroups.memory());
+            }
+            if is_read(Resource::MemoryPressure) {
+                found.memory_pressure = cgroups.pressure();
+            }
+        });
+        found
+    }
+}
+
 impl Probe for SystemProbe {
-    fn read(&self, scope: MemoryScope, into: &mut Reading) {
+    fn read(&self, settings: &Settings, into: &mut Reading) {
         into.clear();
+        let scope = settings.memory_scope;
         let own_memory = self.own_memory();
         let zombies = &mut into.zombies;
-        let counted = self.files().tracked(&self.root, scope, |found| {
+        let counted = self.files().tracked(self.root(), scope, |found| {
             found.fold((0_u64, 0_u64), |(count, pages), process| {
                 if process.is_zombie() {
                     zombies.push(Identity { pid: process.pid, start_ticks: process.start_ticks });
@@ -148,10 +237,33 @@ impl Probe for SystemProbe {
             _ => None,
         };
         into.error = own_memory.err().or(counted.err()).map(Arc::new);
+        into.surroundings = self.surroundings(settings);
+    }
+
+    fn read_memory(&self, settings: &Settings) -> Found {
+        let memory = match settings.memory_scope {
+            MemoryScope::Own => self.own_memory().ok(),
+            MemoryScope::Tree => None,
+        };
+        let surroundings = self.memory_surroundings(settings);
+        Reading { memory, surroundings, ..Reading::default() }.found()
     }
 
     fn own_memory(&self) -> Result<u64, Error> {
         self.memory_bytes()
+    }
+
+    fn arm(&self, settings: &Settings) -> Alarms {
+        let is_read = |resource| !settings.ignored.get(resource);
+        let (pressure, memory) = (is_read(Resource::MemoryPressure), is_read(Resource::CgroupMemory));
+        let watch = if pressure { Watch::from_environment() } else { Watch::default() };
+        self.with_cgroups(|cgroups| cgroups.arm(&watch, pressure, memory))
+    }
+
+    fn is_outdated(&self, alarms: &Alarms) -> bool {
+        // Somebody else is reading: the next check will tell.
+        let cgroups = self.cgroups.current().and_then(Mutex::try_lock);
+        cgroups.is_some_and(|cgroups| cgroups.lookups() != alarms.lookups)
     }
 }
 
@@ -163,7 +275,7 @@ impl Default for SystemProbe {
 
 impl fmt::Debug for SystemProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemProbe").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("SystemProbe").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
@@ -174,12 +286,12 @@ mod tests {
     use crate::procfs::fixture::{process, tree, Tree};
 
     fn probe(tree: &Tree) -> SystemProbe {
-        SystemProbe::with_root(tree.path().into())
+        SystemProbe::with_places(Places { proc_root: tree.path().into(), ..Places::default() })
     }
 
     fn read(tree: &Tree, scope: MemoryScope) -> Reading {
         let mut reading = Reading::default();
-        probe(tree).read(scope, &mut reading);
+        probe(tree).read(&Settings { memory_scope: scope, ..Settings::default() }, &mut reading);
         reading
     }
 
@@ -249,12 +361,12 @@ mod tests {
     #[test]
     fn nothing_is_left_of_an_earlier_reading() {
         let mut reading = Reading::default();
-        probe(&tree(7, [process(7, 1), process(8, 7).state('Z')])).read(MemoryScope::Own, &mut reading);
+        probe(&tree(7, [process(7, 1), process(8, 7).state('Z')])).read(&Settings::default(), &mut reading);
         assert_eq!(reading.zombies.len(), 1);
-        probe(&tree(7, [])).read(MemoryScope::Own, &mut reading);
+        probe(&tree(7, [])).read(&Settings::default(), &mut reading);
         assert_eq!((reading.descendants, reading.zombies.len()), (None, 0));
         assert!(reading.error.is_some());
-        probe(&tree(7, [process(7, 1)])).read(MemoryScope::Own, &mut reading);
+        probe(&tree(7, [process(7, 1)])).read(&Settings::default(), &mut reading);
         assert!(reading.error.is_none());
     }
 
@@ -272,7 +384,7 @@ mod tests {
         std::os::unix::fs::symlink("thread-self", selfless.path().join("self")).unwrap();
         assert_eq!(probe(&selfless).child_count().unwrap_err().kind(), ErrorKind::Malformed);
 
-        let nowhere = SystemProbe::with_root("/nowhere".into());
+        let nowhere = SystemProbe::with_places(Places { proc_root: "/nowhere".into(), ..Places::default() });
         assert_eq!(nowhere.child_count().unwrap_err().kind(), ErrorKind::Read);
         assert_eq!(nowhere.memory_bytes().unwrap_err().kind(), ErrorKind::Read);
     }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::limits::MB;
+use crate::resource::{Quantity, Resource, MB};
+use crate::surroundings::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles};
 
 /// What one check found.
 ///
 /// Absent (`None`) means that it could not be read; it is never a zero.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ResourceSnapshot {
     /// When the reading was complete.
@@ -24,6 +25,16 @@ pub struct ResourceSnapshot {
     pub active_sheets: usize,
     /// Descendants that have ended and that nobody has waited for, in ascending order.
     pub zombie_pids: Vec<u32>,
+    /// Threads of this process; `None` when they could not be counted.
+    pub thread_count: Option<usize>,
+    /// `None` when no control group that can be seen limits memory, or it could not be read, or was not to be.
+    pub cgroup_memory: Option<CgroupMemory>,
+    /// `None` when no control group that can be seen limits tasks, or it could not be read, or was not to be.
+    pub cgroup_pids: Option<CgroupPids>,
+    /// `None` when they could not be counted, or were not to be.
+    pub open_files: Option<OpenFiles>,
+    /// `None` where the kernel does not tell, or it could not be read, or was not to be.
+    pub memory_pressure: Option<MemoryPressure>,
     /// How long the reading took, by the clock on the wall.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
@@ -43,21 +54,39 @@ impl ResourceSnapshot {
     }
 }
 
-// Written out for `clone_from`, which keeps the list's buffer: a check in the steady state allocates nothing, with
-// zombies about or without.
-impl Clone for ResourceSnapshot {
-    fn clone(&self) -> Self {
-        ResourceSnapshot { zombie_pids: self.zombie_pids.clone(), ..*self }
+impl ResourceSnapshot {
+    /// One in which nothing has been read.
+    pub(crate) fn unread() -> ResourceSnapshot {
+        ResourceSnapshot {
+            timestamp: Instant::now(),
+            memory_bytes: None,
+            child_process_count: None,
+            running_jobs: 0,
+            active_sheets: 0,
+            zombie_pids: Vec::new(),
+            thread_count: None,
+            cgroup_memory: None,
+            cgroup_pids: None,
+            open_files: None,
+            memory_pressure: None,
+            check_duration: Duration::ZERO,
+            lateness: Duration::ZERO,
+        }
     }
 
-    fn clone_from(&mut self, source: &Self) {
+    /// As `clone_from`, in which the list's buffer is kept: a check in the steady state allocates nothing, with zombies
+    /// about or without.
+    pub(crate) fn copy_from(&mut self, source: &ResourceSnapshot) {
         let mut zombie_pids = std::mem::take(&mut self.zombie_pids);
         zombie_pids.clone_from(&source.zombie_pids);
-        *self = ResourceSnapshot { zombie_pids, ..*source };
+        let ResourceSnapshot { cgroup_memory, cgroup_pids, .. } = source;
+        let (cgroup_memory, cgroup_pids) = (cgroup_memory.clone(), cgroup_pids.clone());
+        *self = ResourceSnapshot { zombie_pids, cgroup_memory, cgroup_pids, ..*source };
     }
 }
 
-/// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3`.
+/// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3, threads 5, cgroup memory 80.1 MB of 256.0 MB, open
+/// files 12 of 1024, memory pressure 0.00 %`. What is optional is there if it was read.
 impl fmt::Display for ResourceSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.memory_bytes {
@@ -69,25 +98,43 @@ impl fmt::Display for ResourceSnapshot {
             None => f.write_str(", processes unread")?,
         }
         let zombies = self.zombie_pids.len();
-        write!(f, ", zombies {zombies}, jobs {}, active {}", self.running_jobs, self.active_sheets)
+        write!(f, ", zombies {zombies}, jobs {}, active {}", self.running_jobs, self.active_sheets)?;
+        if let Some(threads) = self.thread_count {
+            write!(f, ", threads {threads}")?;
+        }
+        let memory = self.cgroup_memory.as_ref().map(|memory| (memory.usage_bytes, Some(memory.limit_bytes)));
+        let pids = self.cgroup_pids.as_ref().map(|pids| (pids.count, Some(pids.limit)));
+        let files = self.open_files.map(|files| (files.count, files.limit));
+        let optional = [(Resource::CgroupMemory, memory), (Resource::CgroupPids, pids), (Resource::OpenFiles, files)];
+        for (resource, read) in optional {
+            let Some((usage, limit)) = read else { continue };
+            write!(f, ", {resource} {}", Quantity(resource, usage))?;
+            if let Some(limit) = limit {
+                write!(f, " of {}", Quantity(resource, limit))?;
+            }
+        }
+        match self.memory_pressure {
+            Some(pressure) => write!(f, ", memory pressure {:.2} %", pressure.some_avg10),
+            None => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn an_unread_resource_is_said_and_is_no_zero() {
         let mut snapshot = ResourceSnapshot {
-            timestamp: Instant::now(),
             memory_bytes: Some(3 * MB / 2),
             child_process_count: Some(4),
             running_jobs: 2,
             active_sheets: 3,
             zombie_pids: vec![7],
-            check_duration: Duration::ZERO,
-            lateness: Duration::ZERO,
+            ..ResourceSnapshot::unread()
         };
         assert_eq!(snapshot.to_string(), "memory 1.5 MB, processes 4, zombies 1, jobs 2, active 3");
         assert!(!snapshot.probe_failed());
@@ -95,5 +142,27 @@ mod tests {
         assert_eq!(snapshot.to_string(), "memory unread, processes 4, zombies 1, jobs 2, active 3");
         assert!(snapshot.probe_failed());
         assert_eq!(snapshot.memory_usage_mb(), 0.0);
+    }
+    #[test]
+    fn what_is_optional_is_shown_where_it_was_read() {
+        let snapshot = ResourceSnapshot {
+            thread_count: Some(5),
+            cgroup_memory: Some(CgroupMemory {
+                path: Path::new("/box").into(),
+                usage_bytes: MB,
+                raw_bytes: 2 * MB,
+                limit_bytes: 4 * MB,
+            }),
+            open_files: Some(OpenFiles { count: 12, limit: None }),
+            memory_pressure: Some(MemoryPressure { some_avg10: 1.5, full_avg10: 0.0 }),
+            ..ResourceSnapshot::unread()
+        };
+        let text =
+            "memory unread, processes unread, zombies 0, jobs 0, active 0, threads 5, cgroup memory 1.0 MB of 4.0 MB, \
+                    open files 12, memory pressure 1.50 %";
+        assert_eq!(snapshot.to_string(), text);
+        let mut copy = ResourceSnapshot { zombie_pids: vec![1], ..ResourceSnapshot::unread() };
+        copy.copy_from(&snapshot);
+        assert_eq!((copy.to_string(), copy.zombie_pids), (text.to_owned(), vec![]));
     }
 }

@@ -115,7 +115,7 @@ impl Publisher {
 
     pub(crate) fn publish(&mut self, snapshot: &ResourceSnapshot) {
         match &mut self.latest {
-            Some(latest) => latest.clone_from(snapshot),
+            Some(latest) => latest.copy_from(snapshot),
             None => self.latest = Some(snapshot.clone()),
         }
         self.subscribers.retain(|subscriber| subscriber.send(snapshot));
@@ -159,19 +159,9 @@ impl Subscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn snapshot(count: usize) -> ResourceSnapshot {
-        ResourceSnapshot {
-            timestamp: Instant::now(),
-            memory_bytes: Some(1),
-            child_process_count: Some(count),
-            running_jobs: 0,
-            active_sheets: 0,
-            zombie_pids: Vec::new(),
-            check_duration: Duration::ZERO,
-            lateness: Duration::ZERO,
-        }
+        ResourceSnapshot { child_process_count: Some(count), ..ResourceSnapshot::unread() }
     }
 
     #[test]

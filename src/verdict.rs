@@ -1,12 +1,12 @@
 //! The answer of the gate, with its reason.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::limits::MB;
-use crate::resource::{PerResource, Resource};
+use crate::resource::{PerResource, Quantity, Resource};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -22,19 +22,24 @@ pub struct Verdict {
 #[derive(Debug, Clone)]
 struct Parts {
     reason: Reason,
-    usages: Option<PerResource<Usage>>,
+    /// `None`: it was not read.
+    usages: PerResource<Option<Usage>>,
+    /// The optional resources that could not be read.
+    unread: Vec<(Resource, Arc<Error>)>,
     unreachable_age: Option<(Duration, Duration)>,
     lateness: Option<Duration>,
     never_fits: bool,
 }
 
 /// What stands against one limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
     pub(crate) measured: u64,
     pub(crate) reserved: u64,
     pub(crate) asked: u64,
     pub(crate) limit: Option<u64>,
+    /// The control group that all of this is about.
+    pub(crate) group: Option<Arc<Path>>,
 }
 
 /// Why a verdict is what it is.
@@ -53,7 +58,7 @@ pub(crate) enum Reason {
 }
 
 /// A resource at its hard threshold, as measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Critical {
     pub(crate) resource: Resource,
     pub(crate) usage: Usage,
@@ -90,12 +95,25 @@ impl Verdict {
 
     pub(crate) fn new(reason: Reason) -> Verdict {
         Verdict {
-            parts: Box::new(Parts { reason, usages: None, unreachable_age: None, lateness: None, never_fits: false }),
+            parts: Box::new(Parts {
+                reason,
+                usages: PerResource::default(),
+                unread: Vec::new(),
+                unreachable_age: None,
+                lateness: None,
+                never_fits: false,
+            }),
         }
     }
 
-    pub(crate) fn with_usages(mut self, usages: Option<PerResource<Usage>>) -> Verdict {
+    pub(crate) fn with_usages(mut self, usages: PerResource<Option<Usage>>) -> Verdict {
         self.parts.usages = usages;
+        self
+    }
+
+    /// Notes the optional resources that could not be read and so were not judged.
+    pub(crate) fn with_unread(mut self, unread: Vec<(Resource, Arc<Error>)>) -> Verdict {
+        self.parts.unread = unread;
         self
     }
 
@@ -117,7 +135,7 @@ impl Verdict {
     }
 
     fn usage(&self, resource: Resource) -> Usage {
-        self.parts.usages.as_ref().map_or_else(Usage::default, |usages| *usages.get(resource))
+        self.parts.usages.get(resource).clone().unwrap_or_default()
     }
 }
 
@@ -169,6 +187,9 @@ impl fmt::Display for Verdict {
                 _ => "; what was asked for could never fit",
             })?;
         }
+        for (resource, error) in &self.parts.unread {
+            write!(f, "; {resource} not judged: {error}")?;
+        }
         if let Some((max_age, gap)) = self.parts.unreachable_age {
             let (max_age, gap) = (max_age.as_millis(), millis_up(gap));
             write!(f, "; max_age {max_age} ms cannot be kept: the CPU budget puts {gap} ms between checks")?;
@@ -181,12 +202,16 @@ impl fmt::Display for Verdict {
 }
 
 impl Verdict {
+    /// Of every required resource, and of the others as far as there is a limit that they were compared with.
     fn write_all_usages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, resource) in Resource::ALL.into_iter().enumerate() {
-            if i > 0 {
-                f.write_str(", ")?;
+        let mut separator = "";
+        for resource in Resource::ALL {
+            let usage = self.usage(resource);
+            if resource.is_required() || usage.limit.is_some() {
+                f.write_str(separator)?;
+                separator = ", ";
+                write_usage(f, resource, &usage)?;
             }
-            write_usage(f, resource, &self.usage(resource))?;
         }
         Ok(())
     }
@@ -200,12 +225,11 @@ impl Verdict {
             }
             Threshold::Resume(percent) => {
                 // Only measured usage is held against this threshold, so only that is in the percentage.
+                let reserved = usage.reserved;
                 write_usage(f, resource, &Usage { reserved: 0, ..usage })?;
                 write!(f, " not yet below the resume threshold of {percent} %")?;
-                if usage.reserved > 0 {
-                    f.write_str(", and ")?;
-                    write_amount(f, resource, usage.reserved)?;
-                    f.write_str(" reserved")?;
+                if reserved > 0 {
+                    write!(f, ", and {} reserved", Quantity(resource, reserved))?;
                 }
                 Ok(())
             }
@@ -221,34 +245,19 @@ impl fmt::Display for Critical {
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
-    let Usage { measured, reserved, asked, limit } = *usage;
-    write!(f, "{resource} ")?;
-    write_amount(f, resource, measured)?;
+    let Usage { measured, reserved, asked, limit, ref group } = *usage;
+    write!(f, "{resource} {}", Quantity(resource, measured))?;
     for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
         if amount > 0 {
-            f.write_str(" + ")?;
-            write_amount(f, resource, amount)?;
-            write!(f, " {name}")?;
+            write!(f, " + {} {name}", Quantity(resource, amount))?;
         }
     }
-    match limit {
-        Some(limit) => {
-            f.write_str(" of ")?;
-            write_amount(f, resource, limit)?;
-            let tenths = percent_tenths(usage.total(), limit);
-            write!(f, " ({}.{} %)", tenths / 10, tenths % 10)
-        }
-        None => f.write_str(" (no limit)"),
-    }
-}
-
-fn write_amount(f: &mut fmt::Formatter<'_>, resource: Resource, amount: u64) -> fmt::Result {
-    match resource {
-        Resource::Memory => {
-            let tenths = u128::from(amount) * 10 / u128::from(MB);
-            write!(f, "{}.{} MB", tenths / 10, tenths % 10)
-        }
-        Resource::Processes => write!(f, "{amount}"),
+    let Some(limit) = limit else { return f.write_str(" (no limit)") };
+    let tenths = percent_tenths(usage.total(), limit);
+    write!(f, " of {} ({}.{} %)", Quantity(resource, limit), tenths / 10, tenths % 10)?;
+    match group {
+        Some(group) => write!(f, " in {}", group.display()),
+        None => Ok(()),
     }
 }
 
@@ -281,13 +290,17 @@ impl std::error::Error for Verdict {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::resource::MB;
 
     fn usage(measured: u64, reserved: u64, asked: u64, limit: Option<u64>) -> Usage {
-        Usage { measured, reserved, asked, limit }
+        Usage { measured, reserved, asked, limit, group: None }
     }
 
     fn verdict(reason: Reason, memory: Usage, processes: Usage) -> Verdict {
-        Verdict::new(reason).with_usages(Some(PerResource { memory, processes }))
+        let mut usages = PerResource::default();
+        *usages.get_mut(Resource::Memory) = Some(memory);
+        *usages.get_mut(Resource::Processes) = Some(processes);
+        Verdict::new(reason).with_usages(usages)
     }
 
     fn over(percent: u8) -> Reason {
@@ -304,7 +317,7 @@ mod tests {
         let ms = Duration::from_millis;
         let cases = [
             (
-                verdict(Reason::Accepting, memory, usage(12, 0, 0, Some(50))),
+                verdict(Reason::Accepting, memory.clone(), usage(12, 0, 0, Some(50))),
                 "accepting work: memory 12.0 MB of 1000.0 MB (1.2 %), processes 12 of 50 (24.0 %)",
             ),
             (
@@ -312,33 +325,33 @@ mod tests {
                 "accepting work: memory 12.0 MB + 1.0 MB reserved (no limit), processes 12 + 3 reserved (no limit)",
             ),
             (
-                verdict(over(80), memory, usage(50, 0, 0, Some(60))),
+                verdict(over(80), memory.clone(), usage(50, 0, 0, Some(60))),
                 "not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %",
             ),
             (
-                verdict(over(80), memory, usage(40, 8, 0, Some(60))),
+                verdict(over(80), memory.clone(), usage(40, 8, 0, Some(60))),
                 "not accepting work: processes 40 + 8 reserved of 60 (80.0 %) at or above the warning threshold of 80 %",
             ),
             (
-                verdict(held.clone(), memory, usage(47, 0, 0, Some(60))),
+                verdict(held.clone(), memory.clone(), usage(47, 0, 0, Some(60))),
                 "not accepting work: processes 47 of 60 (78.3 %) not yet below the resume threshold of 75 %",
             ),
             (
-                verdict(held, memory, usage(45, 2, 0, Some(60))),
+                verdict(held, memory.clone(), usage(45, 2, 0, Some(60))),
                 "not accepting work: processes 45 of 60 (75.0 %) not yet below the resume threshold of 75 %, \
                  and 2 reserved",
             ),
             (
-                verdict(heavy.clone(), usage(30 * MB, 0, 0, Some(10 * MB)), memory),
+                verdict(heavy.clone(), usage(30 * MB, 0, 0, Some(10 * MB)), memory.clone()),
                 "not accepting work: memory 30.0 MB of 10.0 MB (300.0 %) at or above the warning threshold of 80 %",
             ),
             (
-                verdict(heavy, usage(80 * MB, 0, 0, Some(100 * MB)), memory).with_never_fits(true),
+                verdict(heavy, usage(80 * MB, 0, 0, Some(100 * MB)), memory.clone()).with_never_fits(true),
                 "not accepting work: memory 80.0 MB of 100.0 MB (80.0 %) at or above the warning threshold of 80 %; \
                  what was asked for could never fit",
             ),
             (
-                verdict(too_much.clone(), memory, usage(46, 0, 3, Some(50))),
+                verdict(too_much.clone(), memory.clone(), usage(46, 0, 3, Some(50))),
                 "refused: processes 46 + 3 asked of 50 (98.0 %) would reach the hard threshold of 95 %",
             ),
             (
@@ -381,6 +394,30 @@ mod tests {
             assert_eq!(verdict.to_string(), expected);
             assert_eq!(verdict.is_accepting(), expected.starts_with("accepting work: "), "{expected}");
         }
+    }
+
+    #[test]
+    fn optional_resources_are_listed_where_they_have_a_limit_and_named_where_they_were_not_read() {
+        let mut usages = PerResource::from_fn(|_| Some(usage(1, 0, 0, None)));
+        let group = Some(Path::new("/cgroup/box").into());
+        *usages.get_mut(Resource::CgroupMemory) = Some(Usage { group, ..usage(70 * MB, 0, 0, Some(100 * MB)) });
+        *usages.get_mut(Resource::MemoryPressure) = Some(usage(1234, 0, 0, Some(2000)));
+        *usages.get_mut(Resource::CgroupPids) = None;
+        let error = Arc::new(Error::malformed("/cgroup/box/pids.max".into(), "it is no number"));
+        let verdict = Verdict::new(Reason::Accepting).with_usages(usages.clone());
+        assert_eq!(
+            verdict.with_unread(vec![(Resource::CgroupPids, error)]).to_string(),
+            "accepting work: memory 0.0 MB (no limit), processes 1 (no limit), cgroup memory 70.0 MB of 100.0 MB \
+             (70.0 %) in /cgroup/box, memory pressure 12.34 % of 20.00 % (61.7 %); \
+             cgroup pids not judged: malformed /cgroup/box/pids.max: it is no number"
+        );
+        let threshold = Threshold::Warning(80);
+        let closed = Verdict::new(Reason::Usage { resource: Resource::CgroupMemory, threshold }).with_usages(usages);
+        assert_eq!(
+            closed.to_string(),
+            "not accepting work: cgroup memory 70.0 MB of 100.0 MB (70.0 %) in /cgroup/box at or above the warning \
+             threshold of 80 %"
+        );
     }
 
     #[test]

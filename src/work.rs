@@ -1,14 +1,15 @@
 //! What a host is about to take on.
 
-use crate::limits::MB;
-use crate::resource::{PerResource, Resource};
+use crate::resource::{Resource, MB};
 
 /// The cost of a piece of work that a host asks to be admitted: what it will add to each resource. The default costs
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use]
 pub struct Work {
-    cost: PerResource<u64>,
+    memory_bytes: u64,
+    processes: u64,
+    open_files: u64,
 }
 
 impl Work {
@@ -17,9 +18,9 @@ impl Work {
         Work::default()
     }
 
-    /// The number of descendant processes it will have at once.
+    /// The number of descendant processes it will have at once. They count in the control group as well, as one task each.
     pub fn processes(mut self, processes: u64) -> Work {
-        self.cost.processes = processes;
+        self.processes = processes;
         self
     }
 
@@ -29,17 +30,24 @@ impl Work {
         self.memory_bytes(mb.saturating_mul(MB))
     }
 
-    /// The resident memory it will add, in bytes.
+    /// The resident memory it will add, in bytes. It counts in the control group as well.
     pub fn memory_bytes(mut self, bytes: u64) -> Work {
-        self.cost.memory = bytes;
+        self.memory_bytes = bytes;
         self
     }
 
-    pub(crate) fn cost(&self) -> PerResource<u64> {
-        self.cost
+    /// The number of file descriptors that it will have open in this process at once.
+    pub fn open_files(mut self, open_files: u64) -> Work {
+        self.open_files = open_files;
+        self
     }
 
     pub(crate) fn of(&self, resource: Resource) -> u64 {
-        *self.cost.get(resource)
+        match resource {
+            Resource::Memory | Resource::CgroupMemory => self.memory_bytes,
+            Resource::Processes | Resource::CgroupPids => self.processes,
+            Resource::OpenFiles => self.open_files,
+            Resource::MemoryPressure => 0,
+        }
     }
 }

@@ -114,7 +114,7 @@ fn new_limits_are_judged_at_once_against_the_last_snapshot() {
     monitor.check_now();
     assert!(monitor.is_accepting_work());
     let smaller = ResourceLimits::builder().max_memory_bytes(600 * PAGE).build().unwrap();
-    monitor.update_limits(smaller);
+    monitor.update_limits(smaller.clone());
     assert_eq!(monitor.limits(), smaller);
     assert!(!monitor.is_accepting_work());
     monitor.update_limits(limits());

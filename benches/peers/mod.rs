@@ -4,9 +4,18 @@
 
 use std::process::{Child, Command, Stdio};
 
+use highwater::{Resource, ResourceLimits, ResourceMonitor};
 use procfs::process::{all_processes, Process};
 use procfs::ProcError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
+
+/// A monitor that reads what the peers read, and nothing that is optional.
+pub fn monitor() -> ResourceMonitor {
+    let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
+    let optional = [Resource::CgroupMemory, Resource::CgroupPids, Resource::OpenFiles, Resource::MemoryPressure];
+    let builder = ResourceMonitor::builder(limits);
+    optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()
+}
 
 /// Real children, killed and waited for at the end.
 pub struct Children(Vec<Child>);

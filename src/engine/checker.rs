@@ -3,22 +3,78 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cgroup::Alarms;
+use crate::error::Error;
 use crate::events;
 use crate::host::contained;
 use crate::judgement::{Planned, Stopped};
 use crate::sys;
+use crate::sys::bell::{Bell, Wire};
 
 use super::core::{Core, Shared};
 use super::lifecycle::Run;
 use super::worker::Worker;
 
 /// The body of the check thread.
-pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker, interval: Duration, announce: bool) {
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    run: &Arc<Run>,
+    worker: &Worker,
+    interval: Duration,
+    alarms: Alarms,
+    announce: bool,
+) {
     let Some(core) = shared.current() else { return };
     if announce {
         core.say(Some(worker), || events::started(interval));
     }
-    guarded(core, run, worker, || check_until_stopped(shared, core, run, worker, interval));
+    guarded(core, run, worker, || {
+        let mut bed = Bed::new(&core.bell);
+        bed.set_alarms(alarms, core, worker);
+        check_until_stopped(shared, core, run, worker, interval, bed);
+    });
+}
+
+/// Where the thread sleeps.
+struct Bed<'a> {
+    bell: &'a Bell,
+    alarms: Alarms,
+    /// Laid when there are alarms to hear besides the bell.
+    wire: Option<Wire<'a>>,
+    said_unarmed: bool,
+}
+
+impl<'a> Bed<'a> {
+    fn new(bell: &'a Bell) -> Bed<'a> {
+        Bed { bell, alarms: Alarms::default(), wire: None, said_unarmed: false }
+    }
+
+    /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.
+    fn set_alarms(&mut self, mut alarms: Alarms, core: &Core, worker: &Worker) {
+        if alarms.is_armed() && self.wire.is_none() {
+            match self.bell.lay_wire() {
+                Ok(wire) => self.wire = Some(wire),
+                Err(error) => alarms.failures.push(Error::wire(error)),
+            }
+        }
+        let deaf = !alarms.is_armed() || self.wire.is_none();
+        if let (true, false, Some(error)) = (deaf, self.said_unarmed, alarms.failures.first()) {
+            self.said_unarmed = true;
+            core.say(Some(worker), || events::pressure_not_watched(error));
+        }
+        self.alarms = alarms;
+    }
+
+    /// Returns whether the kernel has woken the thread.
+    fn sleep(&mut self, rings: u32, timeout: Duration) -> bool {
+        match &self.wire {
+            Some(wire) => self.alarms.wait(wire, rings, timeout),
+            None => {
+                self.bell.wait(rings, timeout);
+                false
+            }
+        }
+    }
 }
 
 /// Whatever gets out of the loop closes the gate, and the thread ends.
@@ -31,14 +87,24 @@ fn guarded(core: &Core, run: &Run, worker: &Worker, body: impl FnOnce()) {
     }
 }
 
-fn check_until_stopped(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker: &Worker, interval: Duration) {
+fn check_until_stopped(
+    shared: &Arc<Shared>,
+    core: &Core,
+    run: &Arc<Run>,
+    worker: &Worker,
+    interval: Duration,
+    mut bed: Bed<'_>,
+) {
     let mut last_check = sys::coarse_now();
     let mut last_housekeeping = last_check;
     let mut cpu_since = Duration::ZERO;
-    while let Some(Due { planned, demanded }) = wait_until_due(core, run, worker, last_check) {
+    while let Some(Due { planned, demanded }) = wait_until_due(core, run, worker, &mut bed, last_check) {
         let report = core.check_on_thread(last_check, demanded, &mut cpu_since, planned);
         let Some(report) = report else { continue };
         last_check = report.at;
+        if core.config.probe.is_outdated(&bed.alarms) {
+            bed.set_alarms(core.arm(), core, worker);
+        }
         for event in &report.events {
             core.say(Some(worker), || events::judged(event));
         }
@@ -58,7 +124,7 @@ struct Due {
 }
 
 /// Reads memory alone while a whole check is not due. Returns `None` when the thread is to end.
-fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration) -> Option<Due> {
+fn wait_until_due(core: &Core, run: &Run, worker: &Worker, bed: &mut Bed<'_>, last_check: Duration) -> Option<Due> {
     let mut slept_for = None;
     // A demand stands until there is a check, whatever memory alone had to say to it.
     let mut demanded = false;
@@ -78,15 +144,20 @@ fn wait_until_due(core: &Core, run: &Run, worker: &Worker, last_check: Duration)
             return Some(Due { planned, demanded });
         }
         slept_for = Some(due);
-        match core.next_memory_reading() {
+        let woken_by_kernel = match core.next_memory_reading() {
             Some(memory_due) if memory_due < due => {
                 if now < memory_due {
-                    core.bell.wait(rings, memory_due - now);
-                } else if !core.read_memory_alone() {
-                    core.bell.wait(rings, due - now);
+                    bed.sleep(rings, memory_due - now)
+                } else {
+                    !core.read_memory_alone() && bed.sleep(rings, due - now)
                 }
             }
-            _ => core.bell.wait(rings, due - now),
+            _ => bed.sleep(rings, due - now),
+        };
+        if woken_by_kernel {
+            // The gate follows at once, and a whole check as soon as the budget allows.
+            core.read_memory_alone();
+            demanded = true;
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cgroup::Alarms;
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::fork_cell::ForkCell;
@@ -17,8 +18,10 @@ use crate::limits::ResourceLimits;
 use crate::lock::{Desk, Mutex};
 use crate::probe::{Probe, Reading};
 use crate::readiness_word::ReadinessWord;
+use crate::resource::Resource;
 use crate::snapshot::ResourceSnapshot;
 use crate::subscription::Publisher;
+use crate::surroundings::Surroundings;
 use crate::sys::{self, Bell, PerProcess, SignalMask};
 use crate::verdict::Verdict;
 use crate::work::Work;
@@ -100,19 +103,7 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Scratch {
-        Scratch {
-            reading: Reading::default(),
-            snapshot: ResourceSnapshot {
-                timestamp: Instant::now(),
-                memory_bytes: None,
-                child_process_count: None,
-                running_jobs: 0,
-                active_sheets: 0,
-                zombie_pids: Vec::new(),
-                check_duration: Duration::ZERO,
-                lateness: Duration::ZERO,
-            },
-        }
+        Scratch { reading: Reading::default(), snapshot: ResourceSnapshot::unread() }
     }
 }
 
@@ -228,7 +219,7 @@ impl Core {
     pub(crate) fn update_limits(&self, limits: ResourceLimits) {
         let old = {
             let judgement = self.judgement.lock();
-            let old = self.limits.set(limits);
+            let old = self.limits.set(limits.clone());
             self.amend_word(&judgement);
             old
         };
@@ -315,13 +306,20 @@ impl Core {
         self.judgement.lock().next_memory_reading(self.word.is_demanded(), &limits, &self.config.settings)
     }
 
-    /// Reads memory alone, about 1 us. Returns false when it cannot be read, which is left to the next check to report.
+    /// Reads memory alone, a few microseconds. Returns false when own memory cannot be read, which is left to the next
+    /// check to report.
     pub(super) fn read_memory_alone(&self) -> bool {
-        let Ok(Ok(memory)) = contained(|| self.config.probe.own_memory()) else { return false };
+        let settings = &self.config.settings;
+        let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else { return false };
         let mut judgement = self.judgement.lock();
-        judgement.record_memory(memory, sys::coarse_now());
+        judgement.record_memory(&memory, sys::coarse_now());
         self.publish_word(&judgement);
-        true
+        matches!(memory.get(Resource::Memory), Ok(Some(_)))
+    }
+
+    /// Asks the kernel to wake the check thread when memory gets short.
+    pub(super) fn arm(&self) -> Alarms {
+        contained(|| self.config.probe.arm(&self.config.settings)).unwrap_or_default()
     }
 
     /// Whether somebody has asked for a fresh answer since the last one.
@@ -396,7 +394,7 @@ impl Core {
         let number = self.next_number.fetch_add(1, Ordering::SeqCst);
         let began = Instant::now();
         reading.clear();
-        if let Err(message) = contained(|| self.config.probe.read(self.config.settings.memory_scope, reading)) {
+        if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
             reading.clear();
             reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
         }
@@ -407,23 +405,30 @@ impl Core {
         snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         snapshot.memory_bytes = reading.memory;
-        snapshot.child_process_count = reading.descendants.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        snapshot.child_process_count = reading.descendants.map(to_usize);
         snapshot.running_jobs = self.running_jobs.load(Ordering::Relaxed);
         snapshot.active_sheets = self.active_sheets.load(Ordering::Relaxed);
         snapshot.zombie_pids.clear();
         snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
 
+        let Surroundings { cgroup_memory, cgroup_pids, open_files, memory_pressure, threads } = &reading.surroundings;
+        snapshot.thread_count = threads.map(to_usize);
+        snapshot.cgroup_memory = cgroup_memory.as_ref().ok().cloned().flatten();
+        snapshot.cgroup_pids = cgroup_pids.as_ref().ok().cloned().flatten();
+        snapshot.open_files = open_files.as_ref().ok().copied().flatten();
+        snapshot.memory_pressure = memory_pressure.as_ref().ok().copied().flatten();
+
+        let found = reading.found();
         let mut judgement = self.judgement.lock();
         let report = judgement.record(
             &Observation {
                 number,
                 now: sys::coarse_now(),
+                ended: sys::fine_now(),
                 cpu,
                 planned,
-                memory: reading.memory,
-                processes: reading.descendants,
+                found: &found,
                 zombies: &reading.zombies,
-                error: reading.error.clone(),
             },
             &self.limits.get(),
             &self.config.settings,
@@ -468,6 +473,10 @@ impl Core {
             None => drop(contained(line)),
         }
     }
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 impl std::fmt::Debug for Core {

@@ -56,7 +56,7 @@ struct Actor {
 }
 
 /// What a check gives the action thread.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Handover {
     pub(super) checked: Checked,
     pub(super) housekeeping: bool,
@@ -115,7 +115,7 @@ impl Run {
                 return;
             }
             inbox.next_number = report.number + 1;
-            let housekeeping = housekeeping || inbox.unread.is_some_and(|unread| unread.housekeeping);
+            let housekeeping = housekeeping || inbox.unread.as_ref().is_some_and(|unread| unread.housekeeping);
             inbox.unread = Some(Handover { checked: report.checked(), housekeeping });
         }
         let failure = self.ensure_actor(shared);
@@ -192,6 +192,8 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
     core.host_mask.set(SignalMask::current());
     let (_, report) = core.check_on_caller();
     let announced_by_thread = core.logger_is_inherited();
+    // On this thread, because the environment is read.
+    let alarms = core.arm();
     let spawned = {
         let mut state = core.lifecycle.state.lock();
         if run.is_stopping() {
@@ -199,7 +201,7 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
         }
         let (thread_shared, thread_run) = (Arc::clone(shared), Arc::clone(&run));
         let spawned = run.checker.spawn(move |worker| {
-            checker::run(&thread_shared, &thread_run, worker, interval, announced_by_thread);
+            checker::run(&thread_shared, &thread_run, worker, interval, alarms, announced_by_thread);
         });
         if spawned.is_err() {
             run.forbid_hooks();

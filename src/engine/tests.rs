@@ -3,13 +3,14 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::Config;
+use crate::cgroup::Alarms;
 use crate::error::{Error, ErrorKind};
 use crate::judgement::Settings;
 use crate::limits::ResourceLimits;
 use crate::lock::Mutex;
 use crate::monitor::ResourceMonitor;
 use crate::probe::{Probe, Reading};
-use crate::resource::MemoryScope;
+use crate::resource::{Found, MemoryScope};
 use crate::work::Work;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -22,17 +23,29 @@ struct Scripted<F> {
 }
 
 impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
-    fn read(&self, _: MemoryScope, into: &mut Reading) {
+    fn read(&self, _: &Settings, into: &mut Reading) {
         into.clear();
         into.memory = Some(1);
         into.descendants = Some(0);
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, into);
     }
 
+    fn read_memory(&self, _: &Settings) -> Found {
+        Reading { memory: self.own_memory().ok(), ..Reading::default() }.found()
+    }
+
     fn own_memory(&self) -> Result<u64, Error> {
         let mut reading = Reading::default();
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, &mut reading);
         reading.memory.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
+    }
+
+    fn arm(&self, _: &Settings) -> Alarms {
+        Alarms::default()
+    }
+
+    fn is_outdated(&self, _: &Alarms) -> bool {
+        false
     }
 }
 
@@ -52,7 +65,9 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn a_probe_that_panics_is_a_failed_check_and_the_thread_lives_on() {
-    let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
+    // In this scope memory is not read alone, and every reading is a check.
+    let memory_scope = MemoryScope::Tree;
+    let settings = Settings { refresh_after: Duration::ZERO, memory_scope, ..Settings::default() };
     let monitor = monitor(settings, |number, _| assert!(!(2..=3).contains(&number), "reading {number}"));
     monitor.start(LONG).unwrap();
     assert!(monitor.is_accepting_work());

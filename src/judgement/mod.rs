@@ -8,8 +8,10 @@ mod damping;
 mod reservations;
 pub(crate) mod shed;
 mod threshold;
+mod unread;
 mod zombies;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::Identity;
 use crate::limits::ResourceLimits;
 use crate::readiness_word::Publication;
-use crate::resource::{Level, MemoryScope, PerResource, Resource};
+use crate::resource::{Amount, Found, Level, MemoryScope, PerResource, Resource};
 use crate::verdict::{Critical, Reason, Threshold, Usage, Verdict};
 use crate::work::Work;
 
@@ -25,6 +27,7 @@ use self::breaker::{Breaker, DEGRADED_AT};
 use self::climb::Climb;
 use self::damping::Damping;
 use self::reservations::Reservations;
+use self::unread::{News, Unread};
 use self::zombies::ZombieWatch;
 
 /// What the host set once, when it built the monitor.
@@ -36,6 +39,8 @@ pub(crate) struct Settings {
     /// Share of one core, above 0 and at most 1.
     pub(crate) cpu_budget: f64,
     pub(crate) memory_scope: MemoryScope,
+    /// The optional resources that are not read.
+    pub(crate) ignored: PerResource<bool>,
 }
 
 impl Default for Settings {
@@ -46,6 +51,7 @@ impl Default for Settings {
             settle: None,
             cpu_budget: 0.01,
             memory_scope: MemoryScope::Own,
+            ignored: PerResource::default(),
         }
     }
 }
@@ -56,14 +62,14 @@ pub(crate) struct Observation<'a> {
     /// Taken when the check began; later checks have larger ones. The first is 1 or more.
     pub(crate) number: u64,
     pub(crate) now: Duration,
+    /// The same to the nanosecond, where `now` may be a step of the clock behind.
+    pub(crate) ended: Duration,
     /// What the check cost.
     pub(crate) cpu: Duration,
     /// When the thread planned it, if it did.
     pub(crate) planned: Option<Planned>,
-    pub(crate) memory: Option<u64>,
-    pub(crate) processes: Option<u64>,
+    pub(crate) found: &'a Found,
     pub(crate) zombies: &'a [Identity],
-    pub(crate) error: Option<Arc<Error>>,
 }
 
 /// A check that the thread planned, and what came of the plan.
@@ -102,7 +108,16 @@ pub(crate) enum Event {
         level: Level,
         usage: u64,
         limit: Option<u64>,
+        group: Option<Arc<Path>>,
         changes: u64,
+    },
+    /// An optional resource could not be read, and is not judged meanwhile.
+    Unread {
+        resource: Resource,
+        error: Arc<Error>,
+    },
+    ReadAgain {
+        resource: Resource,
     },
     Zombies {
         pids: Vec<u32>,
@@ -140,6 +155,7 @@ pub(crate) struct Judgement {
     levels: PerResource<Level>,
     climbs: PerResource<Climb>,
     damping: PerResource<Damping>,
+    unread: PerResource<Unread>,
     late_line: Option<Duration>,
     /// When memory was last read, by a check or alone.
     memory_at: Duration,
@@ -159,10 +175,13 @@ pub(crate) enum Stopped {
 #[derive(Debug)]
 struct Last {
     at: Duration,
+    /// What the CPU budget counts from.
+    ended: Duration,
     cpu: Duration,
     /// How late it began, if that mattered.
     late: Option<Duration>,
-    found: Result<PerResource<u64>, Arc<Error>>,
+    /// Every required resource was read, or the error of the first that was not.
+    found: Result<Found, Arc<Error>>,
 }
 
 impl Judgement {
@@ -206,22 +225,22 @@ impl Judgement {
         self.forked = false;
         // An empty list allocates nothing, and a steady check has nothing to tell.
         let mut events = Vec::new();
-        let found = match (check.memory, check.processes) {
-            (Some(memory), Some(processes)) => Ok(PerResource { memory, processes }),
-            _ => Err(check.error.clone().unwrap_or_else(unread)),
+        let found = match failure(check.found) {
+            None => Ok(check.found.clone()),
+            Some(error) => Err(error),
         };
         let good = found.is_ok();
         match &found {
-            Ok(usage) => self.succeed(check, usage, limits, settings, &mut events),
+            Ok(found) => self.succeed(check, found, limits, settings, &mut events),
             Err(error) => self.fail(error, &mut events),
         }
-        let critical = found.as_ref().ok().and_then(|usage| self.critical(usage, limits));
+        let critical = found.as_ref().ok().and_then(|found| self.critical(found, limits));
         let late = check.planned.filter(|planned| cadence::is_late(planned.lateness, planned.delay));
         if let Some(late) = late {
             self.run_late(late, check.now, &mut events);
         }
         let late = late.map(|planned| planned.lateness);
-        self.last = Some(Last { at: check.now, cpu: check.cpu, late, found });
+        self.last = Some(Last { at: check.now, ended: check.ended, cpu: check.cpu, late, found });
         Some(Report {
             number: check.number,
             at: check.now,
@@ -234,16 +253,22 @@ impl Judgement {
         })
     }
 
-    fn critical(&self, usage: &PerResource<u64>, limits: &ResourceLimits) -> Option<Critical> {
+    fn critical(&self, found: &Found, limits: &ResourceLimits) -> Option<Critical> {
         let resource = Resource::ALL.into_iter().find(|resource| *self.levels.get(*resource) == Level::Critical)?;
-        let usage = Usage { measured: *usage.get(resource), limit: limits.limit(resource), ..Usage::default() };
+        let amount = amount(found, resource)?;
+        let usage = Usage {
+            measured: amount.usage,
+            limit: limit(resource, amount, limits),
+            group: amount.group.clone(),
+            ..Usage::default()
+        };
         Some(Critical { resource, usage, hard: limits.thresholds().hard })
     }
 
     fn succeed(
         &mut self,
         check: &Observation<'_>,
-        usage: &PerResource<u64>,
+        found: &Found,
         limits: &ResourceLimits,
         settings: &Settings,
         events: &mut Vec<Event>,
@@ -260,17 +285,42 @@ impl Judgement {
         self.reservations.seen_by(check.number);
         let settle = self.settle(settings);
         for resource in Resource::ALL {
-            let level = self.level(resource, usage, limits);
+            let found = found.get(resource);
+            match self.unread.get_mut(resource).step(found.is_ok(), check.now) {
+                None => {}
+                Some(News::ReadAgain) => events.push(Event::ReadAgain { resource }),
+                Some(News::Unread) => {
+                    events.extend(found.as_ref().err().map(|error| Event::Unread { resource, error: error.clone() }));
+                }
+            }
+            let Ok(Some(amount)) = found else {
+                // What is not known of an optional resource closes nothing, and what comes later is compared with nothing.
+                *self.levels.get_mut(resource) = Level::Normal;
+                *self.climbs.get_mut(resource) = Climb::default();
+                continue;
+            };
+            let level = self.level(resource, amount, limits);
             *self.levels.get_mut(resource) = level;
-            self.climbs.get_mut(resource).record(check.now, *usage.get(resource));
+            self.climb(resource, amount, check.now);
             if let Some(changes) = self.damping.get_mut(resource).step(level, check.now, settle) {
-                let (usage, limit) = (*usage.get(resource), limits.limit(resource));
-                events.push(Event::LevelEntered { resource, level, usage, limit, changes });
+                let (usage, limit, group) = (amount.usage, limit(resource, amount, limits), amount.group.clone());
+                events.push(Event::LevelEntered { resource, level, usage, limit, group, changes });
             }
         }
         if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
             events.push(Event::Zombies { pids });
         }
+    }
+
+    /// The usage of one control group says nothing of how fast that of another grows.
+    fn climb(&mut self, resource: Resource, amount: &Amount, now: Duration) {
+        let last = self.last.as_ref().and_then(|last| last.found.as_ref().ok());
+        let group_before = last.and_then(|found| self::amount(found, resource)).map(|before| &before.group);
+        let climb = self.climbs.get_mut(resource);
+        if group_before.is_some_and(|before| *before != amount.group) {
+            *climb = Climb::default();
+        }
+        climb.record(now, amount.usage);
     }
 
     /// Logged when it begins, and at most once in a while.
@@ -308,15 +358,14 @@ impl Judgement {
     ) -> Result<(), Verdict> {
         let hard = limits.thresholds().hard;
         let reaches = |resource: Resource, usage: u128| {
-            limits.limit(resource).is_some_and(|limit| threshold::reaches(usage, limit, hard))
+            self.limit(resource, limits).is_some_and(|limit| threshold::reaches(usage, limit, hard))
         };
         let misfit = Resource::ALL.into_iter().find(|resource| reaches(*resource, work.of(*resource).into()));
         let reason = match self.reason(now, limits, settings) {
             Reason::Accepting => {
-                let mut usages = self.usages(work, limits).into_iter();
-                let full = usages.find_map(|usages| {
-                    Resource::ALL.into_iter().find(|resource| reaches(*resource, usages.get(*resource).total()))
-                });
+                let usages = self.usages(work, limits);
+                let total = |resource| usages.get(resource).as_ref().map_or(0, Usage::total);
+                let full = Resource::ALL.into_iter().find(|resource| reaches(*resource, total(*resource)));
                 // Of two resources that refuse, the one that always will is what the host must know of.
                 match misfit.or(full) {
                     Some(resource) => Reason::TooMuch { resource, hard },
@@ -378,7 +427,7 @@ impl Judgement {
             _ => self.breaker.delay(self.interval),
         };
         let floor = cadence::floor(timer, self.gap(settings), self.breaker.is_degraded());
-        let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.at.saturating_add(floor));
+        let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.ended.saturating_add(floor));
         if demanded {
             earliest
         } else {
@@ -387,12 +436,17 @@ impl Judgement {
     }
 
     /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the age
-    /// of the answer, which is that of the processes.
-    pub(crate) fn record_memory(&mut self, memory: u64, now: Duration) {
-        if let Some(Last { found: Ok(usage), .. }) = &mut self.last {
-            usage.memory = memory;
-            self.memory_at = now;
-            self.climbs.memory.record(now, memory);
+    /// of the answer, which is that of the processes. What could not be read is left to the next check to report.
+    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration) {
+        for resource in MEMORY {
+            let Ok(Some(amount)) = memory.get(resource) else { continue };
+            self.climb(resource, amount, now);
+            if let Some(Last { found: Ok(found), .. }) = &mut self.last {
+                *found.get_mut(resource) = Ok(Some(amount.clone()));
+            }
+            if resource == Resource::Memory {
+                self.memory_at = now;
+            }
         }
     }
 
@@ -405,7 +459,8 @@ impl Judgement {
         settings: &Settings,
     ) -> Option<Duration> {
         let on_demand = self.next_memory(settings)?;
-        let climbing = self.time_left_of(Resource::Memory, limits).map(|time_left| {
+        let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
+        let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
             self.memory_at.saturating_add(timer)
         });
@@ -425,7 +480,7 @@ impl Judgement {
     }
 
     fn time_left_of(&self, resource: Resource, limits: &ResourceLimits) -> Option<Duration> {
-        let threshold = threshold::least_reaching(limits.limit(resource)?, limits.thresholds().warn);
+        let threshold = threshold::least_reaching(self.limit(resource, limits)?, limits.thresholds().warn);
         self.climbs.get(resource).time_to(threshold)
     }
 
@@ -449,8 +504,9 @@ impl Judgement {
 
     /// The level of a reading that follows the stored levels. Only [`record`](Self::record) stores it: a limit that
     /// changes between checks is judged at once, and judging twice is judging once.
-    fn level(&self, resource: Resource, usage: &PerResource<u64>, limits: &ResourceLimits) -> Level {
-        threshold::step(*self.levels.get(resource), *usage.get(resource), limits.limit(resource), limits.thresholds())
+    fn level(&self, resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Level {
+        let limit = limit(resource, amount, limits);
+        threshold::step(*self.levels.get(resource), amount.usage, limit, limits.thresholds())
     }
 
     fn reason(&self, now: Duration, limits: &ResourceLimits, settings: &Settings) -> Reason {
@@ -473,55 +529,63 @@ impl Judgement {
             Some(Stopped::Died(thread)) => return Reason::Died { thread },
             None => {}
         }
-        let usage = match &self.last {
+        let found = match &self.last {
             None => return Reason::NeverChecked,
             Some(Last { found: Err(error), .. }) if self.breaker.is_degraded() => {
                 return Reason::Degraded { failures: self.breaker.failures(), error: Some(error.clone()) };
             }
             Some(Last { found: Err(error), .. }) => return Reason::Failed { error: Some(error.clone()) },
-            Some(Last { found: Ok(usage), .. }) => usage,
+            Some(Last { found: Ok(found), .. }) => found,
         };
         let closing = Resource::ALL.into_iter().find_map(|resource| {
-            let threshold = self.closing_threshold(resource, usage, limits)?;
+            let threshold = self.closing_threshold(resource, amount(found, resource)?, limits)?;
             Some(Reason::Usage { resource, threshold })
         });
         closing.unwrap_or(Reason::Accepting)
     }
 
-    fn closing_threshold(
-        &self,
-        resource: Resource,
-        usage: &PerResource<u64>,
-        limits: &ResourceLimits,
-    ) -> Option<Threshold> {
-        let limit = limits.limit(resource)?;
+    fn closing_threshold(&self, resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Option<Threshold> {
+        let limit = limit(resource, amount, limits)?;
         let thresholds = limits.thresholds();
-        let total = self.usage(resource, usage, &Work::new(), limits).total();
+        let total = u128::from(amount.usage) + u128::from(self.reservations.of(resource));
         if threshold::reaches(total, limit, thresholds.warn) {
             return Some(Threshold::Warning(thresholds.warn));
         }
-        match self.level(resource, usage, limits) {
+        match self.level(resource, amount, limits) {
             Level::Normal => None,
             // Below the warning threshold and yet not normal: held by hysteresis.
             Level::Warning | Level::Critical => thresholds.resume.map(Threshold::Resume),
         }
     }
 
-    fn usage(&self, resource: Resource, usage: &PerResource<u64>, asked: &Work, limits: &ResourceLimits) -> Usage {
-        Usage {
-            measured: *usage.get(resource),
-            reserved: self.reservations.of(resource),
-            asked: asked.of(resource),
-            limit: limits.limit(resource),
+    /// What stands against each limit; `None` where nothing was read.
+    fn usages(&self, asked: &Work, limits: &ResourceLimits) -> PerResource<Option<Usage>> {
+        let found = self.last.as_ref().and_then(|last| last.found.as_ref().ok());
+        PerResource::from_fn(|resource| {
+            let amount = amount(found?, resource)?;
+            Some(Usage {
+                measured: amount.usage,
+                reserved: self.reservations.of(resource),
+                asked: asked.of(resource),
+                limit: limit(resource, amount, limits),
+                group: amount.group.clone(),
+            })
+        })
+    }
+
+    /// The limit that work has to fit below, as far as it is known.
+    fn limit(&self, resource: Resource, limits: &ResourceLimits) -> Option<u64> {
+        let found = self.last.as_ref().and_then(|last| last.found.as_ref().ok());
+        match found.and_then(|found| amount(found, resource)) {
+            Some(amount) => limit(resource, amount, limits),
+            None => limits.limit(resource),
         }
     }
 
-    fn usages(&self, asked: &Work, limits: &ResourceLimits) -> Option<PerResource<Usage>> {
-        let usage = self.last.as_ref()?.found.as_ref().ok()?;
-        Some(PerResource {
-            memory: self.usage(Resource::Memory, usage, asked, limits),
-            processes: self.usage(Resource::Processes, usage, asked, limits),
-        })
+    fn unread(&self) -> Vec<(Resource, Arc<Error>)> {
+        let Some(Last { found: Ok(found), .. }) = &self.last else { return Vec::new() };
+        let error = |resource| Some((resource, found.get(resource).as_ref().err()?.clone()));
+        Resource::ALL.into_iter().filter_map(error).collect()
     }
 
     fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits, settings: &Settings) -> Verdict {
@@ -529,7 +593,8 @@ impl Judgement {
         let gap = self.gap(settings);
         let unreachable = settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
         let late = self.last.as_ref().filter(|_| checking).and_then(|last| last.late);
-        let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits));
+        let unread = if checking { self.unread() } else { Vec::new() };
+        let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unread(unread);
         verdict.with_unreachable_age(unreachable).with_lateness(late)
     }
 }
@@ -541,14 +606,32 @@ impl Report {
             at: self.at,
             good: self.good,
             degraded: self.degraded,
-            critical: self.critical,
+            critical: self.critical.clone(),
             all_normal: Resource::ALL.iter().all(|resource| *self.levels.get(*resource) == Level::Normal),
         }
     }
 }
 
-fn unread() -> Arc<Error> {
-    Arc::new(Error::new(ErrorKind::Read, "a required resource was not read"))
+/// The resources that are cheap enough to be read alone, between two checks.
+const MEMORY: [Resource; 3] = [Resource::Memory, Resource::CgroupMemory, Resource::MemoryPressure];
+
+fn amount(found: &Found, resource: Resource) -> Option<&Amount> {
+    found.get(resource).as_ref().ok()?.as_ref()
+}
+
+/// The limit that binds: the host's or the kernel's, whichever is less.
+fn limit(resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Option<u64> {
+    limits.limit(resource).into_iter().chain(amount.limit).min()
+}
+
+/// Why the check failed: the first required resource that was not read.
+fn failure(found: &Found) -> Option<Arc<Error>> {
+    let mut required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
+    required.find_map(|resource| match found.get(resource) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Arc::new(Error::new(ErrorKind::Read, format!("{resource} not read")))),
+        Err(error) => Some(error.clone()),
+    })
 }
 
 #[cfg(test)]

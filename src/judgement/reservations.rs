@@ -38,8 +38,10 @@ impl Reservations {
         self.released.retain(|(from, cost)| {
             let kept = *from > number;
             if !kept {
-                total.memory = total.memory.saturating_sub(cost.memory);
-                total.processes = total.processes.saturating_sub(cost.processes);
+                for resource in Resource::ALL {
+                    let total = total.get_mut(resource);
+                    *total = total.saturating_sub(*cost.get(resource));
+                }
             }
             kept
         });
@@ -47,12 +49,14 @@ impl Reservations {
 }
 
 fn wide(work: &Work) -> PerResource<u128> {
-    PerResource { memory: work.cost().memory.into(), processes: work.cost().processes.into() }
+    PerResource::from_fn(|resource| work.of(resource).into())
 }
 
 fn add(to: &mut PerResource<u128>, cost: PerResource<u128>) {
-    to.memory = to.memory.saturating_add(cost.memory);
-    to.processes = to.processes.saturating_add(cost.processes);
+    for resource in Resource::ALL {
+        let to = to.get_mut(resource);
+        *to = to.saturating_add(*cost.get(resource));
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::verdict::Critical;
 
 /// What shedding needs to know of a check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Checked {
     pub(crate) at: Duration,
     pub(crate) good: bool,
@@ -15,7 +15,7 @@ pub(crate) struct Checked {
 }
 
 /// What a check means for shedding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ShedStep {
     Nothing,
     /// Ask the host for its oldest job, then [`ShedPolicy::shed_job`].
@@ -50,9 +50,9 @@ impl ShedPolicy {
             return ShedStep::Nothing;
         }
         let waited_for = |wait: Duration| self.done_at.map_or(true, |done| check.at > done.saturating_add(wait));
-        if let Some(critical) = check.critical {
+        if let Some(critical) = &check.critical {
             // Only a check taken later can show whether the last move helped; usage takes its time to fall.
-            return if waited_for(settle) { ShedStep::Shed(critical) } else { ShedStep::Nothing };
+            return if waited_for(settle) { ShedStep::Shed(critical.clone()) } else { ShedStep::Nothing };
         }
         if !check.all_normal || !waited_for(Duration::ZERO) {
             return ShedStep::Nothing;
@@ -93,7 +93,7 @@ mod tests {
     const SETTLE: Duration = Duration::from_secs(10);
     const CRITICAL: Critical = Critical {
         resource: Resource::Memory,
-        usage: Usage { measured: 96, reserved: 0, asked: 0, limit: Some(100) },
+        usage: Usage { measured: 96, reserved: 0, asked: 0, limit: Some(100), group: None },
         hard: 95,
     };
     const SHED: ShedStep = ShedStep::Shed(CRITICAL);

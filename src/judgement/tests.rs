@@ -1,7 +1,7 @@
 use super::shed::ShedStep;
 use super::*;
-use crate::limits::MB;
 use crate::readiness_word::ReadinessWord;
+use crate::resource::{Optional, MB};
 use proptest::prelude::*;
 
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -45,11 +45,13 @@ impl Bench {
     }
 
     fn record(&mut self, memory: Option<u64>, processes: Option<u64>, zombies: &[Identity]) -> Option<Report> {
+        self.record_found(&found(memory, processes), zombies)
+    }
+
+    fn record_found(&mut self, found: &Found, zombies: &[Identity]) -> Option<Report> {
         self.number += 1;
-        let error = (memory.is_none() || processes.is_none())
-            .then(|| Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked")));
         let (number, now, cpu) = (self.number, self.now, Duration::ZERO);
-        let check = Observation { number, now, cpu, memory, processes, zombies, planned: None, error };
+        let check = Observation { number, now, ended: now, cpu, found, zombies, planned: None };
         self.judgement.record(&check, &self.limits, &self.settings)
     }
 
@@ -64,16 +66,8 @@ impl Bench {
     fn costing(&mut self, cpu: Duration) {
         self.number += 1;
         let (number, now) = (self.number, self.now);
-        let check = Observation {
-            number,
-            now,
-            cpu,
-            memory: Some(0),
-            processes: Some(0),
-            zombies: &[],
-            planned: None,
-            error: None,
-        };
+        let check =
+            Observation { number, now, ended: now, cpu, found: &found(Some(0), Some(0)), zombies: &[], planned: None };
         self.judgement.record(&check, &self.limits, &self.settings).unwrap();
     }
 
@@ -100,9 +94,24 @@ impl Bench {
     }
 }
 
+/// A reading of the required resources; what is `None` could not be read.
+fn found(memory: Option<u64>, processes: Option<u64>) -> Found {
+    let required = |read: Option<u64>| match read {
+        Some(usage) => Ok(Some(Amount::of(usage))),
+        None => Err(Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked"))),
+    };
+    PerResource::from_fn(|resource| match resource {
+        Resource::Memory => required(memory),
+        Resource::Processes => required(processes),
+        _ => Ok(None),
+    })
+}
+
 fn names(report: &Report) -> Vec<String> {
     let name = |event: &Event| match event {
         Event::LevelEntered { resource, level, changes, .. } => format!("{resource} {level:?} {changes}"),
+        Event::Unread { resource, .. } => format!("{resource} unread"),
+        Event::ReadAgain { resource } => format!("{resource} read again"),
         Event::Zombies { pids } => format!("zombies {pids:?}"),
         Event::CheckFailed { failures, .. } => format!("failed {failures}"),
         Event::Degraded { failures, .. } => format!("degraded {failures}"),
@@ -141,7 +150,7 @@ fn a_failed_check_closes_the_gate_until_the_next_good_one_and_keeps_the_levels()
     let mut bench = Bench::running();
     bench.good(96);
     let report = bench.fail();
-    assert!(!report.good && report.levels.processes == Level::Critical);
+    assert!(!report.good && *report.levels.get(Resource::Processes) == Level::Critical);
     assert_eq!(bench.text(), "not accepting work: the last check failed: the probe panicked");
     assert_eq!(bench.publication().open_until, None);
     assert_eq!(bench.publication().last_success, Some(bench.now));
@@ -168,22 +177,137 @@ fn failures_are_logged_up_to_the_fifth_and_one_good_check_clears_everything() {
     assert_eq!(names(&bench.good(1)), ["recovered 1"]);
 }
 
+/// A good check that found this of an optional resource.
+fn optional(bench: &mut Bench, resource: Resource, read: Optional<Amount>) -> Report {
+    let mut found = found(Some(MB), Some(1));
+    *found.get_mut(resource) = read;
+    bench.record_found(&found, &[]).unwrap()
+}
+
+fn in_group(group: &str, usage: u64, limit: u64) -> Optional<Amount> {
+    Ok(Some(Amount { usage, limit: Some(limit), group: Some(Path::new(group).into()) }))
+}
+
 #[test]
-fn an_optional_reading_that_failed_does_not_fail_the_check() {
+fn an_optional_resource_that_cannot_be_read_closes_nothing_and_is_said_once() {
     let mut bench = Bench::running();
-    let error = Some(Arc::new(Error::new(ErrorKind::Read, "optional")));
-    let now = bench.now;
-    let check = Observation {
-        number: 1,
-        now,
-        cpu: Duration::ZERO,
-        memory: Some(0),
-        processes: Some(0),
-        zombies: &[],
-        planned: None,
-        error,
-    };
-    assert!(bench.judgement.record(&check, &bench.limits, &bench.settings).unwrap().good);
+    let unread = || Err(Arc::new(Error::new(ErrorKind::Read, "no permission")));
+    let report = optional(&mut bench, Resource::CgroupPids, unread());
+    assert!(report.good && bench.is_open());
+    assert_eq!(names(&report), ["cgroup pids unread"]);
+    assert!(bench.text().ends_with("; cgroup pids not judged: no permission"), "{}", bench.text());
+    assert!(names(&optional(&mut bench, Resource::CgroupPids, unread())).is_empty());
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids read again"]);
+    // Nor is it at the level that it was last seen at.
+    let report = optional(&mut bench, Resource::CgroupPids, in_group("/box", 99, 100));
+    assert!(!bench.is_open() && report.critical.is_some());
+    let report = optional(&mut bench, Resource::CgroupPids, unread());
+    assert!(bench.is_open() && report.critical.is_none() && report.checked().all_normal);
+}
+
+#[test]
+fn the_kernels_limit_is_judged_like_one_of_the_hosts() {
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::CgroupPids, in_group("/box", 79, 100));
+    assert!(bench.is_open());
+    let report = optional(&mut bench, Resource::CgroupPids, in_group("/box", 80, 100));
+    assert!(!bench.is_open());
+    assert_eq!(names(&report), ["cgroup pids Warning 0"]);
+    assert_eq!(
+        bench.text(),
+        "not accepting work: cgroup pids 80 of 100 (80.0 %) in /box at or above the warning threshold of 80 %"
+    );
+    let critical = optional(&mut bench, Resource::CgroupPids, in_group("/box", 95, 100)).critical.unwrap();
+    assert_eq!(critical.resource, Resource::CgroupPids);
+    assert_eq!(critical.to_string(), "cgroup pids 95 of 100 (95.0 %) in /box at or above the hard threshold of 95 %");
+    // A limit of nothing leaves no room, and one that was taken away leaves all.
+    optional(&mut bench, Resource::CgroupPids, in_group("/box", 0, 0));
+    assert!(!bench.is_open());
+    optional(&mut bench, Resource::CgroupPids, Ok(None));
+    assert!(bench.is_open());
+}
+
+#[test]
+fn of_the_hosts_limit_and_the_kernels_the_smaller_one_binds() {
+    let mut bench = Bench::running();
+    let files = |limit| Ok(Some(Amount { limit: Some(limit), ..Amount::of(50) }));
+    for (host, kernel, open) in
+        [(None, 100, true), (Some(60), 100, false), (Some(100), 60, false), (Some(70), 64, true)]
+    {
+        let mut limits = ResourceLimits::builder();
+        if let Some(host) = host {
+            limits = limits.max_open_files(host);
+        }
+        bench.limits = limits.build().unwrap();
+        optional(&mut bench, Resource::OpenFiles, files(kernel));
+        assert_eq!(bench.is_open(), open, "{host:?} {kernel}: {}", bench.text());
+    }
+}
+
+#[test]
+fn work_is_admitted_only_if_it_fits_in_the_group_as_well() {
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::CgroupMemory, in_group("/box", 20 * MB, 50 * MB));
+    let refused = bench.admit(Work::new().memory_mb(30)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "refused: cgroup memory 20.0 MB + 30.0 MB asked of 50.0 MB (100.0 %) in /box would reach the hard threshold of \
+         95 %"
+    );
+    assert!(!refused.could_never_fit());
+    assert!(bench.admit(Work::new().memory_mb(48)).unwrap_err().could_never_fit());
+    bench.admit(Work::new().memory_mb(20)).unwrap();
+    assert!(!bench.is_open(), "20 measured and 20 reserved of 50");
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::OpenFiles, Ok(Some(Amount { limit: Some(100), ..Amount::of(10) })));
+    bench.admit(Work::new().open_files(60)).unwrap();
+    assert_eq!(bench.admit(Work::new().open_files(30)).unwrap_err().resource(), Some(Resource::OpenFiles));
+}
+
+#[test]
+fn another_group_than_before_has_not_climbed() {
+    let mut bench = Bench::running();
+    for (group, usage, climbing) in [("/box/a", 10, false), ("/box", 60, false), ("/box", 65, true)] {
+        bench.now += s(1);
+        let report = optional(&mut bench, Resource::CgroupMemory, in_group(group, usage, 100));
+        assert_eq!(report.climbing, climbing, "{group} {usage}");
+    }
+}
+
+#[test]
+fn pressure_closes_the_gate_at_its_own_limit_and_opens_no_other() {
+    let mut bench = Bench::running();
+    let pressure = |hundredths| Ok(Some(Amount::of(hundredths)));
+    optional(&mut bench, Resource::MemoryPressure, pressure(9000));
+    assert!(bench.is_open(), "no limit");
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).max_memory_pressure_percent(20).build().unwrap();
+    optional(&mut bench, Resource::MemoryPressure, pressure(1599));
+    assert!(bench.is_open());
+    optional(&mut bench, Resource::MemoryPressure, pressure(1600));
+    assert_eq!(
+        bench.text(),
+        "not accepting work: memory pressure 16.00 % of 20.00 % (80.0 %) at or above the warning threshold of 80 %"
+    );
+    let mut found = found(Some(90 * MB), Some(0));
+    *found.get_mut(Resource::MemoryPressure) = pressure(0);
+    bench.record_found(&found, &[]).unwrap();
+    assert_eq!(bench.verdict().resource(), Some(Resource::Memory));
+}
+
+#[test]
+fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
+    let mut bench = Bench::running();
+    bench.settings.memory_scope = MemoryScope::Tree;
+    optional(&mut bench, Resource::CgroupMemory, in_group("/box", 10, 100));
+    assert!(bench.is_open());
+    let nothing = || PerResource::from_fn(|_| Ok(None));
+    let mut read = nothing();
+    *read.get_mut(Resource::CgroupMemory) = in_group("/box", 80, 100);
+    bench.judgement.record_memory(&read, bench.now);
+    assert!(!bench.is_open() && bench.verdict().resource() == Some(Resource::CgroupMemory));
+    // What is not read alone keeps its value.
+    bench.judgement.record_memory(&nothing(), bench.now);
+    assert!(!bench.is_open());
 }
 
 #[test]
@@ -376,7 +500,7 @@ fn reservations_close_the_gate_but_never_latch() {
     let work = Work::new().processes(80);
     bench.admit(work).unwrap();
     let report = bench.good(10);
-    assert!(report.events.is_empty() && report.levels.processes == Level::Normal);
+    assert!(report.events.is_empty() && *report.levels.get(Resource::Processes) == Level::Normal);
     bench.judgement.release(&work, bench.number + 1);
     bench.good(79);
     assert!(bench.verdict().is_accepting());
@@ -411,7 +535,7 @@ fn new_limits_are_judged_at_once_and_judging_moves_no_level() {
     }
     // Back under the old limits, the excursion has left no trace.
     assert!(bench.verdict().is_accepting());
-    assert_eq!(bench.judgement.levels.processes, Level::Normal);
+    assert_eq!(*bench.judgement.levels.get(Resource::Processes), Level::Normal);
 }
 
 #[test]
@@ -565,18 +689,18 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     assert_eq!(due(&bench), Some(ms(1500)));
     let checked = bench.now;
     bench.now += ms(500);
-    bench.judgement.record_memory(60 * MB, bench.now);
+    bench.judgement.record_memory(&found(Some(60 * MB), None), bench.now);
     assert_eq!(due(&bench), Some(ms(1750)));
     bench.now += ms(500);
-    bench.judgement.record_memory(80 * MB, bench.now);
+    bench.judgement.record_memory(&found(Some(80 * MB), None), bench.now);
     assert!(!bench.is_open());
     assert!(bench.text().contains("memory 80.0 MB of 100.0 MB (80.0 %) at or above"), "{}", bench.text());
     // The answer is as old as the check, and the level is still that of the check.
     assert_eq!(bench.judgement.last.as_ref().unwrap().at, checked);
-    assert_eq!(bench.judgement.levels.memory, Level::Normal);
+    assert_eq!(*bench.judgement.levels.get(Resource::Memory), Level::Normal);
     // Nothing is read for a monitor that has stopped, or that cannot read.
     bench.fail();
-    bench.judgement.record_memory(0, bench.now);
+    bench.judgement.record_memory(&found(Some(0), None), bench.now);
     assert_eq!(due(&bench), None);
     assert!(!bench.is_open());
     bench.record(Some(90 * MB), Some(0), &[]).unwrap();
@@ -593,8 +717,8 @@ fn running_late_is_in_the_verdict_while_it_lasts_and_in_the_log_once_a_minute() 
         bench.now = s(1000 + at);
         let planned = Some(Planned { delay: s(10), lateness: s(lateness) });
         let (number, now, cpu) = (bench.number, bench.now, Duration::ZERO);
-        let check =
-            Observation { number, now, cpu, planned, memory: Some(0), processes: Some(0), zombies: &[], error: None };
+        let found = found(Some(0), Some(0));
+        let check = Observation { number, now, ended: now, cpu, planned, found: &found, zombies: &[] };
         let report = bench.judgement.record(&check, &bench.limits, &bench.settings).unwrap();
         assert_eq!(bench.text().ends_with("; the monitor runs late: the last check began 6000 ms after its time"), {
             lateness == 6

@@ -2,6 +2,7 @@
 
 mod children;
 pub(crate) mod descendants;
+pub(crate) mod meminfo;
 pub(crate) mod process_table;
 pub(crate) mod stat;
 pub(crate) mod statm;
@@ -135,6 +136,33 @@ impl Files {
         }
     }
 
+    /// How many descriptors this process has open; `None` where there is no such folder. Since Linux 6.2 its size tells
+    /// (proc_pid_fd(5)).
+    pub(crate) fn open_files(&self, path: &Path) -> Result<Option<u64>, Error> {
+        let root = self.root(path)?;
+        let count = || {
+            let mut buffer = [0; 16];
+            let folder = name(&mut buffer, format_args!("self/fd"))?;
+            match root.status(folder)?.size {
+                size @ 1.. if root.is_procfs() => Ok(size),
+                _ => {
+                    let mut entries = 0_u64;
+                    root.visit(folder, &mut [0; 4096], |_| entries += 1)?;
+                    // `.`, `..`, and the descriptor that lists.
+                    Ok(entries.saturating_sub(3))
+                }
+            }
+        };
+        present(count()).map_err(|error| Error::read(path.join("self/fd"), error))
+    }
+
+    /// How many threads this process has: its folder of tasks has so many links and two more.
+    pub(crate) fn threads(&self, path: &Path) -> Option<u64> {
+        let root = self.root(path).ok()?;
+        let folder = root.status(name(&mut [0; 16], format_args!("self/task")).ok()?).ok()?;
+        folder.links.checked_sub(2)
+    }
+
     fn source<'a>(&'a self, path: &'a Path) -> Result<Source<'a>, Error> {
         Ok(Source { root: self.root(path)?, path })
     }
@@ -166,6 +194,14 @@ impl Files {
     }
 }
 
+/// `None` for a file that is not there.
+fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// The bytes in that many pages.
 pub(crate) fn bytes(pages: u64) -> u64 {
     pages.saturating_mul(page_size())
@@ -180,17 +216,6 @@ fn get_or_open<T>(cell: &OnceLock<T>, open: impl FnOnce() -> Result<T, Error>) -
             Ok(cell.get_or_init(|| opened))
         }
     }
-}
-
-/// A number as the kernel writes it: digits and nothing else.
-fn number(field: &[u8]) -> Option<u64> {
-    if field.is_empty() {
-        return None;
-    }
-    field.iter().try_fold(0_u64, |number, byte| match byte {
-        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
-        _ => None,
-    })
 }
 
 /// Trees like `/proc`, laid out in one statement: `tree(7, [process(7, 1), process(8, 7).state('Z')])`.
@@ -312,13 +337,5 @@ mod tests {
         let root = root.with("7/statm", "9 5 3 1 0 2 0\n");
         assert_eq!(files.own_memory(root.path()).unwrap(), bytes(5));
         assert!(files.descendants(root.path(), |_| ()).is_ok());
-    }
-
-    #[test]
-    fn a_number_is_digits_and_fits() {
-        assert_eq!((number(b"0"), number(b"18446744073709551615")), (Some(0), Some(u64::MAX)));
-        for no_number in ["", "-1", "+1", " 1", "1x", "18446744073709551616"] {
-            assert_eq!(number(no_number.as_bytes()), None, "{no_number:?}");
-        }
     }
 }

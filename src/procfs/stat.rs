@@ -7,7 +7,7 @@
 //! The surprise: field 2, the name in brackets, is the process's own choice, blanks, brackets and newlines included.
 //! This one calls itself `a) Z 1 (x`; it sleeps, and its parent is 4200. The fields start after the LAST bracket.
 
-use super::number;
+use crate::number::number;
 
 /// What is asked of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

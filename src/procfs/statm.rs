@@ -6,7 +6,7 @@
 //!
 //! The surprise: the first field is the address space; what is resident is the second.
 
-use super::number;
+use crate::number::number;
 
 /// The resident set, in pages.
 pub(crate) fn parse(bytes: &[u8]) -> Result<u64, &'static str> {

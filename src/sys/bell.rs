@@ -1,15 +1,30 @@
-//! A doorbell: one thread sleeps on it, any thread rings it, without a lock on either side.
+//! A doorbell: one thread sleeps on it, any thread rings it.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::poll::{poll, EventFd, Interest, Ready};
+use crate::lock::Mutex;
 
 /// The longest single sleep; a longer one is a matter of asking again.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Counts its rings in a futex word (`futex(2)`).
+/// Counts its rings in a futex word (`futex(2)`); whoever has descriptors to wait for as well is rung through a wire.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     rings: AtomicU32,
+    wire: Mutex<Option<Arc<EventFd>>>,
+}
+
+/// A bell's way to one thread that waits for descriptors. Each such thread has its own, so that none takes what was meant
+/// for another.
+#[derive(Debug)]
+pub(crate) struct Wire<'a> {
+    bell: &'a Bell,
+    event: Arc<EventFd>,
 }
 
 impl Bell {
@@ -27,10 +42,23 @@ impl Bell {
     pub(crate) fn ring(&self) {
         // Release: see `count`.
         self.rings.fetch_add(1, Ordering::Release);
+        // Whoever lays a wire after this counts its rings after that, and so has heard of this one.
+        if let Some(wire) = &*self.wire.lock() {
+            wire.signal();
+            return;
+        }
         // SAFETY: FUTEX_WAKE uses the address only as a name; nothing is read or written through it.
         unsafe {
             libc::syscall(libc::SYS_futex, self.rings.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX)
         };
+    }
+
+    /// From now on rings go to the calling thread, wherever it waits, until it drops the wire. To be laid before rings are
+    /// counted.
+    pub(crate) fn lay_wire(&self) -> io::Result<Wire<'_>> {
+        let event = Arc::new(EventFd::new()?);
+        *self.wire.lock() = Some(Arc::clone(&event));
+        Ok(Wire { bell: self, event })
     }
 
     /// Sleeps until it has been rung since `seen` was counted, or for `timeout`, or for no reason at all.
@@ -54,6 +82,34 @@ impl Bell {
     }
 }
 
+impl Wire<'_> {
+    /// Sleeps until the bell has been rung since `seen` was counted, or one of the descriptors is ready, or for `timeout`, or
+    /// for no reason at all. `ready` has one place more than there are descriptors; the first is the bell's.
+    pub(crate) fn wait<'a>(
+        &'a self,
+        seen: u32,
+        timeout: Duration,
+        fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>,
+        ready: &mut [Ready],
+    ) {
+        let timeout = if self.bell.count() == seen { timeout } else { Duration::ZERO };
+        let bell = (self.event.as_fd(), Interest::Input);
+        poll(std::iter::once(bell).chain(fds), ready, timeout);
+        if ready.first().is_some_and(|bell| bell.any()) {
+            self.event.clear();
+        }
+    }
+}
+
+impl Drop for Wire<'_> {
+    fn drop(&mut self) {
+        let mut wire = self.bell.wire.lock();
+        if wire.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.event)) {
+            *wire = None;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +128,29 @@ mod tests {
             }
         });
         // Rung before the wait began: no sleep at all, or this would take an hour.
+        bell.wait(seen, Duration::MAX);
+    }
+
+    #[test]
+    fn a_ring_is_heard_through_the_newest_wire_and_without_any() {
+        let bell = Bell::new();
+        let old = bell.lay_wire().unwrap();
+        let new = bell.lay_wire().unwrap();
+        let mut ready = [Ready::default(); 1];
+        let mut hears = |wire: &Wire<'_>, timeout| {
+            wire.wait(bell.count(), timeout, std::iter::empty(), &mut ready);
+            ready[0].any()
+        };
+        bell.ring();
+        assert!(!hears(&old, Duration::ZERO) && hears(&new, Duration::MAX) && !hears(&new, Duration::ZERO));
+        // Rung before the wait began: no sleep at all, or this would take an hour.
+        let seen = bell.count();
+        drop(old);
+        bell.ring();
+        new.wait(seen, Duration::MAX, std::iter::empty(), &mut [Ready::default(); 1]);
+        drop(new);
+        let seen = bell.count();
+        bell.ring();
         bell.wait(seen, Duration::MAX);
     }
 

@@ -1,4 +1,4 @@
-//! The two clocks of the monitor.
+//! The clocks of the monitor.
 
 use std::time::Duration;
 
@@ -9,6 +9,12 @@ pub(crate) fn coarse_now() -> Duration {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
+/// The same time to the nanosecond, which the coarse clock has not reached yet: `CLOCK_MONOTONIC`. A wait that counts from
+/// here, by the coarse clock, is not too short.
+pub(crate) fn fine_now() -> Duration {
+    read(libc::CLOCK_MONOTONIC)
+}
+
 /// The CPU time that the calling thread has used: `CLOCK_THREAD_CPUTIME_ID`, a system call.
 pub(crate) fn thread_cpu_time() -> Duration {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
@@ -17,7 +23,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
 #[inline]
 fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec to write to, for the whole call. Both clocks exist since Linux 2.6.32, so it
+    // SAFETY: `time` is a valid timespec to write to, for the whole call. All three clocks exist since Linux 2.6.32, so it
     // cannot fail; if it did, `time` would still be the zero it was made with.
     unsafe { libc::clock_gettime(clock, &mut time) };
     // The kernel never returns a negative time or a billion nanoseconds.
@@ -28,6 +34,12 @@ fn read(clock: libc::clockid_t) -> Duration {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn the_fine_clock_is_ahead_of_the_coarse_one_by_less_than_a_step() {
+        let (before, fine, after) = (coarse_now(), fine_now(), coarse_now());
+        assert!(before <= fine && fine < after + Duration::from_millis(10), "{before:?} {fine:?} {after:?}");
+    }
 
     #[test]
     fn the_coarse_clock_never_goes_back_and_goes_on() {

@@ -6,9 +6,11 @@ pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod poll;
+pub(crate) mod rlimit;
 pub(crate) mod signal;
 
 pub(crate) use self::bell::Bell;
-pub(crate) use self::clock::{coarse_now, thread_cpu_time};
+pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};
 pub(crate) use self::fork::{generation, PerProcess};
 pub(crate) use self::signal::SignalMask;

@@ -1,0 +1,325 @@
+//! The control groups of the process, of both versions: what is used, what limits it, and the pressure on memory.
+
+mod alarms;
+mod kept_file;
+mod levels;
+mod membership;
+mod memory;
+mod mounts;
+pub(crate) mod psi;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use self::alarms::{Alarms, Watch};
+use self::kept_file::{Allowance, Failure, KeptFile};
+pub(crate) use self::levels::Places;
+use self::levels::{resolve, Names};
+use self::membership::{of_controller, unified, Version};
+use crate::error::Error;
+use crate::resource::Optional;
+use crate::surroundings::{CgroupMemory, CgroupPids, MemoryPressure};
+
+/// At most so many of the groups' files are kept open, those that are read first.
+const KEPT_FILES: usize = 6;
+
+/// Room for the longest of the files, `memory.stat`, and some.
+const BUFFER: usize = 16 << 10;
+
+/// A machine with more mounts than fit is one whose control groups are not found.
+const MOST_MOUNTINFO: u64 = 1 << 20;
+
+/// The groups that the process was last seen in, and their files.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    places: Places,
+    buffer: Box<[u8]>,
+    own: KeptFile,
+    /// What `own` said when the rest was looked up.
+    membership: Option<Vec<u8>>,
+    lookups: u64,
+    allowance: Allowance,
+    memory: Vec<Level>,
+    pids: Vec<Level>,
+    pressure: PressureFile,
+}
+
+/// The files of one controller in one group.
+#[derive(Debug)]
+struct Level {
+    folder: Arc<Path>,
+    version: Version,
+    limit: KeptFile,
+    usage: KeptFile,
+    stat: Option<KeptFile>,
+    /// Its files were there once: when one is there no more, the group is gone.
+    was_there: bool,
+}
+
+/// What is charged to one group, and its limit.
+#[derive(Debug)]
+struct Charge {
+    limit: u64,
+    usage: u64,
+    raw: u64,
+}
+
+/// Of each controller, the smallest limit and where it stands.
+#[derive(Debug)]
+pub(crate) struct LeastLimits {
+    pub(crate) memory: Option<(u64, String)>,
+    pub(crate) pids: Option<(u64, String)>,
+}
+
+/// The file that tells the pressure on memory: that of the own group, else that of the machine.
+#[derive(Debug)]
+struct PressureFile {
+    of_group: Option<KeptFile>,
+    of_machine: KeptFile,
+}
+
+impl Cgroups {
+    pub(crate) fn new(places: Places) -> Cgroups {
+        let own = KeptFile::new(places.proc_root.join("self/cgroup"));
+        let of_machine = KeptFile::new(places.proc_root.join("pressure/memory"));
+        Cgroups {
+            places,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            own,
+            membership: None,
+            lookups: 0,
+            allowance: Allowance(0),
+            memory: Vec::new(),
+            pids: Vec::new(),
+            pressure: PressureFile { of_group: None, of_machine },
+        }
+    }
+
+    /// Looks up the groups if the process has been moved since. To be called before the others.
+    pub(crate) fn refresh(&mut self) -> Result<(), Error> {
+        let text = match self.own.read(&mut Allowance(1), &mut self.buffer) {
+            Ok(text) => text,
+            // A kernel without control groups.
+            Err(Failure::Gone) => &[],
+            Err(Failure::Other(error)) => return Err(error),
+        };
+        if self.membership.as_deref() == Some(text) {
+            return Ok(());
+        }
+        self.membership = Some(text.to_vec());
+        self.look_up()
+    }
+
+    /// How often the groups were looked up: what was armed in a group before may be that of another one.
+    pub(crate) fn lookups(&self) -> u64 {
+        self.lookups
+    }
+
+    fn look_up(&mut self) -> Result<(), Error> {
+        self.lookups += 1;
+        self.allowance = Allowance(KEPT_FILES);
+        (self.memory, self.pids) = (Vec::new(), Vec::new());
+        self.pressure.of_group = None;
+        let Some(membership) = self.membership.as_ref().filter(|text| !text.is_empty()) else { return Ok(()) };
+        let mountinfo = match read_mountinfo(&self.places.proc_root) {
+            Ok(mountinfo) => mountinfo,
+            Err(error) => {
+                // Looked up again next time.
+                self.membership = None;
+                return Err(error);
+            }
+        };
+        let levels = |controller: &str, names: fn(Version) -> Names| -> Vec<Level> {
+            let Some(of) = of_controller(membership, controller) else { return Vec::new() };
+            let folders = resolve(of, controller, &mountinfo, &self.places);
+            folders.into_iter().map(|folder| Level::new(folder, of.version, names(of.version))).collect()
+        };
+        self.memory = levels("memory", Names::of_memory);
+        self.pids = levels("pids", |_| Names::of_pids());
+        let unified = unified(membership).map(|of| resolve(of, "", &mountinfo, &self.places));
+        let folder = unified.and_then(|folders| folders.into_iter().next());
+        self.pressure.of_group = folder.map(|folder| KeptFile::new(folder.join("memory.pressure")));
+        Ok(())
+    }
+
+    /// Memory of the group, of all that limit it, whose limit leaves the least room.
+    pub(crate) fn memory(&mut self) -> Optional<CgroupMemory> {
+        let found = self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        Ok(found.map(|(path, Charge { limit, usage, raw })| CgroupMemory {
+            path,
+            usage_bytes: usage,
+            raw_bytes: raw,
+            limit_bytes: limit,
+        }))
+    }
+
+    /// Tasks in the group, of all that limit them, whose limit leaves the least room.
+    pub(crate) fn pids(&mut self) -> Optional<CgroupPids> {
+        let found = self.least(|cgroups| (&mut cgroups.pids, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        Ok(found.map(|(path, Charge { limit, usage, .. })| CgroupPids { path, count: usage, limit }))
+    }
+
+    /// The smallest limits of any group that can be seen, and the files that say so.
+    pub(crate) fn least_limits(&mut self) -> Result<LeastLimits, Error> {
+        self.refresh()?;
+        let Cgroups { memory, pids, allowance, buffer, .. } = self;
+        let mut least = |levels: &mut [Level]| {
+            let mut least: Option<(u64, String)> = None;
+            for level in levels {
+                let limit = level.read_limit(allowance, buffer)?;
+                if let Some(limit) = limit.filter(|limit| least.as_ref().map_or(true, |(least, _)| limit < least)) {
+                    least = Some((limit, level.limit.path().display().to_string()));
+                }
+            }
+            Ok(least)
+        };
+        Ok(LeastLimits { memory: least(memory)?, pids: least(pids)? })
+    }
+
+    /// Asks the kernel to wake whoever waits for what comes back.
+    pub(crate) fn arm(&mut self, watch: &Watch, pressure: bool, memory: bool) -> Alarms {
+        let mut alarms = Alarms::default();
+        // What cannot be read is for checks to report.
+        let _ = self.refresh();
+        alarms.lookups = self.lookups;
+        if pressure {
+            let PressureFile { of_group, of_machine } = &self.pressure;
+            alarms.arm_pressure(watch, of_group.iter().chain([of_machine]).map(KeptFile::path));
+        }
+        if memory {
+            let Cgroups { memory, allowance, buffer, .. } = self;
+            for level in memory.iter_mut().filter(|level| level.version == Version::V2) {
+                if let Ok(Some(_)) = level.read_limit(allowance, buffer) {
+                    alarms.arm_events(&level.folder.join("memory.events"));
+                }
+            }
+        }
+        alarms
+    }
+
+    /// A group that has vanished under the process is looked up once more.
+    fn least(
+        &mut self,
+        parts: impl Fn(&mut Cgroups) -> (&mut Vec<Level>, &mut Allowance, &mut Box<[u8]>),
+    ) -> Optional<(Arc<Path>, Charge)> {
+        for _ in 0..2 {
+            let (levels, allowance, buffer) = parts(self);
+            match least(levels, allowance, buffer) {
+                Ok(found) => return Ok(found),
+                Err(Failure::Other(error)) => return Err(Arc::new(error)),
+                Err(Failure::Gone) => self.look_up().map_err(Arc::new)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pressure on memory of the own group, else of the machine; `None` where the kernel does not tell.
+    pub(crate) fn pressure(&mut self) -> Optional<MemoryPressure> {
+        let PressureFile { of_group, of_machine } = &mut self.pressure;
+        for file in of_group.iter_mut().chain([of_machine]) {
+            match file.read(&mut self.allowance, &mut self.buffer) {
+                Ok(text) => {
+                    let parsed = psi::parse(text).map_err(|what| Arc::new(Error::malformed(file.path().into(), what)));
+                    return parsed.map(|pressure| Some(pressure.averages));
+                }
+                Err(Failure::Gone) => {}
+                // Switched off when the kernel was started, or for this group.
+                Err(Failure::Other(error)) if is_unsupported(&error) => {}
+                Err(Failure::Other(error)) => return Err(Arc::new(error)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_unsupported(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.and_then(io::Error::raw_os_error) == Some(libc::EOPNOTSUPP)
+}
+
+fn read_mountinfo(proc_root: &Path) -> Result<Vec<u8>, Error> {
+    let path = proc_root.join("self/mountinfo");
+    let mut text = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(MOST_MOUNTINFO).read_to_end(&mut text));
+    read.map(|_| text).map_err(|error| Error::read(path, error))
+}
+
+/// Judges by what can be read; an error is that of the first level that cannot, when there is nothing else.
+fn least(
+    levels: &mut [Level],
+    allowance: &mut Allowance,
+    buffer: &mut [u8],
+) -> Result<Option<(Arc<Path>, Charge)>, Failure> {
+    let mut least: Option<(Arc<Path>, Charge)> = None;
+    let mut failure = None;
+    for level in levels {
+        match level.read(allowance, buffer) {
+            Ok(Some(read)) if least.as_ref().map_or(true, |(_, least)| read.room() < least.room()) => {
+                least = Some((Arc::clone(&level.folder), read));
+            }
+            Ok(_) => {}
+            Err(Failure::Gone) => return Err(Failure::Gone),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    match (least, failure) {
+        (None, Some(error)) => Err(error),
+        (least, _) => Ok(least),
+    }
+}
+
+impl Level {
+    fn new(folder: PathBuf, version: Version, names: Names) -> Level {
+        Level {
+            limit: KeptFile::new(folder.join(names.limit)),
+            usage: KeptFile::new(folder.join(names.usage)),
+            stat: names.stat.map(|stat| KeptFile::new(folder.join(stat))),
+            folder: folder.into(),
+            version,
+            was_there: false,
+        }
+    }
+
+    /// `None`: no limit here, or none any more.
+    fn read_limit(&mut self, allowance: &mut Allowance, buffer: &mut [u8]) -> Result<Option<u64>, Error> {
+        match self.limit.read(allowance, buffer) {
+            Ok(text) => memory::limit(text).map_err(|what| Error::malformed(self.limit.path().into(), what)),
+            Err(Failure::Gone) => Ok(None),
+            Err(Failure::Other(error)) => Err(error),
+        }
+    }
+
+    /// `None`: no limit here, and nothing else was read.
+    fn read(&mut self, allowance: &mut Allowance, buffer: &mut [u8]) -> Result<Option<Charge>, Failure> {
+        let limit = match self.limit.read(allowance, buffer) {
+            Ok(text) => memory::limit(text).map_err(|what| self.limit.malformed(what))?,
+            // The controller is not switched on here, or this is the root, which has no limit.
+            Err(Failure::Gone) if !self.was_there => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let was_there = std::mem::replace(&mut self.was_there, true);
+        let Some(limit) = limit else { return Ok(None) };
+        let raw = match self.usage.read(allowance, buffer) {
+            Ok(text) => memory::amount(text).ok_or_else(|| self.usage.malformed("it is not a number"))?,
+            Err(Failure::Gone) if !was_there => return Err(self.usage.malformed("it is not there beside its limit")),
+            Err(failure) => return Err(failure),
+        };
+        let usage = match self.stat.as_mut().map(|stat| stat.read(allowance, buffer)) {
+            Some(Ok(text)) => memory::judged_usage(raw, text, self.version),
+            // All that is charged, then: too much rather than too little.
+            Some(Err(_)) | None => raw,
+        };
+        Ok(Some(Charge { limit, usage, raw }))
+    }
+}
+
+impl Charge {
+    fn room(&self) -> u64 {
+        self.limit.saturating_sub(self.usage)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! Control groups as kernels and container engines lay them out. The texts are in the kernels' own words; names are shortened.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// `memory.stat` of Linux 6.18, version 1, in part: 151,920,640 bytes of page cache, 89,612,288 of it inactive.
+const STAT_V1: &str = "\
+cache 151920640
+rss 236961792
+rss_huge 0
+shmem 0
+mapped_file 9797632
+inactive_anon 236699648
+active_anon 147456
+inactive_file 89612288
+active_file 62308352
+unevictable 0
+hierarchical_memory_limit 9223372036854771712
+hierarchical_memsw_limit 9223372036854771712
+total_cache 151920640
+total_rss 236961792
+total_rss_huge 0
+total_shmem 0
+total_mapped_file 9797632
+total_inactive_anon 236699648
+total_active_anon 147456
+total_inactive_file 89612288
+total_active_file 62308352
+total_unevictable 0
+";
+
+/// `memory.stat` of version 2, in part: 60 MiB anonymous, 30 MiB of files, 20 MiB of them inactive.
+const STAT_V2: &str = "\
+anon 62914560
+file 31457280
+kernel 2097152
+kernel_stack 98304
+pagetables 409600
+sec_pagetables 0
+percpu 1080
+sock 0
+vmalloc 0
+shmem 4194304
+file_mapped 8192000
+file_dirty 4096
+file_writeback 0
+swapcached 0
+inactive_anon 67026944
+active_anon 81920
+inactive_file 20971520
+active_file 6291456
+unevictable 0
+slab_reclaimable 827392
+slab_unreclaimable 442368
+slab 1269760
+workingset_refault_anon 0
+workingset_refault_file 0
+";
+
+const MOUNTS_V2: &str = "\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
+";
+
+/// As Linux 6.18 shows it with hybrid hierarchies, in part.
+const MOUNTS_HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+const PRESSURE: &str = "\
+some avg10=1.50 avg60=0.40 avg300=0.08 total=1234567
+full avg10=0.25 avg60=0.05 avg300=0.01 total=234567
+";
+
+/// A machine's files, laid out in a folder.
+struct Machine(TempDir);
+
+impl Machine {
+    fn new(own: &str, mounts: &str) -> Machine {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        machine.with("proc/self/cgroup", own).with("proc/self/mountinfo", mounts)
+    }
+
+    fn with(self, path: &str, text: &str) -> Machine {
+        self.write(path, text);
+        self
+    }
+
+    /// The files of the memory controller of version 2.
+    fn memory_v2(self, group: &str, max: &str, current: u64) -> Machine {
+        let group = if group.is_empty() { "cgroup".to_owned() } else { format!("cgroup/{group}") };
+        self.with(&format!("{group}/memory.max"), &format!("{max}\n"))
+            .with(&format!("{group}/memory.current"), &format!("{current}\n"))
+            .with(&format!("{group}/memory.stat"), STAT_V2)
+    }
+
+    fn memory_v1(self, group: &str, limit: &str, usage: u64) -> Machine {
+        self.with(&format!("{group}/memory.limit_in_bytes"), &format!("{limit}\n"))
+            .with(&format!("{group}/memory.usage_in_bytes"), &format!("{usage}\n"))
+            .with(&format!("{group}/memory.stat"), STAT_V1)
+    }
+
+    fn pids(self, group: &str, max: &str, current: u64) -> Machine {
+        self.with(&format!("{group}/pids.max"), &format!("{max}\n"))
+            .with(&format!("{group}/pids.current"), &format!("{current}\n"))
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        fs::remove_dir_all(self.0.path().join(path)).unwrap();
+    }
+
+    fn cgroups(&self) -> Cgroups {
+        let (proc_root, cgroup_root) = (self.0.path().join("proc"), self.0.path().join("cgroup"));
+        Cgroups::new(Places { proc_root, cgroup_root })
+    }
+
+    fn memory(&self) -> Option<CgroupMemory> {
+        read(&mut self.cgroups())
+    }
+
+    fn tasks(&self) -> Option<CgroupPids> {
+        let mut cgroups = self.cgroups();
+        cgroups.refresh().unwrap();
+        cgroups.pids().unwrap()
+    }
+
+    /// The group's name below the mount.
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(self.0.path().join("cgroup")).unwrap().display().to_string()
+    }
+}
+
+fn read(cgroups: &mut Cgroups) -> Option<CgroupMemory> {
+    cgroups.refresh().unwrap();
+    cgroups.memory().unwrap()
+}
+
+/// What STAT_V2 makes of that much: 20 MiB can be dropped.
+fn judged_v2(current: u64) -> u64 {
+    current - 20 * MIB
+}
+
+#[test]
+fn a_systemd_service_is_judged_by_its_own_limit() {
+    let machine = Machine::new("0::/system.slice/worker.service\n", MOUNTS_V2)
+        .memory_v2("system.slice/worker.service", "536870912", 200 * MIB)
+        .memory_v2("system.slice", "max", 900 * MIB)
+        .pids("cgroup/system.slice/worker.service", "4915", 7)
+        .pids("cgroup/system.slice", "max", 300)
+        .with("cgroup/system.slice/worker.service/memory.pressure", PRESSURE);
+    let memory = machine.memory().unwrap();
+    assert_eq!(machine.name(&memory.path), "system.slice/worker.service");
+    assert_eq!((memory.usage_bytes, memory.raw_bytes), (judged_v2(200 * MIB), 200 * MIB));
+    assert_eq!(memory.limit_bytes, 512 * MIB);
+    let pids = machine.tasks().unwrap();
+    assert_eq!((machine.name(&pids.path).as_str(), pids.count, pids.limit), ("system.slice/worker.service", 7, 4915));
+    let mut cgroups = machine.cgroups();
+    cgroups.refresh().unwrap();
+    let pressure = cgroups.pressure().unwrap().unwrap();
+    assert_eq!((pressure.some_avg10, pressure.full_avg10), (1.5, 0.25));
+}
+
+#[test]
+fn of_nested_limits_the_one_with_the_least_room_decides() {
+    let machine = |inner: u64, outer: u64| {
+        Machine::new("0::/a/b/c\n", MOUNTS_V2)
+            .memory_v2("a/b/c", "536870912", inner * MIB)
+            .memory_v2("a/b", "max", 600 * MIB)
+            .memory_v2("a", "1073741824", outer * MIB)
+    };
+    for (inner, outer, group, limit) in [(100, 300, "a/b/c", 512), (100, 700, "a", 1024), (500, 900, "a/b/c", 512)] {
+        let machine = machine(inner, outer);
+        let memory = machine.memory().unwrap();
+        assert_eq!((machine.name(&memory.path).as_str(), memory.limit_bytes), (group, limit * MIB), "{inner} {outer}");
+    }
+}
+
+#[test]
+fn version_1_and_hybrid_are_judged_by_the_hierarchy_that_has_the_controller() {
+    let own = "9:name=systemd:/\n8:pids:/box\n4:memory:/box/in\n1:cpu:/\n0::/user.slice\n";
+    let machine = Machine::new(own, MOUNTS_HYBRID)
+        .memory_v1("cgroup/memory/box/in", "9223372036854771712", 300 * MIB)
+        .memory_v1("cgroup/memory/box", "1073741824", 400 * MIB)
+        .memory_v1("cgroup/memory", "9223372036854771712", 900 * MIB)
+        .pids("cgroup/pids/box", "100", 42)
+        .memory_v2("unified/user.slice", "1", 1)
+        .with("cgroup/unified/user.slice/memory.pressure", PRESSURE);
+    let memory = machine.memory().unwrap();
+    assert_eq!(machine.name(&memory.path), "memory/box");
+    assert_eq!((memory.limit_bytes, memory.raw_bytes), (1024 * MIB, 400 * MIB));
+    assert_eq!(memory.usage_bytes, 400 * MIB - 89_612_288);
+    let pids = machine.tasks().unwrap();
+    assert_eq!((pids.count, pids.limit), (42, 100));
+    let mut cgroups = machine.cgroups();
+    cgroups.refresh().unwrap();
+    assert_eq!(cgroups.pressure().unwrap().unwrap().some_avg10, 1.5, "pressure is always of version 2");
+}
+
+#[test]
+fn docker_on_version_1_with_and_without_a_cgroup_namespace() {
+    let host = (
+        "11:memory:/docker/4f6c\n10:pids:/docker/4f6c\n0::/system.slice/containerd.service\n",
+        "396 394 0:32 /docker/4f6c /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:9 - cgroup cgroup rw,memory\n",
+    );
+    let private = (
+        "11:memory:/\n10:pids:/\n0::/\n",
+        "396 394 0:32 / /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime - cgroup cgroup rw,memory\n",
+    );
+    for (own, mounts) in [host, private] {
+        let machine = Machine::new(own, mounts).memory_v1("cgroup/memory", "536870912", 200 * MIB);
+        let memory = machine.memory().unwrap();
+        assert_eq!((machine.name(&memory.path).as_str(), memory.limit_bytes), ("memory", 512 * MIB));
+        assert_eq!(machine.tasks(), None, "the controller's hierarchy is not mounted");
+    }
+}
+
+#[test]
+fn docker_on_version_2_with_and_without_a_cgroup_namespace() {
+    let mounts = "486 477 0:30 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw\n";
+    let private = Machine::new("0::/\n", mounts).memory_v2("", "536870912", 200 * MIB);
+    let memory = private.memory().unwrap();
+    assert_eq!((private.name(&memory.path).as_str(), memory.limit_bytes), ("", 512 * MIB));
+
+    let group = "system.slice/docker-4f6c.scope";
+    let host = Machine::new(&format!("0::/{group}\n"), mounts).memory_v2(group, "536870912", 200 * MIB);
+    let memory = host.memory().unwrap();
+    assert_eq!((host.name(&memory.path).as_str(), memory.limit_bytes), (group, 512 * MIB));
+}
+
+#[test]
+fn a_burstable_pod_is_judged_by_its_own_limit_or_the_pods() {
+    let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podb2c1.slice";
+    let container = format!("{pod}/cri-containerd-77aa.scope");
+    let machine = Machine::new(&format!("0::/{container}\n"), MOUNTS_V2)
+        .memory_v2(&container, "max", 100 * MIB)
+        .memory_v2(pod, "314572800", 250 * MIB)
+        .memory_v2("kubepods.slice/kubepods-burstable.slice", "max", 5000 * MIB)
+        .memory_v2("kubepods.slice", "16106127360", 6000 * MIB);
+    let memory = machine.memory().unwrap();
+    assert_eq!((machine.name(&memory.path).as_str(), memory.limit_bytes), (pod, 300 * MIB));
+
+    let own = "5:memory:/kubepods/burstable/pod9a18/d28e\n";
+    let mounts = "396 394 0:21 /kubepods/burstable/pod9a18/d28e /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+    let machine = Machine::new(own, mounts).memory_v1("cgroup/memory", "314572800", 250 * MIB);
+    assert_eq!(machine.memory().unwrap().limit_bytes, 300 * MIB);
+}
+
+#[test]
+fn no_limit_anywhere_is_absent_and_costs_no_other_file() {
+    let unlimited = Machine::new("0::/a\n", MOUNTS_V2).with("cgroup/a/memory.max", "max\n");
+    assert_eq!(unlimited.memory(), None);
+    let sentinel = Machine::new("4:memory:/a\n", MOUNTS_HYBRID)
+        .with("cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n")
+        .with("cgroup/memory/memory.limit_in_bytes", "9223372036854775807\n");
+    assert_eq!(sentinel.memory(), None);
+    // The controller is not switched on, there are no groups, nothing is mounted.
+    assert_eq!(Machine::new("0::/a\n", MOUNTS_V2).memory(), None);
+    assert_eq!(Machine::new("", MOUNTS_V2).memory(), None);
+    assert_eq!(Machine::new("0::/a\n", "").memory(), None);
+    let without_groups = Machine::new("", "");
+    without_groups.remove("proc/self");
+    assert_eq!((without_groups.memory(), without_groups.tasks()), (None, None));
+    assert!(without_groups.cgroups().pressure().unwrap().is_none());
+}
+
+#[test]
+fn a_limit_of_zero_is_a_limit() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).memory_v2("a", "0", 0).pids("cgroup/a", "0", 1);
+    let memory = machine.memory().unwrap();
+    assert_eq!((memory.limit_bytes, memory.raw_bytes), (0, 0));
+    assert_eq!(machine.tasks().unwrap().limit, 0);
+}
+
+#[test]
+fn what_cannot_be_understood_is_an_error_with_its_path() {
+    for (file, text) in [
+        ("memory.max", "lots\n"),
+        ("memory.max", ""),
+        ("memory.max", "\u{0}\u{fffd}"),
+        ("memory.current", "-1\n"),
+        ("memory.current", "12"),
+        ("memory.current", &"9".repeat(100_000)),
+    ] {
+        let machine =
+            Machine::new("0::/a\n", MOUNTS_V2).memory_v2("a", "1000", 1).with(&format!("cgroup/a/{file}"), text);
+        let mut cgroups = machine.cgroups();
+        cgroups.refresh().unwrap();
+        let error = cgroups.memory().unwrap_err();
+        assert_eq!(error.path(), Some(&*machine.0.path().join("cgroup/a").join(file)), "{error}");
+    }
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).with("cgroup/a/memory.pressure", "some\n");
+    let mut cgroups = machine.cgroups();
+    cgroups.refresh().unwrap();
+    assert_eq!(cgroups.pressure().unwrap_err().kind(), crate::ErrorKind::Malformed);
+}
+
+#[test]
+fn a_usage_that_is_missing_is_an_error_each_time_and_a_missing_stat_takes_nothing_off() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).with("cgroup/a/memory.max", "1000\n");
+    let mut cgroups = machine.cgroups();
+    for _ in 0..3 {
+        cgroups.refresh().unwrap();
+        let error = cgroups.memory().unwrap_err();
+        assert!(error.path().unwrap().ends_with("a/memory.current"), "{error}");
+    }
+    machine.write("cgroup/a/memory.current", "700\n");
+    assert_eq!(read(&mut cgroups).unwrap().usage_bytes, 700);
+}
+
+#[test]
+fn one_level_that_cannot_be_understood_does_not_hide_another() {
+    let machine = Machine::new("0::/a/b\n", MOUNTS_V2).memory_v2("a/b", "1000", 1).memory_v2("a", "garbage", 1);
+    assert_eq!(machine.memory().unwrap().limit_bytes, 1000);
+}
+
+#[test]
+fn limits_are_read_each_time() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).memory_v2("a", "9000", 10);
+    let mut cgroups = machine.cgroups();
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 9000);
+    machine.write("cgroup/a/memory.max", "7000\n");
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 7000);
+    assert_eq!(cgroups.lookups(), 1);
+}
+
+#[test]
+fn a_group_that_is_left_or_vanishes_is_looked_up_again() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).memory_v2("a", "9000", 10).memory_v2("b", "7000", 10);
+    let mut cgroups = machine.cgroups();
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 9000);
+    machine.write("proc/self/cgroup", "0::/b\n");
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 7000);
+    assert_eq!(cgroups.lookups(), 2);
+
+    // Files that were not kept open are seen to be gone.
+    cgroups.allowance = Allowance(0);
+    cgroups.look_up().unwrap();
+    cgroups.allowance = Allowance(0);
+    assert!(read(&mut cgroups).is_some());
+    machine.remove("cgroup/b");
+    assert_eq!(read(&mut cgroups), None);
+    let _machine = machine.memory_v2("b", "5000", 10);
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 5000);
+}
+
+#[test]
+fn a_handful_of_files_is_kept_open_however_deep_the_groups() {
+    let depth = 30;
+    let path = vec!["g"; depth].join("/");
+    let mut machine = Machine::new(&format!("0::/{path}\n"), MOUNTS_V2);
+    for levels in 1..=depth {
+        machine = machine.memory_v2(&vec!["g"; levels].join("/"), "1073741824", levels as u64 * MIB);
+    }
+    let mut cgroups = machine.cgroups();
+    let all = |cgroups: &mut Cgroups| read(cgroups).unwrap().raw_bytes;
+    assert_eq!(all(&mut cgroups), depth as u64 * MIB);
+    assert_eq!((all(&mut cgroups), cgroups.allowance.0), (depth as u64 * MIB, 0));
+    let opened =
+        cgroups.memory.iter_mut().flat_map(|level| [Some(&level.limit), Some(&level.usage), level.stat.as_ref()]);
+    assert_eq!(opened.flatten().filter(|file| file.is_kept()).count(), KEPT_FILES);
+}

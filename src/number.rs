@@ -1,0 +1,25 @@
+//! Numbers as the kernel writes them.
+
+/// Digits and nothing else.
+pub(crate) fn number(field: &[u8]) -> Option<u64> {
+    if field.is_empty() {
+        return None;
+    }
+    field.iter().try_fold(0_u64, |number, byte| match byte {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_digits_and_fits() {
+        assert_eq!((number(b"0"), number(b"18446744073709551615")), (Some(0), Some(u64::MAX)));
+        for no_number in ["", "-1", "+1", " 1", "1x", "18446744073709551616"] {
+            assert_eq!(number(no_number.as_bytes()), None, "{no_number:?}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Waiting for descriptors, `poll(2)`, and one that a thread can make ready itself, `eventfd(2)`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// What is waited for at a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Data to read.
+    Input,
+    /// The file's own kind of event. (Files of the kernel have data to read at any time.)
+    Priority,
+}
+
+/// What happened to a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ready {
+    /// Data to read.
+    pub(crate) input: bool,
+    /// The file's own kind of event.
+    pub(crate) priority: bool,
+    /// It will not say anything again, or only this.
+    pub(crate) error: bool,
+}
+
+impl Ready {
+    pub(crate) fn any(self) -> bool {
+        self.input || self.priority || self.error
+    }
+}
+
+/// Waits until what is waited for happens at one of the descriptors, or for `timeout`, or for no reason at all. At most as
+/// many as `ready` has places; what it holds afterwards is in the order of the descriptors.
+pub(crate) fn poll<'a>(fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>, ready: &mut [Ready], timeout: Duration) {
+    const MOST: usize = 8;
+    ready.fill(Ready::default());
+    let mut polled = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MOST];
+    let mut count = 0;
+    for ((fd, interest), polled) in fds.take(ready.len()).zip(&mut polled) {
+        polled.fd = fd.as_raw_fd();
+        polled.events = match interest {
+            Interest::Input => libc::POLLIN,
+            Interest::Priority => libc::POLLPRI,
+        };
+        count += 1;
+    }
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs().min(3600) as libc::time_t,
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: `polled` has at least `count` entries, which the kernel reads and writes during the call; it only reads the
+    // timeout; no signal mask is passed. The descriptors are borrowed for the whole call.
+    let answered = unsafe { libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &timeout, std::ptr::null()) };
+    if answered > 0 {
+        for (ready, polled) in ready.iter_mut().zip(&polled[..count]) {
+            let has = |event| polled.revents & event != 0;
+            *ready = Ready {
+                input: has(libc::POLLIN),
+                priority: has(libc::POLLPRI),
+                error: has(libc::POLLERR | libc::POLLHUP | libc::POLLNVAL),
+            };
+        }
+    }
+}
+
+/// A descriptor that is ready from a call of `signal` to one of `clear`.
+#[derive(Debug)]
+pub(crate) struct EventFd(OwnedFd);
+
+impl EventFd {
+    pub(crate) fn new() -> io::Result<EventFd> {
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// One system call. It fails only when it is ready already.
+    pub(crate) fn signal(&self) {
+        let one = 1_u64;
+        // SAFETY: the kernel reads the eight bytes of `one`.
+        unsafe { libc::write(self.0.as_raw_fd(), std::ptr::addr_of!(one).cast(), std::mem::size_of_val(&one)) };
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut count = 0_u64;
+        // SAFETY: the kernel writes at most the eight bytes of `count`.
+        unsafe { libc::read(self.0.as_raw_fd(), std::ptr::addr_of_mut!(count).cast(), std::mem::size_of_val(&count)) };
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_ready_from_signal_to_clear() {
+        let (first, second) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+        let mut ready = [Ready::default(); 2];
+        let mut poll = |timeout| {
+            let fds = [&first, &second].map(|event| (event.as_fd(), Interest::Input));
+            poll(fds.into_iter(), &mut ready, timeout);
+            ready.map(Ready::any)
+        };
+        assert_eq!(poll(Duration::ZERO), [false, false]);
+        second.signal();
+        second.signal();
+        // Without it, this would take an hour.
+        assert_eq!(poll(Duration::MAX), [false, true]);
+        second.clear();
+        assert_eq!(poll(Duration::from_millis(1)), [false, false]);
+    }
+
+    #[test]
+    fn only_what_is_waited_for_ends_the_wait() {
+        let event = EventFd::new().unwrap();
+        event.signal();
+        let mut ready = [Ready::default()];
+        poll([(event.as_fd(), Interest::Priority)].into_iter(), &mut ready, Duration::from_millis(1));
+        assert!(!ready[0].any());
+    }
+}
