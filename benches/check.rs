@@ -1,14 +1,18 @@
 //! What a reading of own memory and a full check cost, with 0, 50 and 1,000 real children, beside the `procfs` and
 //! `sysinfo` crates doing the same work: the resident memory of this process, all its descendants, and which of them
 //! are zombies. `procfs` reads its own memory also in the way its documentation shows, which opens `/proc/self` each
-//! time.
+//! time. And what the optional resources add to a check, in control groups two deep with every limit set, as far as such
+//! can be made.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../tests/common/groups.rs"]
+mod groups;
 mod peers;
 
 use std::time::Duration;
 
 use criterion::Criterion;
+use groups::Groups;
 use highwater::{ResourceLimits, ResourceMonitor, SystemProbe};
 use peers::{ByProcfs, BySysinfo, Children};
 
@@ -21,7 +25,22 @@ fn main() {
         own_memory(&mut criterion, population);
         full_check(&mut criterion, population);
     }
+    optional_resources(&mut criterion);
     criterion.final_summary();
+}
+
+fn optional_resources(criterion: &mut Criterion) {
+    let groups: Vec<_> = ["memory", "pids"].into_iter().filter_map(Groups::new).collect();
+    for groups in &groups {
+        groups.limit_amply();
+        groups.enter();
+    }
+    let _children = Children::sleepers(50);
+    let mut group = criterion.benchmark_group("full check, 50 children, in limited groups");
+    let with = ResourceMonitor::new(ResourceLimits::builder().max_processes(1 << 30).build().unwrap());
+    group.bench_function("with every resource", |bencher| bencher.iter(|| with.check_now()));
+    let without = peers::monitor();
+    group.bench_function("with none that is optional", |bencher| bencher.iter(|| without.check_now()));
 }
 
 fn own_memory(criterion: &mut Criterion, population: usize) {
@@ -42,8 +61,7 @@ fn full_check(criterion: &mut Criterion, population: usize) {
     let mut group = criterion.benchmark_group(format!("full check, {population} children"));
     group.sample_size(50).measurement_time(Duration::from_secs(8));
 
-    let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
-    let monitor = ResourceMonitor::new(limits);
+    let monitor = peers::monitor();
     assert_eq!(monitor.check_now().child_process_count, Some(population));
     group.bench_function("highwater", |bencher| bencher.iter(|| monitor.check_now()));
 

@@ -4,9 +4,13 @@
 //!   `refresh_after` and the gap that the CPU budget puts between checks, and two checks.
 //! - How far, when memory grows by 1 GiB a second, checks are 15 s apart and a caller asks every 10 ms.
 //! - How far, when memory grows by 50 MiB a second and nobody asks after the first 5 s: by climbing usage alone.
+//! - How long, when memory is above the limit already and somebody says so: from the word, through the pipe that
+//!   `MEMORY_PRESSURE_WATCH` names, to the first refusal. Nobody's question brings a check forward.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +38,8 @@ fn main() {
     println!("1 GiB a second:     refused {fast} MiB above the threshold, asked every 10 ms (median of 5)");
     let slow = median((0..3).map(|_| grow_unasked(50)));
     println!("50 MiB a second:    seen {slow} MiB above the threshold, asked by nobody after 5 s (median of 3)");
+    let told = (0..20).map(|_| told()).max().unwrap();
+    println!("word of a stall:    refused after {told:.1?} at the worst of 20; the aim is 50 ms");
 }
 
 fn own_memory() -> u64 {
@@ -43,9 +49,9 @@ fn own_memory() -> u64 {
 /// A monitor that warns when memory has grown by so many MiB.
 fn monitor_warning_above(mb: u64) -> (ResourceMonitor, u64) {
     let limits = ResourceLimits::builder().max_memory_bytes((own_memory() + mb * MB) * 100 / 80).build().unwrap();
+    let threshold = limits.max_memory_bytes().unwrap() * 80 / 100;
     let monitor = ResourceMonitor::new(limits);
     monitor.start(INTERVAL).unwrap();
-    let threshold = limits.max_memory_bytes().unwrap() * 80 / 100;
     (monitor, threshold)
 }
 
@@ -103,6 +109,28 @@ fn grow_unasked(mb_per_second: u64) -> u64 {
         let found = snapshots.try_recv().ok().and_then(|snapshot| snapshot.memory_bytes);
         found.filter(|bytes| *bytes >= threshold).map(|bytes| (bytes - threshold) / MB)
     })
+}
+
+/// From the word that memory is short to the first refusal.
+fn told() -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::env::set_var("MEMORY_PRESSURE_WATCH", &pipe);
+    let limits = ResourceLimits::builder().max_memory_bytes((own_memory() + 32 * MB) * 100 / 80).build().unwrap();
+    let hour = Duration::from_secs(3600);
+    let monitor = ResourceMonitor::builder(limits).refresh_after(hour).build().unwrap();
+    monitor.start(hour).unwrap();
+    std::env::remove_var("MEMORY_PRESSURE_WATCH");
+    let _ballast = take(64);
+    assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+    let mut pipe = File::options().write(true).open(&pipe).unwrap();
+    let said = Instant::now();
+    pipe.write_all(b"!").unwrap();
+    while monitor.is_accepting_work() {
+        std::hint::spin_loop();
+    }
+    said.elapsed()
 }
 
 /// Takes memory at a steady pace on another thread, and looks every 10 ms what has come of it.

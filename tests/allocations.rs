@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use common::groups::Groups;
 use common::{ms, Children, DEADLINE};
 use highwater::{ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
@@ -122,6 +123,12 @@ rusty_fork_test! {
     fn a_check_in_the_steady_state_allocates_nothing_with_0_and_with_50_children() {
         let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1000).build().unwrap();
         let monitor = ResourceMonitor::builder(limits).refresh_after(ms(1)).cpu_budget(1.0).build().unwrap();
+        // With limits above, so that there is all to be read that there can be.
+        let groups: Vec<_> = ["memory", "pids"].into_iter().filter_map(Groups::new).collect();
+        for group in &groups {
+            group.limit_amply();
+            group.enter();
+        }
         for count in [0, 50] {
             let _children = Children::sleepers(count);
             checks_on_the_caller_allocate_nothing(&monitor, count);
@@ -129,5 +136,6 @@ rusty_fork_test! {
             // The monitor was stopped, and its checks go on.
             checks_on_the_caller_allocate_nothing(&monitor, count);
         }
+        drop(groups);
     }
 }

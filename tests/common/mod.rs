@@ -1,6 +1,8 @@
 //! What the tests share: deadlines, real children, forked children, laid-out process tables, captured log events.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod groups;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
