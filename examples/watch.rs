@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use highwater::{BoxError, Readiness, ResourceLimits, ResourceMonitor};
+use highwater::{BoxError, Readiness, ResourceLimits, ResourceMonitor, ResourceSnapshot};
 
 const MAX_MEMORY_MB: u64 = 100;
 const MAX_PROCESSES: u64 = 10;
@@ -24,6 +24,8 @@ struct Options {
 
 fn main() -> Result<(), BoxError> {
     let options = Options::parse();
+    writeln!(io::stderr(), "limits of the surroundings: {}", ResourceLimits::detect()?)?;
+
     let limits = ResourceLimits::builder().max_memory_mb(MAX_MEMORY_MB).max_processes(MAX_PROCESSES).build()?;
     let monitor = ResourceMonitor::new(limits);
     let snapshots = monitor.snapshots();
@@ -39,9 +41,10 @@ fn main() -> Result<(), BoxError> {
         let verdict = monitor.verdict();
         writeln!(
             io::stdout(),
-            "memory {memory:6.1} MB {}  processes {processes:3} {}  {}",
+            "memory {memory:6.1} MB {}  processes {processes:3} {}  {}  {}",
             bar(memory / MAX_MEMORY_MB as f64),
             bar(processes as f64 / MAX_PROCESSES as f64),
+            others(&snapshot),
             if verdict.is_accepting() { "accepting work".into() } else { verdict.to_string() },
         )?;
     }
@@ -59,6 +62,29 @@ fn breathe(readiness: &Readiness) {
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// What else was read.
+fn others(snapshot: &ResourceSnapshot) -> String {
+    let mb = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
+    let mut shown = Vec::new();
+    if let Some(threads) = snapshot.thread_count {
+        shown.push(format!("threads {threads}"));
+    }
+    if let Some(files) = snapshot.open_files {
+        let limit = files.limit.map_or("unlimited".into(), |limit| limit.to_string());
+        shown.push(format!("files {}/{limit}", files.count));
+    }
+    if let Some(memory) = &snapshot.cgroup_memory {
+        shown.push(format!("cgroup memory {:.1}/{:.1} MB", mb(memory.usage_bytes), mb(memory.limit_bytes)));
+    }
+    if let Some(pids) = &snapshot.cgroup_pids {
+        shown.push(format!("cgroup pids {}/{}", pids.count, pids.limit));
+    }
+    if let Some(pressure) = snapshot.memory_pressure {
+        shown.push(format!("pressure {:.2} %", pressure.some_avg10));
+    }
+    shown.join("  ")
 }
 
 /// Twenty characters, filled up to `share` of them.

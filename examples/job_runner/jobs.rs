@@ -118,7 +118,8 @@ impl JobManager for Jobs {
     }
 
     fn pause_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
-        if critical != Resource::Memory {
+        // A stopped job keeps its memory, but takes no more and waits for none. What it has of the rest, it keeps.
+        if !matches!(critical, Resource::Memory | Resource::CgroupMemory | Resource::MemoryPressure) {
             return Err(format!("a stopped job frees no {critical}").into());
         }
         let mut running = self.running.lock();

@@ -1,4 +1,5 @@
-//! The limits: what the options say, overridden by what the limits file says.
+//! The limits: what the options say, overridden by what the limits file says; those of the surroundings when neither says
+//! anything.
 //!
 //! ```text
 //! # at night
@@ -39,6 +40,9 @@ pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
         }
     }
 
+    if processes.is_none() && memory_mb.is_none() {
+        return Ok(ResourceLimits::detect()?);
+    }
     let mut limits = ResourceLimits::builder();
     if let Some(processes) = processes {
         limits = limits.max_processes(processes);

@@ -58,6 +58,7 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .target(env_logger::Target::Pipe(Box::new(progress.stderr())))
         .init();
+    log::info!("limits: {limits}");
 
     // Before any job is started, or its end could be missed.
     let signals = input::signals()?;

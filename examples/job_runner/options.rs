@@ -8,7 +8,7 @@ use clap::Parser;
 
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
-/// A limit that is not given is no limit. Work is held back from 80 % of a limit, and shed from 95 %.
+/// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold. Work is held back from 80 % of a limit, and shed from 95 %.
 #[derive(Debug, Parser)]
 #[command(name = "job_runner", allow_negative_numbers = true)]
 pub(crate) struct Options {
