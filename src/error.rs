@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Read,
     /// A kernel file was read, and does not say what its documentation promises.
     Malformed,
+    /// A process is not there, is not what the call is for, or may not be dealt with.
+    Process,
     /// The host's or the library's code panicked during a reading.
     Panicked,
 }
@@ -66,6 +68,15 @@ impl Error {
     pub(crate) fn arm(path: PathBuf, source: io::Error) -> Error {
         let message = format!("could not watch {}", path.display());
         Error { path: Some(path), source: Some(source), ..Error::new(ErrorKind::Read, message) }
+    }
+
+    pub(crate) fn process(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Process, message)
+    }
+
+    /// What the system said when something was tried.
+    pub(crate) fn system(message: impl Into<String>, source: io::Error) -> Error {
+        Error { source: Some(source), ..Error::process(message) }
     }
 
     pub(crate) fn wire(source: io::Error) -> Error {

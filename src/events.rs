@@ -215,3 +215,49 @@ pub(crate) fn loop_died_unexpectedly(thread: &str, message: &str) {
         "thread {thread} died: {message}"
     );
 }
+
+pub(crate) fn group_set_up(group: u32, subreaper: bool) {
+    info!(
+        target: TARGET, event = "pgroup.setup_complete", pgid = group, subreaper;
+        "process group {group} is this process's own"
+    );
+}
+
+pub(crate) fn group_already_led(group: u32) {
+    debug!(target: TARGET, event = "pgroup.already_leader", pgid = group; "already leader of process group {group}");
+}
+
+pub(crate) fn group_setup_failed(error: &Error) {
+    error!(target: TARGET, event = "pgroup.setup_failed", error:% = error; "{error}");
+}
+
+pub(crate) fn children_signaled(signal: i32, signaled: &[u32], survivors: &[u32]) {
+    warn!(
+        target: TARGET,
+        event = "pgroup.signaled_children",
+        signal,
+        pids:? = signaled,
+        count = signaled.len(),
+        survivor_pids:? = survivors,
+        survivors = survivors.len();
+        "signal {signal} sent to {} processes, of which {} live on", signaled.len(), survivors.len()
+    );
+}
+
+pub(crate) fn orphans_ended(signal: i32, pids: &[u32]) {
+    info!(
+        target: TARGET, event = "pgroup.orphan_cleanup", signal, pids:? = pids, count = pids.len();
+        "signal {signal} sent to {} orphans", pids.len()
+    );
+}
+
+pub(crate) fn zombie_reaped(pid: u32, exit_status: &str) {
+    debug!(target: TARGET, event = "pgroup.reaped_zombie", pid, exit_status; "process {pid} has ended: {exit_status}");
+}
+
+pub(crate) fn signal_denied(pid: u32, signal: i32) {
+    warn!(
+        target: TARGET, event = "pgroup.permission_denied", pid, signal;
+        "no permission to send signal {signal} to process {pid}"
+    );
+}

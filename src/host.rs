@@ -65,6 +65,15 @@ pub trait ProcessGroup: Send + Sync {
     fn reap_orphaned_backends(&self) -> std::io::Result<Vec<u32>> {
         Ok(Vec::new())
     }
+
+    /// Takes note of the processes there are: called after checks, far more often than the other two, because whose an orphan
+    /// was can only be known from before it became one.
+    ///
+    /// # Errors
+    /// What the system said; the first of a row is logged.
+    fn observe(&self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Calls code that is not ours and turns its panic into the panic's message.

@@ -68,11 +68,18 @@
 //!
 //! # Manners
 //!
-//! The monitor never reaps a child, installs no signal handler, and keeps at most 16 descriptors however many processes
+//! The monitor never reaps a child (but for those that a host has a [`ProcessGroupManager`] watch), installs no signal handler, and keeps at most 16 descriptors however many processes
 //! there are and however deep the control groups. Its threads (`highwater`, `highwater-act`) block every signal but the synchronous faults; the host's code runs on them under the host's own
 //! mask. A hook may panic, block, or call back into the monitor, dropping it included. With `panic = "abort"` a panic
 //! ends the process, and nothing can be contained. A logger that blocks blocks the check thread, and the gate closes
 //! when the last check is too old.
+//!
+//! # What is left behind
+//!
+//! A [`ProcessGroupManager`] keeps the host's processes together, ends what its backends leave behind, and ends everything
+//! at a shutdown, without touching a stranger: it goes by who was seen below whom, never by names or by a parent of 1. It
+//! is opt-in, and so is all that it changes; its page says
+//! [what a subreaper changes](ProcessGroupManager#what-a-subreaper-changes) for a host, and when not to use one.
 //!
 //! # What it does not do
 //!
@@ -109,6 +116,13 @@
 //! | error | `monitor.loop_died_unexpectedly` | `thread`, `error` |
 //! | error | `monitor.actions_unavailable` | `error` |
 //! | debug | `monitor.process_group_cleaned` | `hook`, `pids`, `count` |
+//! | info | `pgroup.setup_complete` | `pgid`, `subreaper` |
+//! | info | `pgroup.orphan_cleanup` | `signal`, `pids`, `count` |
+//! | warn | `pgroup.signaled_children` | `signal`, `pids`, `count`, `survivor_pids`, `survivors` |
+//! | warn | `pgroup.permission_denied` | `pid`, `signal` |
+//! | error | `pgroup.setup_failed` | `error` |
+//! | debug | `pgroup.already_leader` | `pgid` |
+//! | debug | `pgroup.reaped_zombie` | `pid`, `exit_status` |
 //!
 //! A level is logged when entered, `*_normal` once it has held for one settle time; but for a first `*_critical`, at
 //! most one line per resource and level in 60 s, with `changes` counting what was left out.
@@ -149,6 +163,7 @@ mod engine;
 mod builder;
 mod monitor;
 mod permit;
+mod pgroup;
 mod readiness;
 
 pub use crate::{
@@ -158,6 +173,7 @@ pub use crate::{
     limits::{ResourceLimits, ResourceLimitsBuilder},
     monitor::ResourceMonitor,
     permit::Permit,
+    pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     probe::SystemProbe,
     readiness::Readiness,
     resource::{MemoryScope, Resource},

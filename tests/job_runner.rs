@@ -445,3 +445,18 @@ fn a_second_sigint_kills_before_the_grace_is_over() {
         first.elapsed() < GRACE
     });
 }
+
+#[test]
+fn what_jobs_leave_behind_is_ended_and_nobody_elses() {
+    let stranger = common::Children::sleepers(1);
+    let mut run = Run::start(&["--max-processes", "20"]);
+    // In the background, in a session of its own, and by a double fork into one.
+    let leftovers = ["sleep 1000 &", "setsid sleep 1000 & sleep 0.05", "setsid -f sh -c 'sleep 1000; :'; sleep 0.05"];
+    for job in leftovers.iter().cycle().take(51) {
+        run.feed(job);
+    }
+    // Which sees to it that nothing is left.
+    let ended = run.end();
+    assert_eq!(ended.counts(), (51, 0, 0), "{ended:?}");
+    assert!(fs::read_to_string(format!("/proc/{}/stat", stranger.0[0].id())).unwrap().contains(") S "));
+}

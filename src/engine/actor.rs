@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
     let Some(core) = shared.current() else { return };
     let mut actor =
-        Actor { core, worker, setting: 0, prune: Prune::default(), panicking: Vec::new(), group_failed: [false; 2] };
+        Actor { core, worker, setting: 0, prune: Prune::default(), panicking: Vec::new(), group_failed: [false; 3] };
     let died = contained(|| {
         while !run.is_stopping() && !worker.is_copy() {
             let rings = run.inbox_bell.count();
@@ -56,7 +56,7 @@ struct Actor<'a> {
     /// The hooks that panicked when they were last called.
     panicking: Vec<&'static str>,
     /// Whether each of the process group's methods failed last time.
-    group_failed: [bool; 2],
+    group_failed: [bool; 3],
 }
 
 #[derive(Default)]
@@ -78,9 +78,13 @@ impl Actor<'_> {
             }
             self.let_go("drop of the manager", manager);
         }
-        let group = self.core.group.get().filter(|_| housekeeping);
-        if let Some(group) = group {
-            self.clean_up(&group);
+        if let Some(group) = self.core.group.get() {
+            let observed = self.attempt("observe", || group.observe());
+            self.group_failed[2] =
+                self.report_clean_up("observe", observed.map(|done| done.map(|()| Vec::new())), self.group_failed[2]);
+            if housekeeping {
+                self.clean_up(&group);
+            }
             self.let_go("drop of the process group", group);
         }
     }

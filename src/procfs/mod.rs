@@ -99,6 +99,16 @@ impl Files {
         })
     }
 
+    /// One process, or `None` when it is gone or hidden.
+    pub(crate) fn process(&self, path: &Path, pid: u32) -> Result<Option<Process>, Error> {
+        process_table::read_process(self.source(path)?, pid)
+    }
+
+    /// Whether the numbers of this tree are those that system calls of this process take.
+    pub(crate) fn is_of_own_kernel(&self, path: &Path) -> Result<bool, Error> {
+        self.is_own_kernels(path, self.own_pid(path)?)
+    }
+
     /// As [`descendants`](Self::descendants), but for the memory, which is read in scope `Tree` alone, and for the cost:
     /// reads only what can have changed since the last call, where the kernel can be asked for that.
     pub(crate) fn tracked<T>(

@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod poll;
+pub(crate) mod process;
 pub(crate) mod rlimit;
 pub(crate) mod signal;
 

@@ -308,15 +308,17 @@ impl Driver {
         for stat in stats.iter().filter(|stat| stat.pid == pid) {
             let own = if pid == self.model.processes[&OWN].pid { " <- the test" } else { "" };
             let (state, threads, start) = (stat.state, stat.num_threads, stat.starttime);
+            let waits_in = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "{:1$}{pid} {state} {threads} threads, started {start}, {2}{own}",
+                "{:1$}{pid} {state} {threads} threads, started {start}, {2}, in {waits_in}{own}",
                 "",
                 2 * depth,
                 stat.comm
             );
         }
-        for child in stats.iter().filter(|stat| stat.ppid == pid && self.model.by_pid(stat.pid).is_some()) {
+        let crowd = self.model.processes[&STRANGERS].pid;
+        for child in stats.iter().filter(|stat| stat.ppid == pid && pid != crowd) {
             self.draw(stats, child.pid, depth + 1, text);
         }
     }

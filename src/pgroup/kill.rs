@@ -1,0 +1,145 @@
+//! Ending everything.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ancestry::identity;
+use super::{report_denied, say, valid_signal, ProcessGroupManager};
+use crate::error::Error;
+use crate::events;
+use crate::identity::Identity;
+use crate::procfs::descendants::Descendants;
+use crate::procfs::stat::Process;
+use crate::sys;
+use crate::sys::process;
+
+/// Between two looks at who is left.
+const ROUND: Duration = Duration::from_millis(5);
+
+/// What [`kill_all_children`](ProcessGroupManager::kill_all_children) has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KillReport {
+    /// Whom the signal was sent to.
+    pub signaled: Vec<u32>,
+    /// Who lived when the time was over, whether it was signalled or not.
+    pub survivors: Vec<u32>,
+    /// Who may not be signalled by this user.
+    pub denied: Vec<u32>,
+}
+
+impl ProcessGroupManager {
+    /// Sends a signal to every descendant of this process, and to every other member of its process group if this process
+    /// leads it, ourselves excepted; and goes on, in rounds, with those that are started meanwhile, until a look at the
+    /// process table shows none that lives or `grace` is over. With a `grace` of zero there is one round.
+    ///
+    /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each process is
+    /// signalled once, and woken if it is stopped and the signal asks it to end. Those that were adopted are collected; the
+    /// host's own children are the host's to wait for, and a zombie does not live. Nobody is killed who has outlived another
+    /// signal: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that does not exist; else what could not be read.
+    /// One that may not be signalled is in the report and stops nothing.
+    pub fn kill_all_children(&self, signal: i32, grace: Duration) -> Result<KillReport, Error> {
+        valid_signal(signal)?;
+        let inner = self.inner();
+        let deadline = Instant::now().checked_add(grace);
+        let mut descendants = Descendants::default();
+        let mut dealt_with = HashSet::new();
+        let mut report = KillReport::default();
+        loop {
+            let leads = process::own_group() == std::process::id();
+            let alive = inner.look_at_all(|_, table, own| targets(&mut descendants, table, own, leads))?;
+            let mut any_new = false;
+            for &target in &alive {
+                if dealt_with.contains(&target) {
+                    continue;
+                }
+                match inner.send(target, signal) {
+                    Ok(()) => report.signaled.push(target.pid),
+                    Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                        report_denied(&error, target, signal);
+                        report.denied.push(target.pid);
+                    }
+                    // It has ended meanwhile, or the next round will tell.
+                    Err(_) => continue,
+                }
+                any_new = true;
+                dealt_with.insert(target);
+            }
+            inner.reap()?;
+            if alive.is_empty() {
+                break;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                let alive = inner.look_at_all(|_, table, own| targets(&mut descendants, table, own, leads))?;
+                report.survivors = alive.into_iter().map(|process| process.pid).collect();
+                break;
+            }
+            if !any_new {
+                let left = deadline.map_or(ROUND, |deadline| deadline - now);
+                thread::sleep(ROUND.min(left));
+            }
+        }
+        if !report.signaled.is_empty() {
+            say(|| events::children_signaled(signal, &report.signaled, &report.survivors));
+        }
+        Ok(report)
+    }
+
+    /// Calls [`kill_all_children`](Self::kill_all_children) when the guard is dropped, also by a panic: for hosts whose
+    /// shutdown may be interrupted. What outlives the signal is killed. In a forked child the guard does nothing.
+    #[must_use = "dropping the guard ends the children"]
+    pub fn kill_on_drop(self: &Arc<Self>, signal: i32, grace: Duration) -> KillOnDrop {
+        let generation = sys::generation();
+        KillOnDrop { group: Arc::clone(self), signal, grace, generation, armed: true }
+    }
+}
+
+/// Ends the children of this process when it is dropped; see [`ProcessGroupManager::kill_on_drop`].
+#[derive(Debug)]
+pub struct KillOnDrop {
+    group: Arc<ProcessGroupManager>,
+    signal: i32,
+    grace: Duration,
+    generation: u64,
+    armed: bool,
+}
+
+impl KillOnDrop {
+    /// Leaves the children alone after all.
+    pub fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if !self.armed || self.generation != sys::generation() {
+            return;
+        }
+        // Nobody is left to hear of an error.
+        let survived = self.group.kill_all_children(self.signal, self.grace);
+        if survived.map_or(true, |report| !report.survivors.is_empty()) {
+            let _ = self.group.kill_all_children(libc::SIGKILL, self.grace);
+        }
+    }
+}
+
+/// Whoever lives and is ours to end.
+fn targets(descendants: &mut Descendants, table: &[Process], own: u32, leads: bool) -> Vec<Identity> {
+    let mut targets: HashSet<_> = descendants
+        .find(table, own)
+        .into_iter()
+        .flatten()
+        .filter(|process| !process.is_zombie())
+        .map(identity)
+        .collect();
+    let members = table.iter().filter(|process| leads && process.group == Some(own) && !process.is_zombie());
+    targets.extend(members.filter(|process| process.pid != own).map(identity));
+    targets.into_iter().collect()
+}

@@ -1,0 +1,152 @@
+//! Processes as such: handles that no reuse of a number can mislead (`pidfd_open(2)`, Linux 5.3), the status of one child,
+//! process groups, and the child subreaper.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// One process, whatever becomes of its number.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pid: libc::pid_t,
+    /// `None` before Linux 5.3: then its number is all there is.
+    fd: Option<OwnedFd>,
+}
+
+impl Handle {
+    /// The process that has this number now. ESRCH when there is none.
+    pub(crate) fn open(pid: u32) -> io::Result<Handle> {
+        let pid = libc::pid_t::try_from(pid).map_err(|_| no_such_process())?;
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd >= 0 {
+            // SAFETY: the kernel has just made this descriptor, which is close-on-exec, and nobody else knows it.
+            return Ok(Handle { pid, fd: Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }) });
+        }
+        match io::Error::last_os_error() {
+            // An old kernel, or a sandbox that does not know the call.
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(Handle { pid, fd: None }),
+            // The number of a thread.
+            error if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Err(no_such_process()),
+            error => Err(error),
+        }
+    }
+
+    /// Sends a signal to that process and no other.
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        let sent = match &self.fd {
+            // SAFETY: no memory is passed: without a `siginfo_t` the kernel makes one up as for `kill`.
+            Some(fd) => unsafe {
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    fd.as_raw_fd(),
+                    signal,
+                    std::ptr::null::<libc::siginfo_t>(),
+                    0,
+                )
+            },
+            // SAFETY: no memory is passed. The number is above zero, and so that of one process.
+            None => unsafe { libc::kill(self.pid, signal) }.into(),
+        };
+        if sent == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+pub(crate) fn no_such_process() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+/// Takes the status of this child of ours, if it has ended. ECHILD when it is no child, or somebody has taken it.
+pub(crate) fn collect(child: u32) -> io::Result<Option<ExitStatus>> {
+    let pid = libc::pid_t::try_from(child).ok().filter(|pid| *pid > 0).ok_or_else(no_such_process)?;
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is valid to write one integer to. The number is above zero, and so that of one child.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG | libc::__WALL) } {
+            0 => return Ok(None),
+            found if found == pid => return Ok(Some(ExitStatus::from_raw(status))),
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// The process group of this process.
+pub(crate) fn own_group() -> u32 {
+    // SAFETY: no memory is passed; it cannot fail.
+    u32::try_from(unsafe { libc::getpgrp() }).unwrap_or_default()
+}
+
+/// Puts this process into the group; into a new one, whose leader it is, if that is its own number.
+pub(crate) fn join_group(group: u32) -> io::Result<()> {
+    let group = libc::pid_t::try_from(group).map_err(|_| no_such_process())?;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::setpgid(0, group) })
+}
+
+/// Whether descendants of this process that lose their parent become children of its own (`PR_SET_CHILD_SUBREAPER(2const)`).
+pub(crate) fn is_subreaper() -> io::Result<bool> {
+    let mut is_subreaper: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer to `is_subreaper`.
+    check(unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, std::ptr::addr_of_mut!(is_subreaper)) })?;
+    Ok(is_subreaper != 0)
+}
+
+pub(crate) fn set_subreaper(on: bool) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusty_fork::rusty_fork_test;
+    use std::process::Command;
+
+    rusty_fork_test! {
+        #![rusty_fork(timeout_ms = 60_000)]
+
+        #[test]
+        fn a_handle_outlives_its_process_and_then_reaches_nobody() {
+            let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+            let handle = Handle::open(child.id()).unwrap();
+            assert_eq!(collect(child.id()).unwrap(), None);
+            handle.signal(libc::SIGKILL).unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+            assert_eq!(handle.signal(libc::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+            assert!(Handle::open(child.id()).is_err());
+            assert_eq!(collect(child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        }
+
+        #[test]
+        fn numbers_that_mean_many_processes_reach_none() {
+            for pid in [0, u32::MAX, 1 << 31] {
+                assert!(Handle::open(pid).and_then(|handle| handle.signal(0)).is_err(), "{pid}");
+                assert!(collect(pid).is_err(), "{pid}");
+            }
+        }
+
+        #[test]
+        fn the_subreaper_is_what_it_was_set_to() {
+            for on in [true, false] {
+                set_subreaper(on).unwrap();
+                assert_eq!(is_subreaper().unwrap(), on);
+            }
+        }
+    }
+}
