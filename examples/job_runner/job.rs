@@ -4,18 +4,22 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::{Permit, Work};
-use nix::sys::signal::Signal;
+use highwater::{Permit, ProcessGroupManager, SystemProbe, Work};
+use nix::sys::signal::{killpg, Signal};
+use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
+use nix::unistd::Pid;
 
-use crate::group::{Group, Sample};
+use crate::sample::Sample;
 
 /// How long a permit is held at most for a job that stays smaller than others have been seen to get.
 const RAMP: Duration = Duration::from_secs(2);
 
 /// How long a cancelled job may take to end before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// What a job costs while it runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,22 +63,62 @@ impl Job {
         Job { id: line.to_string(), command, cost: Cost::FIRST_GUESS }
     }
 
-    /// Runs it in a process group of its own. The job comes back with the error when it could not be started.
-    pub(crate) fn start(self, permit: Permit) -> Result<RunningJob, (Job, io::Error)> {
+    /// Runs it in a process group of its own, and has the manager take charge of what it starts elsewhere. The job comes
+    /// back with the error when it could not be started.
+    pub(crate) fn start(
+        self,
+        permit: Permit,
+        processes: &Arc<ProcessGroupManager>,
+    ) -> Result<RunningJob, (Job, io::Error)> {
+        let serial = Serial::next();
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(&self.command).stdin(Stdio::null()).process_group(0);
+        shell.arg("-c").arg(&self.command).stdin(Stdio::null()).process_group(0).env(Serial::MARK, serial.mark());
         match shell.spawn() {
-            Ok(child) => Ok(RunningJob {
-                group: Group::led_by(child.id()),
-                child,
-                started: Instant::now(),
-                permit: Some(permit),
-                state: State::Running,
-                alive: true,
-                job: self,
-            }),
+            Ok(child) => {
+                if let Err(error) = processes.track_backend_pid(child.id()) {
+                    log::warn!("job {} is not watched for what it leaves behind: {error}", self.id);
+                }
+                Ok(RunningJob {
+                    serial,
+                    child,
+                    adopted: Vec::new(),
+                    processes: Arc::clone(processes),
+                    started: Instant::now(),
+                    permit: Some(permit),
+                    state: State::Running,
+                    leaving: None,
+                    alive: true,
+                    job: self,
+                })
+            }
             Err(error) => Err((self, error)),
         }
+    }
+}
+
+/// A start of a job, the same job run again being another one. What a job starts carries it in its environment, so that
+/// it is known whose it is, however fast it was orphaned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serial(u64);
+
+impl Serial {
+    /// The name of the mark in the environment.
+    pub(crate) const MARK: &'static str = "JOB_RUNNER_JOB";
+
+    fn next() -> Serial {
+        static STARTED: AtomicU64 = AtomicU64::new(1);
+        Serial(STARTED.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn mark(self) -> String {
+        format!("{}.{}", std::process::id(), self.0)
+    }
+
+    /// `None` for the mark of another runner.
+    pub(crate) fn from_mark(mark: &str) -> Option<Serial> {
+        let (runner, serial) = mark.split_once('.')?;
+        let own = runner.parse() == Ok(std::process::id());
+        serial.parse().ok().filter(|_| own).map(Serial)
     }
 }
 
@@ -109,12 +153,19 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct RunningJob {
     pub(crate) job: Job,
+    serial: Serial,
     pub(crate) started: Instant,
+    /// The shell, which leads the job's process group. Nobody else can be given the group's number until the shell is
+    /// waited for: the group is signalled only while it has not been.
     child: Child,
-    group: Group,
+    /// What it has started, and what was handed to this process when its parent was gone.
+    adopted: Vec<u32>,
+    processes: Arc<ProcessGroupManager>,
     permit: Option<Permit>,
     state: State,
-    /// Whether a process of its group was alive in the last sample.
+    /// When to kill what the shell has left behind, once it has ended.
+    leaving: Option<Instant>,
+    /// Whether a process of the job was alive in the last sample.
     alive: bool,
 }
 
@@ -134,14 +185,40 @@ impl RunningJob {
 
     /// Whether its permit is still held, or its end is being waited for.
     pub(crate) fn is_changing(&self) -> bool {
-        self.permit.is_some() || self.is_cancelled()
+        self.permit.is_some() || self.is_cancelled() || self.leaving.is_some()
     }
 
     /// Takes note of what it uses.
     pub(crate) fn observe(&mut self, sample: &Sample) {
-        let usage = self.group.usage(sample);
+        self.adopted.retain(|adopted| sample.children.iter().any(|child| child.pid == *adopted));
+        for child in sample.children.iter().filter(|child| child.job == Some(self.serial)) {
+            let is_new = child.alive && child.pid != self.child.id() && !self.adopted.contains(&child.pid);
+            if is_new && self.processes.track_backend_pid(child.pid).is_ok() {
+                self.adopted.push(child.pid);
+            }
+        }
+        let usage = sample.of_job(self.child.id(), &self.elsewhere());
         self.job.cost = self.job.cost.max(usage.cost);
         self.alive = usage.alive;
+    }
+
+    pub(crate) fn is_started_as(&self, serial: Serial) -> bool {
+        self.serial == serial
+    }
+
+    pub(crate) fn shell_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What was seen of it besides its shell.
+    fn elsewhere(&self) -> Vec<u32> {
+        let below = |pid: &u32| self.processes.backend_pids(*pid).unwrap_or_default();
+        let mut pids = below(&self.child.id());
+        pids.extend(self.adopted.iter().flat_map(below));
+        pids.extend(&self.adopted);
+        pids.sort_unstable();
+        pids.dedup();
+        pids
     }
 
     /// Gives the permit back once a check sees what was reserved: all of `expected` is there, or will not come.
@@ -153,7 +230,7 @@ impl RunningJob {
 
     pub(crate) fn pause(&mut self) -> io::Result<()> {
         if let State::Running = self.state {
-            self.group.signal(Signal::SIGSTOP)?;
+            self.signal(Signal::SIGSTOP)?;
             self.state = State::Paused;
         }
         Ok(())
@@ -161,7 +238,7 @@ impl RunningJob {
 
     pub(crate) fn resume(&mut self) -> io::Result<()> {
         if let State::Paused = self.state {
-            self.group.signal(Signal::SIGCONT)?;
+            self.signal(Signal::SIGCONT)?;
             self.state = State::Running;
         }
         Ok(())
@@ -169,9 +246,9 @@ impl RunningJob {
 
     /// Asks it to end, and sees to it later that it does: this does not wait.
     pub(crate) fn cancel(&mut self, why: Cancel) -> io::Result<()> {
-        self.group.signal(Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         if self.is_paused() {
-            self.group.signal(Signal::SIGCONT)?; // a stopped process dies of nothing but SIGKILL
+            self.signal(Signal::SIGCONT)?; // a stopped process dies of nothing but SIGKILL
         }
         self.state = State::Cancelled { kill_at: Some(Instant::now() + GRACE), why };
         Ok(())
@@ -182,20 +259,56 @@ impl RunningJob {
         if let State::Cancelled { kill_at, .. } = &mut self.state {
             if kill_at.is_some_and(|at| now || at <= Instant::now()) {
                 *kill_at = None;
-                self.group.signal(Signal::SIGKILL)?;
+                self.signal(Signal::SIGKILL)?;
             }
         }
         Ok(())
     }
 
-    /// What became of it, or `None` while it runs.
-    ///
-    /// A cancelled job has ended when its whole group has: run again beside what was left, it would be there twice.
-    pub(crate) fn try_end(&mut self) -> io::Result<Option<Outcome>> {
-        if matches!(self.state, State::Cancelled { kill_at: Some(_), .. }) && self.alive {
-            return Ok(None);
+    /// Sends a signal to the whole job: the shell, what was seen below it, wherever that is, and whoever else is in its group.
+    /// While the shell lives, what is in the group is below it, and `SIGTERM` must not come twice.
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let reached = self.processes.signal_backend(self.child.id(), signal as i32);
+        for &adopted in &self.adopted {
+            // Those that have ended are tracked no more.
+            let _ = self.processes.signal_backend(adopted, signal as i32);
+        }
+        if signal == Signal::SIGTERM && self.leaving.is_none() && reached.is_ok_and(|pids| !pids.is_empty()) {
+            return Ok(());
+        }
+        Ok(killpg(Pid::from_raw(self.child.id() as i32), signal)?)
+    }
+
+    /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when the
+    /// shell has ended, and killed after a grace: run again beside what was left, a job would be there twice.
+    pub(crate) fn try_end(&mut self, probe: &SystemProbe) -> io::Result<Option<Outcome>> {
+        match self.leaving {
+            None if !self.shell_has_ended()? => return Ok(None),
+            None if self.has_left_something(probe) => {
+                self.leaving = Some(Instant::now() + GRACE);
+                self.alive = true; // until a sample says otherwise
+                self.signal(Signal::SIGTERM)?;
+                return Ok(None);
+            }
+            Some(kill_at) if self.alive && Instant::now() < kill_at => return Ok(None),
+            Some(_) => self.signal(Signal::SIGKILL)?,
+            None => {}
         }
         Ok(self.child.try_wait()?.map(|status| self.outcome(status)))
+    }
+
+    /// Looks at the shell without taking its status: its zombie holds the number of the group.
+    fn shell_has_ended(&self) -> io::Result<bool> {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        Ok(waitid(Id::Pid(Pid::from_raw(self.child.id() as i32)), look)? != WaitStatus::StillAlive)
+    }
+
+    fn has_left_something(&self, probe: &SystemProbe) -> bool {
+        let shell = self.child.id();
+        // What cannot be counted may be there.
+        let in_group = probe.count_group_members(shell, shell).unwrap_or(1);
+        let seen = self.processes.look().map_or(true, |()| !self.elsewhere().is_empty());
+        in_group > 0 || seen
     }
 
     fn outcome(&self, status: ExitStatus) -> Outcome {

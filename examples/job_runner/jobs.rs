@@ -1,13 +1,15 @@
 //! The running jobs, and what the monitor may do to them.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use highwater::{BoxError, JobManager, Readiness, Resource};
+use highwater::{BoxError, JobManager, ProcessGroupManager, Readiness, Resource, SystemProbe};
+use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 
-use crate::group::Sample;
-use crate::job::{Cancel, Cost, Job, Outcome, RunningJob};
+use crate::job::{Cancel, Cost, Job, Outcome, RunningJob, GRACE};
+use crate::sample::Sample;
 
 /// The running jobs, in the order of their start. The runner adds, measures and removes them; the monitor pauses and
 /// cancels them from its own thread. The lock is only ever held for moments, and never while the monitor is asked.
@@ -15,11 +17,22 @@ use crate::job::{Cancel, Cost, Job, Outcome, RunningJob};
 pub(crate) struct Jobs {
     running: Mutex<Vec<RunningJob>>,
     readiness: Readiness,
+    processes: Arc<ProcessGroupManager>,
+    probe: SystemProbe,
+    leftovers: Mutex<Vec<Leftover>>,
+}
+
+/// What a job that has ended left behind, and was seen too late to keep it from ending.
+#[derive(Debug)]
+struct Leftover {
+    pid: u32,
+    kill_at: Instant,
 }
 
 impl Jobs {
-    pub(crate) fn new(readiness: Readiness) -> Jobs {
-        Jobs { running: Mutex::new(Vec::new()), readiness }
+    pub(crate) fn new(readiness: Readiness, processes: Arc<ProcessGroupManager>) -> Jobs {
+        let (running, leftovers) = (Mutex::default(), Mutex::default());
+        Jobs { running, readiness, processes, probe: SystemProbe::new(), leftovers }
     }
 
     pub(crate) fn add(&self, job: RunningJob) {
@@ -56,8 +69,39 @@ impl Jobs {
 
     /// Takes note of what every job uses.
     pub(crate) fn observe(&self, sample: &Sample) {
-        for job in self.running.lock().iter_mut() {
+        let mut running = self.running.lock();
+        for job in running.iter_mut() {
             job.observe(sample);
+        }
+        // Whatever else hangs from this process was handed to it: nobody here forks anything but shells.
+        let handed_over = sample.children.iter().filter(|child| running.iter().all(|job| job.shell_id() != child.pid));
+        for child in handed_over {
+            if !child.alive {
+                if self.processes.watch_child(child.pid).is_ok() {
+                    self.processes.unwatch_child(child.pid);
+                }
+            } else if child.job.is_some_and(|serial| !running.iter().any(|job| job.is_started_as(serial))) {
+                self.end_leftover(child.pid);
+            }
+        }
+        self.leftovers.lock().retain(|leftover| sample.children.iter().any(|child| child.pid == leftover.pid));
+    }
+
+    /// Tells it to end, and kills it when it has had its time.
+    fn end_leftover(&self, pid: u32) {
+        let mut leftovers = self.leftovers.lock();
+        let known = leftovers.iter().find(|leftover| leftover.pid == pid);
+        let signal = match known {
+            None => Signal::SIGTERM,
+            Some(leftover) if Instant::now() >= leftover.kill_at => Signal::SIGKILL,
+            Some(_) => return,
+        };
+        let told =
+            self.processes.track_backend_pid(pid).and_then(|()| self.processes.signal_backend(pid, signal as i32));
+        match told {
+            Ok(_) if known.is_none() => leftovers.push(Leftover { pid, kill_at: Instant::now() + GRACE }),
+            Ok(_) => {}
+            Err(error) => log::debug!("process {pid}, which a job left behind, has ended meanwhile: {error}"),
         }
     }
 
@@ -74,7 +118,7 @@ impl Jobs {
         let mut ended = Vec::new();
         let mut index = 0;
         while index < running.len() {
-            match running[index].try_end() {
+            match running[index].try_end(&self.probe) {
                 Ok(Some(outcome)) => ended.push((running.remove(index).job, outcome)),
                 Ok(None) => {
                     complain(running[index].kill_if_due(false), "kill", &running[index].job);

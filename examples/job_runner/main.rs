@@ -5,12 +5,12 @@
 //! ```
 //!
 //! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` holds it until
-//! a check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near.
+//! a check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near. What jobs leave
+//! behind, the `ProcessGroupManager` set up in this file cleans up.
 //!
 //! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
 //! number of the signal that ended it early: each job is then told to end, and killed by a second signal.
 
-mod group;
 mod input;
 mod job;
 mod jobs;
@@ -18,12 +18,15 @@ mod limits;
 mod options;
 mod progress;
 mod runner;
+mod sample;
 mod tally;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use highwater::{BoxError, MemoryScope, ResourceLimits, ResourceMonitor};
+use highwater::{BoxError, MemoryScope, ProcessGroupManager, ResourceLimits, ResourceMonitor};
+
+use nix::sys::signal::Signal;
 
 use crate::jobs::Jobs;
 use crate::options::Options;
@@ -63,11 +66,18 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     // Before any job is started, or its end could be missed.
     let signals = input::signals()?;
 
+    // What jobs leave behind comes to this process. It stays in its own group, or Ctrl-C would not reach it in a pipeline.
+    let processes = Arc::new(ProcessGroupManager::new().with_own_group(false).with_grace(job::GRACE));
+    processes.setup()?;
+    // However this ends, no job goes on without it.
+    let _guard = processes.kill_on_drop(Signal::SIGTERM as i32, job::GRACE);
+
     let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
-    let jobs = Arc::new(Jobs::new(monitor.readiness()));
+    let jobs = Arc::new(Jobs::new(monitor.readiness(), processes.clone()));
     monitor.set_manager(jobs.clone());
+    monitor.set_process_group(processes.clone());
     let snapshots = monitor.snapshots();
     monitor.start(options.interval)?;
 
-    Ok(Runner { options, monitor, snapshots, jobs, input: input::jobs()?, signals, progress }.run())
+    Ok(Runner { options, monitor, snapshots, jobs, processes, input: input::jobs()?, signals, progress }.run())
 }

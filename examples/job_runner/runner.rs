@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
-use highwater::{Permit, ResourceMonitor, ResourceSnapshot, Snapshots};
+use highwater::{Permit, ProcessGroupManager, ResourceMonitor, ResourceSnapshot, Snapshots};
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 
-use crate::group::Sampler;
 use crate::job::{Cancel, Cost, Job, Outcome};
 use crate::jobs::Jobs;
 use crate::limits;
 use crate::options::Options;
 use crate::progress::{Counts, Progress};
+use crate::sample::Sampler;
 use crate::tally::Tally;
 
 /// How long the first job is watched at most before others are started beside it.
@@ -32,6 +32,7 @@ pub(crate) struct Runner {
     pub(crate) monitor: ResourceMonitor,
     pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) processes: Arc<ProcessGroupManager>,
     pub(crate) input: Receiver<io::Result<Job>>,
     pub(crate) signals: Receiver<i32>,
     pub(crate) progress: Progress,
@@ -157,6 +158,9 @@ impl Run {
     /// Looks at what the jobs cost, and gives back the permits that have served.
     fn measure(&mut self) {
         let Some(sample) = self.sampler.sample_if_due(self.is_learning()) else { return };
+        if let Err(error) = self.runner.processes.look() {
+            log::warn!("what jobs start outside of their groups is not seen: {error}");
+        }
         self.runner.jobs.observe(&sample);
         if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
             self.tally.known_since = Some(Instant::now());
@@ -228,7 +232,9 @@ impl Run {
                 Admission::Granted(permit) => {
                     self.held_back = None;
                     self.stuck_since = None;
-                    if let Err((job, error)) = job.start(permit).map(|running| self.runner.jobs.add(running)) {
+                    if let Err((job, error)) =
+                        job.start(permit, &self.runner.processes).map(|running| self.runner.jobs.add(running))
+                    {
                         self.fail(&job, &format!("could not be started: {error}"));
                     }
                 }
