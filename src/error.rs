@@ -44,6 +44,11 @@ impl Error {
         self.path.as_deref()
     }
 
+    /// The number of the system's error behind this one.
+    pub(crate) fn os_error(&self) -> Option<i32> {
+        self.source.as_ref().and_then(io::Error::raw_os_error)
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), path: None, source: None }
     }

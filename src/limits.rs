@@ -106,7 +106,7 @@ impl PartialEq for ResourceLimits {
 
 impl Eq for ResourceLimits {}
 
-/// One line: each limit and where it came from, such as `memory 256.0 MB (memory.max of /sys/fs/cgroup/box), processes
+/// One line: each limit and where it came from, such as `memory 256.0 MB (/sys/fs/cgroup/box/memory.max), processes
 /// unlimited, open files 1024 (RLIMIT_NOFILE); warning at 80 %, critical at 95 %`.
 impl fmt::Display for ResourceLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::identity::Identity;
 use crate::judgement::Settings;
 use crate::procfs::{bytes, Files};
-use crate::resource::{Amount, Found, MemoryScope, Optional, PerResource, Resource};
+use crate::resource::{Amount, Found, MemoryScope, Optional, Partly, PerResource, Resource};
 use crate::surroundings::{OpenFiles, Surroundings};
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
@@ -29,7 +29,7 @@ pub(crate) trait Probe: Send + Sync {
     fn own_memory(&self) -> Result<u64, Error>;
 
     /// Asks the kernel to wake whoever waits for what comes back, when memory stalls or a group is at its limit.
-    fn arm(&self, settings: &Settings) -> Alarms;
+    fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms;
 
     /// Whether what was armed may be that of a group in which the process is no more.
     fn is_outdated(&self, alarms: &Alarms) -> bool;
@@ -67,19 +67,21 @@ impl Reading {
         PerResource::from_fn(|resource| match resource {
             Resource::Memory => required(self.memory),
             Resource::Processes => required(self.descendants),
-            Resource::CgroupMemory => amount(&self.surroundings.cgroup_memory),
-            Resource::CgroupPids => amount(&self.surroundings.cgroup_pids),
-            Resource::OpenFiles => amount(&self.surroundings.open_files),
-            Resource::MemoryPressure => amount(&self.surroundings.memory_pressure),
+            Resource::CgroupMemory => amount(&self.surroundings.cgroup_memory, &self.surroundings.memory_unread),
+            Resource::CgroupPids => amount(&self.surroundings.cgroup_pids, &self.surroundings.pids_unread),
+            Resource::OpenFiles => amount(&self.surroundings.open_files, &None),
+            Resource::MemoryPressure => amount(&self.surroundings.memory_pressure, &None),
         })
     }
 }
 
-fn amount<T>(read: &Optional<T>) -> Optional<Amount>
+/// What was read, although something else of it was not.
+fn amount<T>(read: &Optional<T>, unread: &Option<Arc<Error>>) -> Optional<Amount>
 where
     for<'a> &'a T: Into<Amount>,
 {
-    read.as_ref().map(|read| read.as_ref().map(Into::into)).map_err(Arc::clone)
+    let amount = |read| Amount { unread: unread.clone(), ..Into::into(read) };
+    read.as_ref().map(|read| read.as_ref().map(amount)).map_err(Arc::clone)
 }
 
 /// The readings that a monitor judges, without a monitor.
@@ -189,12 +191,19 @@ impl SystemProbe {
         let is_read = |resource| !settings.ignored.get(resource);
         let mut found = self.memory_surroundings(settings);
         if is_read(Resource::CgroupPids) {
-            found.cgroup_pids =
-                self.with_cgroups(|cgroups| cgroups.refresh().map_err(Arc::new).and_then(|()| cgroups.pids()));
+            self.with_cgroups(|cgroups| {
+                let read = cgroups.refresh().map_err(Arc::new).and_then(|()| cgroups.pids());
+                (found.cgroup_pids, found.pids_unread) = split(read);
+            });
         }
         if is_read(Resource::OpenFiles) {
-            let count = self.files().open_files(self.root()).map_err(Arc::new);
-            found.open_files = count.map(|count| Some(OpenFiles { count: count?, limit: rlimit::open_files() }));
+            let limit = rlimit::open_files();
+            let count = match self.files().open_files(self.root()) {
+                // They cannot be listed because there is none left: that is what there is to know.
+                Err(error) if error.os_error() == Some(libc::EMFILE) => Ok(limit),
+                count => count.map_err(Arc::new),
+            };
+            found.open_files = count.map(|count| Some(OpenFiles { count: count?, limit }));
         }
         found.threads = self.files().threads(self.root());
         found
@@ -206,13 +215,21 @@ impl SystemProbe {
         self.with_cgroups(|cgroups| {
             let refreshed = cgroups.refresh().map_err(Arc::new);
             if is_read(Resource::CgroupMemory) {
-                found.cgroup_memory = refreshed.and_then(|()| cgroups.memory());
+                let read = refreshed.and_then(|()| cgroups.memory());
+                (found.cgroup_memory, found.memory_unread) = split(read);
             }
             if is_read(Resource::MemoryPressure) {
                 found.memory_pressure = cgroups.pressure();
             }
         });
         found
+    }
+}
+
+fn split<T>(read: Partly<T>) -> (Optional<T>, Option<Arc<Error>>) {
+    match read {
+        Ok((read, unread)) => (Ok(read), unread),
+        Err(error) => (Err(error), None),
     }
 }
 
@@ -253,17 +270,16 @@ impl Probe for SystemProbe {
         self.memory_bytes()
     }
 
-    fn arm(&self, settings: &Settings) -> Alarms {
+    fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms {
         let is_read = |resource| !settings.ignored.get(resource);
         let (pressure, memory) = (is_read(Resource::MemoryPressure), is_read(Resource::CgroupMemory));
-        let watch = if pressure { Watch::from_environment() } else { Watch::default() };
-        self.with_cgroups(|cgroups| cgroups.arm(&watch, pressure, memory))
+        self.with_cgroups(|cgroups| cgroups.arm(watch, pressure, memory))
     }
 
     fn is_outdated(&self, alarms: &Alarms) -> bool {
         // Somebody else is reading: the next check will tell.
         let cgroups = self.cgroups.current().and_then(Mutex::try_lock);
-        cgroups.is_some_and(|cgroups| cgroups.lookups() != alarms.lookups)
+        cgroups.is_some_and(|cgroups| cgroups.fingerprint() != alarms.fingerprint)
     }
 }
 

@@ -122,13 +122,15 @@ pub(crate) enum Level {
 }
 
 /// What was read of a resource.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Amount {
     pub(crate) usage: u64,
     /// As the kernel has it; the host may have set another.
     pub(crate) limit: Option<u64>,
     /// The control group that usage and limit are those of.
     pub(crate) group: Option<Arc<Path>>,
+    /// What else might have had something to say, and could not be read.
+    pub(crate) unread: Option<Arc<Error>>,
 }
 
 impl Amount {
@@ -140,6 +142,9 @@ impl Amount {
 
 /// What a reading of something optional found. Absent is `None`; what is there and could not be read is an error.
 pub(crate) type Optional<T> = Result<Option<T>, Arc<Error>>;
+
+/// The same of something that has parts, and the error of one that could not be read.
+pub(crate) type Partly<T> = Result<(Option<T>, Option<Arc<Error>>), Arc<Error>>;
 
 /// What was found of each resource.
 pub(crate) type Found = PerResource<Optional<Amount>>;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::resource::{Amount, Optional};
 
 /// Memory charged to the control group whose limit leaves the least room.
@@ -57,7 +58,10 @@ pub struct MemoryPressure {
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     pub(crate) cgroup_memory: Optional<CgroupMemory>,
+    /// Of a group above or below, which was not judged.
+    pub(crate) memory_unread: Option<Arc<Error>>,
     pub(crate) cgroup_pids: Optional<CgroupPids>,
+    pub(crate) pids_unread: Option<Arc<Error>>,
     pub(crate) open_files: Optional<OpenFiles>,
     pub(crate) memory_pressure: Optional<MemoryPressure>,
     pub(crate) threads: Option<u64>,
@@ -67,7 +71,9 @@ impl Default for Surroundings {
     fn default() -> Surroundings {
         Surroundings {
             cgroup_memory: Ok(None),
+            memory_unread: None,
             cgroup_pids: Ok(None),
+            pids_unread: None,
             open_files: Ok(None),
             memory_pressure: Ok(None),
             threads: None,
@@ -77,13 +83,15 @@ impl Default for Surroundings {
 
 impl From<&CgroupMemory> for Amount {
     fn from(memory: &CgroupMemory) -> Amount {
-        Amount { usage: memory.usage_bytes, limit: Some(memory.limit_bytes), group: Some(Arc::clone(&memory.path)) }
+        let group = Some(Arc::clone(&memory.path));
+        Amount { limit: Some(memory.limit_bytes), group, ..Amount::of(memory.usage_bytes) }
     }
 }
 
 impl From<&CgroupPids> for Amount {
     fn from(pids: &CgroupPids) -> Amount {
-        Amount { usage: pids.count, limit: Some(pids.limit), group: Some(Arc::clone(&pids.path)) }
+        let group = Some(Arc::clone(&pids.path));
+        Amount { limit: Some(pids.limit), group, ..Amount::of(pids.count) }
     }
 }
 

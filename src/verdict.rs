@@ -188,7 +188,7 @@ impl fmt::Display for Verdict {
             })?;
         }
         for (resource, error) in &self.parts.unread {
-            write!(f, "; {resource} not judged: {error}")?;
+            write!(f, "; {resource} not all judged: {error}")?;
         }
         if let Some((max_age, gap)) = self.parts.unreachable_age {
             let (max_age, gap) = (max_age.as_millis(), millis_up(gap));
@@ -409,7 +409,7 @@ mod tests {
             verdict.with_unread(vec![(Resource::CgroupPids, error)]).to_string(),
             "accepting work: memory 0.0 MB (no limit), processes 1 (no limit), cgroup memory 70.0 MB of 100.0 MB \
              (70.0 %) in /cgroup/box, memory pressure 12.34 % of 20.00 % (61.7 %); \
-             cgroup pids not judged: malformed /cgroup/box/pids.max: it is no number"
+             cgroup pids not all judged: malformed /cgroup/box/pids.max: it is no number"
         );
         let threshold = Threshold::Warning(80);
         let closed = Verdict::new(Reason::Usage { resource: Resource::CgroupMemory, threshold }).with_usages(usages);

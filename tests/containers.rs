@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -227,11 +228,16 @@ rusty_fork_test! {
         let monitor = unlimited();
         let snapshots = monitor.snapshots();
         monitor.start(Duration::from_secs(3600)).unwrap();
-        let _thrashing = Thrashing::new(&groups.inner, file.path());
-        wait_within(Duration::from_secs(60), "the kernel wakes the thread", || snapshots.try_recv().is_ok());
-        let snapshot = monitor.check_now();
-        println!("{snapshot}");
-        drop(_thrashing);
+        assert!(snapshots.try_recv().is_ok(), "the first check, which is that of the start");
+        assert!(snapshots.recv_timeout(ms(300)).is_err(), "woken by nobody");
+        let thrashing = Thrashing::new(&groups.inner, file.path());
+        wait_within(Duration::from_secs(60), "the kernel wakes the thread", || {
+            snapshots.try_recv().is_ok_and(|snapshot| {
+                println!("{snapshot}");
+                true
+            })
+        });
+        drop(thrashing);
         drop(monitor);
     }
 
@@ -256,6 +262,51 @@ rusty_fork_test! {
         drop(held);
         tell.write_all(b"!").unwrap();
         wait_until("the gate opens", || monitor.is_accepting_work());
+    }
+
+    #[test]
+    fn words_without_end_keep_no_check_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::env::set_var("MEMORY_PRESSURE_WATCH", &pipe);
+        let monitor = unlimited();
+        monitor.start(Duration::from_secs(1)).unwrap();
+        let snapshots = monitor.snapshots();
+        let mut tell = File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = tell.write_all(b"!");
+                    thread::sleep(Duration::from_micros(500));
+                }
+            });
+            // It used to be none in eight seconds.
+            wait_until("ten checks", || snapshots.receiver().len() >= 10);
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_limit_on_descriptors_below_what_is_waited_for_makes_no_busy_loop() {
+        let monitor = unlimited();
+        monitor.start(Duration::from_secs(3600)).unwrap();
+        setrlimit(Rlimit::RLIMIT_NOFILE, 1, 100).unwrap();
+        let cpu = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
+        monitor.is_accepting_work();
+        let before = Duration::from(cpu());
+        thread::sleep(ms(500));
+        let used = Duration::from(cpu()).saturating_sub(before);
+        setrlimit(Rlimit::RLIMIT_NOFILE, 100, 100).unwrap();
+        assert!(used < ms(250), "{used:?} of CPU time in half a second");
+        // It hears what it is told all the same.
+        let snapshots = monitor.snapshots();
+        thread::sleep(ms(150));
+        wait_until("it is woken", || {
+            monitor.is_accepting_work();
+            snapshots.try_recv().is_ok()
+        });
     }
 
     #[test]
@@ -293,21 +344,30 @@ rusty_fork_test! {
         let normal = &log.named("monitor.cgroup_pids_normal")[0];
         assert_eq!((normal.numbers["limit"], normal.level), (1000.0, log::Level::Info));
 
-        let folder = tempfile::tempdir().unwrap();
+        let tree = common::ProcTree::new(10);
         for (path, text) in [
             ("self/cgroup", "0::/a\n"),
             ("self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
             ("cgroup/a/pids.max", "many\n"),
         ] {
-            let path = folder.path().join(path);
+            let path = tree.root().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let root = folder.path();
-        let monitor = ResourceMonitor::builder(no_limits()).proc_root(root).cgroup_root(root.join("cgroup")).build();
-        monitor.unwrap().check_now();
-        // A check that failed says nothing of what is optional.
-        assert!(log.named("monitor.cgroup_pids_unread").is_empty());
+        let (proc_root, cgroup_root) = (tree.root(), tree.root().join("cgroup"));
+        let builder = ResourceMonitor::builder(no_limits()).proc_root(proc_root).cgroup_root(&cgroup_root);
+        let monitor = builder.build().unwrap();
+        for _ in 0..2 {
+            monitor.check_now();
+        }
+        assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+        let unread = log.named("monitor.cgroup_pids_unread");
+        assert_eq!((unread.len(), unread[0].level), (1, log::Level::Warn), "{unread:?}");
+        assert!(unread[0].keys["error"].contains("a/pids.max"), "{unread:?}");
+        assert!(monitor.verdict().to_string().contains("; cgroup pids not all judged: "), "{}", monitor.verdict());
+        fs::write(cgroup_root.join("a/pids.max"), "max\n").unwrap();
+        monitor.check_now();
+        assert_eq!(log.named("monitor.cgroup_pids_read_again").len(), 1);
     }
 
     #[test]

@@ -52,6 +52,21 @@ rusty_fork_test! {
     #![rusty_fork(timeout_ms = 120_000)]
 
     #[test]
+    fn starts_and_stops_that_race_leave_no_thread_asleep() {
+        let monitor = monitor();
+        // A stop that was not heard would take an hour.
+        let race = |act: &(dyn Fn() + Sync)| (0..40).for_each(|_| act());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| race(&|| monitor.start(Duration::from_secs(3600)).unwrap()));
+                scope.spawn(|| race(&|| monitor.stop()));
+            }
+        });
+        monitor.stop();
+        assert_eq!(threads(), 2, "this one, and the one that runs the tests");
+    }
+
+    #[test]
     fn a_thousand_rounds_leak_no_thread_and_no_descriptor() {
         let monitor = monitor();
         let threads_before = threads();

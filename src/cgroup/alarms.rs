@@ -7,18 +7,18 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::psi;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::sys::bell::Wire;
 use crate::sys::file::read_line;
 use crate::sys::poll::{Interest, Ready};
+use crate::sys::socket;
 
 /// A stall of a twentieth of two seconds: whoever may not ask for less can ask for multiples of two seconds. It ends in a
 /// NUL, or the kernel cuts off its last digit.
@@ -44,15 +44,15 @@ impl Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     armed: Vec<Alarm>,
-    /// How often the groups had been looked up by then.
-    pub(crate) lookups: u64,
+    /// Of the groups and their limits, as they were by then.
+    pub(crate) fingerprint: u64,
     /// What could not be armed.
     pub(crate) failures: Vec<Error>,
 }
 
 #[derive(Debug)]
 struct Alarm {
-    fd: OwnedFd,
+    file: File,
     kind: Kind,
 }
 
@@ -69,6 +69,12 @@ enum Kind {
 impl Alarms {
     pub(crate) fn is_armed(&self) -> bool {
         !self.armed.is_empty()
+    }
+
+    /// Disarms everything, for this reason.
+    pub(crate) fn give_up(&mut self, why: Error) {
+        self.armed.clear();
+        self.failures = vec![why];
     }
 
     /// Arms the pressure on memory: as the environment has it, else of the first of the files that allows it.
@@ -95,7 +101,7 @@ impl Alarms {
         if self.armed.len() < MOST {
             match File::open(path) {
                 Ok(file) => {
-                    let mut alarm = Alarm { fd: file.into(), kind: Kind::Events };
+                    let mut alarm = Alarm { file, kind: Kind::Events };
                     // What happened before is not news.
                     alarm.hear(Ready::default());
                     self.armed.push(alarm);
@@ -106,9 +112,9 @@ impl Alarms {
     }
 
     /// As [`Wire::wait`], and returns whether an alarm went off.
-    pub(crate) fn wait(&mut self, wire: &Wire<'_>, seen: u32, timeout: Duration) -> bool {
+    pub(crate) fn wait(&mut self, wire: &Wire<'_>, seen: u32, timeout: Duration) -> io::Result<bool> {
         let mut ready = [Ready::default(); MOST + 1];
-        wire.wait(seen, timeout, self.fds(), &mut ready);
+        wire.wait(seen, timeout, self.fds(), &mut ready)?;
         let mut went_off = false;
         let mut of_alarms = ready.into_iter().skip(1);
         self.armed.retain_mut(|alarm| {
@@ -120,13 +126,16 @@ impl Alarms {
             went_off |= heard != Heard::Nothing;
             heard != Heard::TheLast
         });
-        went_off
+        if self.armed.is_empty() {
+            self.failures = vec![Error::new(ErrorKind::Read, "what was watched has come to its end")];
+        }
+        Ok(went_off)
     }
 
     fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Interest)> {
         self.armed.iter().map(|alarm| match alarm.kind {
-            Kind::Pressure { .. } | Kind::Events => (alarm.fd.as_fd(), Interest::Priority),
-            Kind::Told => (alarm.fd.as_fd(), Interest::Input),
+            Kind::Pressure { .. } | Kind::Events => (alarm.file.as_fd(), Interest::Priority),
+            Kind::Told => (alarm.file.as_fd(), Interest::Input),
         })
     }
 }
@@ -147,20 +156,22 @@ impl Alarm {
         match &mut self.kind {
             // The group is gone, and its trigger with it.
             Kind::Pressure { .. } if ready.error => Heard::TheLast,
-            Kind::Pressure { some_total } => match read_total(self.fd.as_fd(), &mut buffer) {
+            Kind::Pressure { some_total } => match read_total(self.file.as_fd(), &mut buffer) {
                 Ok(total) if total > std::mem::replace(some_total, total) => Heard::AReasonToLook,
                 Ok(_) => Heard::Nothing,
                 Err(_) => Heard::TheLast,
             },
             // Of a group, an event looks like an error too.
-            Kind::Events => match read_line(self.fd.as_fd(), &mut buffer) {
+            Kind::Events => match read_line(self.file.as_fd(), &mut buffer) {
                 Ok(_) => Heard::AReasonToLook,
                 Err(_) => Heard::TheLast,
             },
             // What it says is no news for us; what is left over wakes the thread again.
-            Kind::Told => match self.fd.try_clone().map(File::from).and_then(|mut file| file.read(&mut buffer)) {
+            Kind::Told => match (&self.file).read(&mut buffer) {
                 Ok(1..) => Heard::AReasonToLook,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    Heard::Nothing
+                }
                 Ok(0) | Err(_) => Heard::TheLast,
             },
         }
@@ -177,9 +188,8 @@ fn trigger(path: &Path, trigger: &[u8]) -> Result<Alarm, Error> {
     let arm = || -> io::Result<Alarm> {
         let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         file.write_all(trigger)?;
-        let fd = OwnedFd::from(file);
-        let some_total = read_total(fd.as_fd(), &mut [0; 4096])?;
-        Ok(Alarm { fd, kind: Kind::Pressure { some_total } })
+        let some_total = read_total(file.as_fd(), &mut [0; 4096])?;
+        Ok(Alarm { file, kind: Kind::Pressure { some_total } })
     };
     arm().map_err(|error| Error::arm(path.to_owned(), error))
 }
@@ -203,20 +213,19 @@ fn arm_watch(path: &Path, write: Option<OsString>) -> Result<Option<Alarm>, Erro
             })?)
         }
     };
-    let told = |fd: OwnedFd| Some(Alarm { fd, kind: Kind::Told });
+    let told = |mut file: File| {
+        // What it cannot take at once it has no room for: this must not block.
+        file.write_all(data.as_deref().unwrap_or_default())?;
+        Ok(Some(Alarm { file, kind: Kind::Told }))
+    };
     let failed = |error| Error::arm(PathBuf::from(path), error);
     let kind = path.metadata().map_err(failed)?.file_type();
     if kind.is_socket() {
-        let mut socket = UnixStream::connect(path).map_err(failed)?;
-        let written = socket.write_all(data.as_deref().unwrap_or_default());
-        written.and_then(|()| socket.set_nonblocking(true)).map_err(failed)?;
-        Ok(told(socket.into()))
+        socket::connect(path).and_then(|socket| told(socket.into())).map_err(failed)
     } else if kind.is_fifo() {
         // Open for writing too, so that there is no end of file when the last writer goes.
-        let mut pipe =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-        pipe.write_all(data.as_deref().unwrap_or_default()).map_err(failed)?;
-        Ok(told(pipe.into()))
+        let pipe = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
+        pipe.and_then(told).map_err(failed)
     } else {
         trigger(path, data.as_deref().unwrap_or(TRIGGER)).map(Some)
     }
@@ -271,7 +280,7 @@ mod tests {
     fn goes_off(alarms: &mut Alarms, timeout: Duration) -> bool {
         let bell = Bell::new();
         let wire = bell.lay_wire().unwrap();
-        alarms.wait(&wire, bell.count(), timeout)
+        alarms.wait(&wire, bell.count(), timeout).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(30);

@@ -19,7 +19,7 @@ pub(crate) use self::levels::Places;
 use self::levels::{resolve, Names};
 use self::membership::{of_controller, unified, Version};
 use crate::error::Error;
-use crate::resource::Optional;
+use crate::resource::{Optional, Partly};
 use crate::surroundings::{CgroupMemory, CgroupPids, MemoryPressure};
 
 /// At most so many of the groups' files are kept open, those that are read first.
@@ -56,11 +56,13 @@ struct Level {
     stat: Option<KeptFile>,
     /// Its files were there once: when one is there no more, the group is gone.
     was_there: bool,
+    is_limited: bool,
 }
 
 /// What is charged to one group, and its limit.
 #[derive(Debug)]
 struct Charge {
+    folder: Arc<Path>,
     limit: u64,
     usage: u64,
     raw: u64,
@@ -112,9 +114,11 @@ impl Cgroups {
         self.look_up()
     }
 
-    /// How often the groups were looked up: what was armed in a group before may be that of another one.
-    pub(crate) fn lookups(&self) -> u64 {
-        self.lookups
+    /// Differs when the groups have been looked up since, or others are limited: what was armed before may be that of
+    /// another group, or not all.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let limited = self.memory.iter().filter(|level| level.is_limited && level.version == Version::V2).count();
+        (self.lookups << 8) | limited as u64
     }
 
     fn look_up(&mut self) -> Result<(), Error> {
@@ -144,21 +148,24 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Memory of the group, of all that limit it, whose limit leaves the least room.
-    pub(crate) fn memory(&mut self) -> Optional<CgroupMemory> {
-        let found = self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
-        Ok(found.map(|(path, Charge { limit, usage, raw })| CgroupMemory {
-            path,
+    /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could not be
+    /// read beside it.
+    pub(crate) fn memory(&mut self) -> Partly<CgroupMemory> {
+        let (found, unread) =
+            self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        let found = found.map(|Charge { folder, limit, usage, raw }| CgroupMemory {
+            path: folder,
             usage_bytes: usage,
             raw_bytes: raw,
             limit_bytes: limit,
-        }))
+        });
+        Ok((found, unread))
     }
 
-    /// Tasks in the group, of all that limit them, whose limit leaves the least room.
-    pub(crate) fn pids(&mut self) -> Optional<CgroupPids> {
-        let found = self.least(|cgroups| (&mut cgroups.pids, &mut cgroups.allowance, &mut cgroups.buffer))?;
-        Ok(found.map(|(path, Charge { limit, usage, .. })| CgroupPids { path, count: usage, limit }))
+    /// The same of tasks.
+    pub(crate) fn pids(&mut self) -> Partly<CgroupPids> {
+        let (found, unread) = self.least(|cgroups| (&mut cgroups.pids, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        Ok((found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit }), unread))
     }
 
     /// The smallest limits of any group that can be seen, and the files that say so.
@@ -183,7 +190,7 @@ impl Cgroups {
         let mut alarms = Alarms::default();
         // What cannot be read is for checks to report.
         let _ = self.refresh();
-        alarms.lookups = self.lookups;
+
         if pressure {
             let PressureFile { of_group, of_machine } = &self.pressure;
             alarms.arm_pressure(watch, of_group.iter().chain([of_machine]).map(KeptFile::path));
@@ -196,23 +203,40 @@ impl Cgroups {
                 }
             }
         }
+        alarms.fingerprint = self.fingerprint();
         alarms
     }
 
-    /// A group that has vanished under the process is looked up once more.
+    /// A group that has vanished under the process is looked up once more. One that cannot be found any more, although the
+    /// process is in it still, is out of sight (of a changed root, say), and not without a limit.
     fn least(
         &mut self,
         parts: impl Fn(&mut Cgroups) -> (&mut Vec<Level>, &mut Allowance, &mut Box<[u8]>),
-    ) -> Optional<(Arc<Path>, Charge)> {
-        for _ in 0..2 {
-            let (levels, allowance, buffer) = parts(self);
-            match least(levels, allowance, buffer) {
-                Ok(found) => return Ok(found),
-                Err(Failure::Other(error)) => return Err(Arc::new(error)),
-                Err(Failure::Gone) => self.look_up().map_err(Arc::new)?,
-            }
+    ) -> Partly<Charge> {
+        let (levels, allowance, buffer) = parts(self);
+        match least(levels, allowance, buffer) {
+            Ok(found) => return Ok(found),
+            Err(Failure::Other(error)) => return Err(Arc::new(error)),
+            Err(Failure::Gone) => {}
         }
-        Ok(None)
+        let before = self.membership.take();
+        let levels_before = std::mem::take(parts(self).0);
+        let limited = levels_before.iter().find(|level| level.is_limited).map(|level| level.limit.path().to_owned());
+        self.refresh().map_err(Arc::new)?;
+        let (levels, allowance, buffer) = parts(self);
+        let found = match least(levels, allowance, buffer) {
+            Err(Failure::Other(error)) => return Err(Arc::new(error)),
+            Err(Failure::Gone) => (None, None),
+            Ok(found) => found,
+        };
+        match (limited, &found) {
+            (Some(path), (None, _)) if self.membership == before => {
+                // Said again each time, until it is found again.
+                *parts(self).0 = levels_before;
+                Err(Arc::new(Error::read(path, io::Error::from_raw_os_error(libc::ENOENT))))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The pressure on memory of the own group, else of the machine; `None` where the kernel does not tell.
@@ -246,27 +270,27 @@ fn read_mountinfo(proc_root: &Path) -> Result<Vec<u8>, Error> {
     read.map(|_| text).map_err(|error| Error::read(path, error))
 }
 
-/// Judges by what can be read; an error is that of the first level that cannot, when there is nothing else.
+/// Judges by what can be read; the error of the first level that cannot is beside it.
 fn least(
     levels: &mut [Level],
     allowance: &mut Allowance,
     buffer: &mut [u8],
-) -> Result<Option<(Arc<Path>, Charge)>, Failure> {
-    let mut least: Option<(Arc<Path>, Charge)> = None;
+) -> Result<(Option<Charge>, Option<Arc<Error>>), Failure> {
+    let mut least: Option<Charge> = None;
     let mut failure = None;
     for level in levels {
         match level.read(allowance, buffer) {
-            Ok(Some(read)) if least.as_ref().map_or(true, |(_, least)| read.room() < least.room()) => {
-                least = Some((Arc::clone(&level.folder), read));
+            Ok(Some(charge)) if least.as_ref().map_or(true, |least| charge.room() < least.room()) => {
+                least = Some(charge)
             }
             Ok(_) => {}
             Err(Failure::Gone) => return Err(Failure::Gone),
-            Err(error) => failure = failure.or(Some(error)),
+            Err(Failure::Other(error)) => failure = failure.or(Some(error)),
         }
     }
     match (least, failure) {
-        (None, Some(error)) => Err(error),
-        (least, _) => Ok(least),
+        (None, Some(error)) => Err(Failure::Other(error)),
+        (least, failure) => Ok((least, failure.map(Arc::new))),
     }
 }
 
@@ -279,16 +303,19 @@ impl Level {
             folder: folder.into(),
             version,
             was_there: false,
+            is_limited: false,
         }
     }
 
     /// `None`: no limit here, or none any more.
     fn read_limit(&mut self, allowance: &mut Allowance, buffer: &mut [u8]) -> Result<Option<u64>, Error> {
-        match self.limit.read(allowance, buffer) {
-            Ok(text) => memory::limit(text).map_err(|what| Error::malformed(self.limit.path().into(), what)),
-            Err(Failure::Gone) => Ok(None),
-            Err(Failure::Other(error)) => Err(error),
-        }
+        let limit = match self.limit.read(allowance, buffer) {
+            Ok(text) => memory::limit(text).map_err(|what| Error::malformed(self.limit.path().into(), what))?,
+            Err(Failure::Gone) => None,
+            Err(Failure::Other(error)) => return Err(error),
+        };
+        self.is_limited = limit.is_some();
+        Ok(limit)
     }
 
     /// `None`: no limit here, and nothing else was read.
@@ -300,6 +327,7 @@ impl Level {
             Err(failure) => return Err(failure),
         };
         let was_there = std::mem::replace(&mut self.was_there, true);
+        self.is_limited = limit.is_some();
         let Some(limit) = limit else { return Ok(None) };
         let raw = match self.usage.read(allowance, buffer) {
             Ok(text) => memory::amount(text).ok_or_else(|| self.usage.malformed("it is not a number"))?,
@@ -311,7 +339,7 @@ impl Level {
             // All that is charged, then: too much rather than too little.
             Some(Err(_)) | None => raw,
         };
-        Ok(Some(Charge { limit, usage, raw }))
+        Ok(Some(Charge { folder: Arc::clone(&self.folder), limit, usage, raw }))
     }
 }
 

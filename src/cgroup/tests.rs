@@ -137,7 +137,7 @@ impl Machine {
     fn tasks(&self) -> Option<CgroupPids> {
         let mut cgroups = self.cgroups();
         cgroups.refresh().unwrap();
-        cgroups.pids().unwrap()
+        cgroups.pids().unwrap().0
     }
 
     /// The group's name below the mount.
@@ -148,7 +148,7 @@ impl Machine {
 
 fn read(cgroups: &mut Cgroups) -> Option<CgroupMemory> {
     cgroups.refresh().unwrap();
-    cgroups.memory().unwrap()
+    cgroups.memory().unwrap().0
 }
 
 /// What STAT_V2 makes of that much: 20 MiB can be dropped.
@@ -326,7 +326,11 @@ fn a_usage_that_is_missing_is_an_error_each_time_and_a_missing_stat_takes_nothin
 #[test]
 fn one_level_that_cannot_be_understood_does_not_hide_another() {
     let machine = Machine::new("0::/a/b\n", MOUNTS_V2).memory_v2("a/b", "1000", 1).memory_v2("a", "garbage", 1);
-    assert_eq!(machine.memory().unwrap().limit_bytes, 1000);
+    let mut cgroups = machine.cgroups();
+    cgroups.refresh().unwrap();
+    let (judged, unread) = cgroups.memory().unwrap();
+    assert_eq!(judged.unwrap().limit_bytes, 1000);
+    assert!(unread.unwrap().path().unwrap().ends_with("a/memory.max"));
 }
 
 #[test]
@@ -336,7 +340,7 @@ fn limits_are_read_each_time() {
     assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 9000);
     machine.write("cgroup/a/memory.max", "7000\n");
     assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 7000);
-    assert_eq!(cgroups.lookups(), 1);
+    assert_eq!(cgroups.lookups, 1);
 }
 
 #[test]
@@ -346,7 +350,7 @@ fn a_group_that_is_left_or_vanishes_is_looked_up_again() {
     assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 9000);
     machine.write("proc/self/cgroup", "0::/b\n");
     assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 7000);
-    assert_eq!(cgroups.lookups(), 2);
+    assert_eq!(cgroups.lookups, 2);
 
     // Files that were not kept open are seen to be gone.
     cgroups.allowance = Allowance(0);
@@ -354,7 +358,11 @@ fn a_group_that_is_left_or_vanishes_is_looked_up_again() {
     cgroups.allowance = Allowance(0);
     assert!(read(&mut cgroups).is_some());
     machine.remove("cgroup/b");
-    assert_eq!(read(&mut cgroups), None);
+    for _ in 0..2 {
+        cgroups.refresh().unwrap();
+        let error = cgroups.memory().unwrap_err();
+        assert!(error.path().unwrap().ends_with("b/memory.max"), "out of sight is not without a limit: {error}");
+    }
     let _machine = machine.memory_v2("b", "5000", 10);
     assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 5000);
 }

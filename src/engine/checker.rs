@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cgroup::Alarms;
+use crate::cgroup::{Alarms, Watch};
 use crate::error::Error;
 use crate::events;
 use crate::host::contained;
 use crate::judgement::{Planned, Stopped};
 use crate::sys;
 use crate::sys::bell::{Bell, Wire};
+use crate::sys::poll::Ready;
 
 use super::core::{Core, Shared};
 use super::lifecycle::Run;
@@ -21,7 +22,7 @@ pub(super) fn run(
     run: &Arc<Run>,
     worker: &Worker,
     interval: Duration,
-    alarms: Alarms,
+    (alarms, watch): (Alarms, Watch),
     announce: bool,
 ) {
     let Some(core) = shared.current() else { return };
@@ -29,7 +30,7 @@ pub(super) fn run(
         core.say(Some(worker), || events::started(interval));
     }
     guarded(core, run, worker, || {
-        let mut bed = Bed::new(&core.bell);
+        let mut bed = Bed::new(&core.bell, watch);
         bed.set_alarms(alarms, core, worker);
         check_until_stopped(shared, core, run, worker, interval, bed);
     });
@@ -38,15 +39,21 @@ pub(super) fn run(
 /// Where the thread sleeps.
 struct Bed<'a> {
     bell: &'a Bell,
+    watch: Watch,
     alarms: Alarms,
     /// Laid when there are alarms to hear besides the bell.
     wire: Option<Wire<'a>>,
+    /// Until then alarms are not heard: what they ask for has just been done.
+    deaf_until: Duration,
     said_unarmed: bool,
 }
 
 impl<'a> Bed<'a> {
-    fn new(bell: &'a Bell) -> Bed<'a> {
-        Bed { bell, alarms: Alarms::default(), wire: None, said_unarmed: false }
+    fn new(bell: &'a Bell, watch: Watch) -> Bed<'a> {
+        // A thread that was left behind may have one still.
+        bell.cut_wire();
+        let deaf_until = Duration::ZERO;
+        Bed { bell, watch, alarms: Alarms::default(), wire: None, deaf_until, said_unarmed: false }
     }
 
     /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.
@@ -54,26 +61,44 @@ impl<'a> Bed<'a> {
         if alarms.is_armed() && self.wire.is_none() {
             match self.bell.lay_wire() {
                 Ok(wire) => self.wire = Some(wire),
-                Err(error) => alarms.failures.push(Error::wire(error)),
+                Err(error) => alarms.give_up(Error::wire(error)),
             }
         }
-        let deaf = !alarms.is_armed() || self.wire.is_none();
-        if let (true, false, Some(error)) = (deaf, self.said_unarmed, alarms.failures.first()) {
+        self.alarms = alarms;
+        self.say_if_unarmed(core, worker);
+    }
+
+    fn say_if_unarmed(&mut self, core: &Core, worker: &Worker) {
+        if self.alarms.is_armed() {
+            return;
+        }
+        self.wire = None;
+        if let (false, Some(error)) = (self.said_unarmed, self.alarms.failures.first()) {
             self.said_unarmed = true;
             core.say(Some(worker), || events::pressure_not_watched(error));
         }
-        self.alarms = alarms;
     }
 
     /// Returns whether the kernel has woken the thread.
     fn sleep(&mut self, rings: u32, timeout: Duration) -> bool {
-        match &self.wire {
-            Some(wire) => self.alarms.wait(wire, rings, timeout),
-            None => {
-                self.bell.wait(rings, timeout);
-                false
+        let Some(wire) = &self.wire else {
+            self.bell.wait(rings, timeout);
+            return false;
+        };
+        let deaf_for = self.deaf_until.saturating_sub(sys::coarse_now());
+        let slept = match deaf_for.is_zero() {
+            true => self.alarms.wait(wire, rings, timeout),
+            false => {
+                let ready = &mut [Ready::default()];
+                wire.wait(rings, timeout.min(deaf_for), std::iter::empty(), ready).map(|()| false)
             }
-        }
+        };
+        slept.unwrap_or_else(|error| {
+            // There are fewer descriptors now than it takes to wait for these.
+            self.alarms.give_up(Error::wire(error));
+            self.wire = None;
+            false
+        })
     }
 }
 
@@ -103,7 +128,7 @@ fn check_until_stopped(
         let Some(report) = report else { continue };
         last_check = report.at;
         if core.config.probe.is_outdated(&bed.alarms) {
-            bed.set_alarms(core.arm(), core, worker);
+            bed.set_alarms(core.arm(&bed.watch), core, worker);
         }
         for event in &report.events {
             core.say(Some(worker), || events::judged(event));
@@ -157,8 +182,10 @@ fn wait_until_due(core: &Core, run: &Run, worker: &Worker, bed: &mut Bed<'_>, la
         if woken_by_kernel {
             // The gate follows at once, and a whole check as soon as the budget allows.
             core.read_memory_alone();
+            bed.deaf_until = sys::coarse_now().saturating_add(core.memory_gap());
             demanded = true;
         }
+        bed.say_if_unarmed(core, worker);
     }
 }
 

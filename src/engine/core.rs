@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Alarms;
+use crate::cgroup::{Alarms, Watch};
 use crate::error::{Error, ErrorKind};
 use crate::events;
 use crate::fork_cell::ForkCell;
@@ -310,16 +310,23 @@ impl Core {
     /// check to report.
     pub(super) fn read_memory_alone(&self) -> bool {
         let settings = &self.config.settings;
+        let cpu_began = sys::thread_cpu_time();
         let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else { return false };
+        let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
         let mut judgement = self.judgement.lock();
-        judgement.record_memory(&memory, sys::coarse_now());
+        judgement.record_memory(&memory, sys::coarse_now(), cpu);
         self.publish_word(&judgement);
         matches!(memory.get(Resource::Memory), Ok(Some(_)))
     }
 
     /// Asks the kernel to wake the check thread when memory gets short.
-    pub(super) fn arm(&self) -> Alarms {
-        contained(|| self.config.probe.arm(&self.config.settings)).unwrap_or_default()
+    pub(super) fn arm(&self, watch: &Watch) -> Alarms {
+        contained(|| self.config.probe.arm(&self.config.settings, watch)).unwrap_or_default()
+    }
+
+    /// The least time between two readings of memory alone.
+    pub(super) fn memory_gap(&self) -> Duration {
+        self.judgement.lock().memory_gap()
     }
 
     /// Whether somebody has asked for a fresh answer since the last one.
@@ -386,20 +393,21 @@ impl Core {
         self.hooked.load(Ordering::Relaxed)
     }
 
-    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. The cost is
-    /// the CPU time of this thread from `cpu_since`, which is set to now.
+    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this thread
+    /// has used from `cpu_since`, which is set to now, is counted as well.
     fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         let Scratch { reading, snapshot } = scratch;
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, Ordering::SeqCst);
-        let began = Instant::now();
+        let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
             reading.clear();
             reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
         }
         let cpu_now = sys::thread_cpu_time();
-        let cpu = cpu_now.saturating_sub(std::mem::replace(cpu_since, cpu_now));
+        let cpu = cpu_now.saturating_sub(cpu_began);
+        let cpu_between = cpu_began.saturating_sub(std::mem::replace(cpu_since, cpu_now));
 
         snapshot.timestamp = Instant::now();
         snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
@@ -411,7 +419,8 @@ impl Core {
         snapshot.zombie_pids.clear();
         snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
 
-        let Surroundings { cgroup_memory, cgroup_pids, open_files, memory_pressure, threads } = &reading.surroundings;
+        let Surroundings { cgroup_memory, cgroup_pids, open_files, memory_pressure, threads, .. } =
+            &reading.surroundings;
         snapshot.thread_count = threads.map(to_usize);
         snapshot.cgroup_memory = cgroup_memory.as_ref().ok().cloned().flatten();
         snapshot.cgroup_pids = cgroup_pids.as_ref().ok().cloned().flatten();
@@ -426,6 +435,7 @@ impl Core {
                 now: sys::coarse_now(),
                 ended: sys::fine_now(),
                 cpu,
+                cpu_between,
                 planned,
                 found: &found,
                 zombies: &reading.zombies,

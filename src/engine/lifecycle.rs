@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cgroup::Watch;
 use crate::error::Error;
 use crate::events;
 use crate::judgement::shed::Checked;
@@ -192,8 +193,9 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
     core.host_mask.set(SignalMask::current());
     let (_, report) = core.check_on_caller();
     let announced_by_thread = core.logger_is_inherited();
-    // On this thread, because the environment is read.
-    let alarms = core.arm();
+    // On this thread, because reading the environment races with a host that changes it.
+    let watch = Watch::from_environment();
+    let alarms = core.arm(&watch);
     let spawned = {
         let mut state = core.lifecycle.state.lock();
         if run.is_stopping() {
@@ -201,7 +203,7 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
         }
         let (thread_shared, thread_run) = (Arc::clone(shared), Arc::clone(&run));
         let spawned = run.checker.spawn(move |worker| {
-            checker::run(&thread_shared, &thread_run, worker, interval, alarms, announced_by_thread);
+            checker::run(&thread_shared, &thread_run, worker, interval, (alarms, watch), announced_by_thread);
         });
         if spawned.is_err() {
             run.forbid_hooks();
@@ -232,12 +234,13 @@ pub(crate) fn stop(shared: &Arc<Shared>) {
             run.forbid_hooks();
             // Whoever is still in a hook is known as left behind before anybody can start anew.
             state.left_behind.extend(run.workers());
+            // Before anybody can start anew: a later ring is the next run's.
+            core.bell.ring();
+            run.inbox_bell.ring();
         }
         (run, state.left_behind.iter().any(|worker| worker.is_current()))
     };
     let Some(run) = run else { return };
-    core.bell.ring();
-    run.inbox_bell.ring();
     // From a thread of ours there is no waiting: it would wait for itself, or for one that waits for it.
     if !on_own_thread {
         for worker in run.workers() {

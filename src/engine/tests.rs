@@ -3,7 +3,7 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::Config;
-use crate::cgroup::Alarms;
+use crate::cgroup::{Alarms, Watch};
 use crate::error::{Error, ErrorKind};
 use crate::judgement::Settings;
 use crate::limits::ResourceLimits;
@@ -40,7 +40,7 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
         reading.memory.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
     }
 
-    fn arm(&self, _: &Settings) -> Alarms {
+    fn arm(&self, _: &Settings, _: &Watch) -> Alarms {
         Alarms::default()
     }
 

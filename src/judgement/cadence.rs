@@ -21,6 +21,21 @@ pub(super) fn gap(cpu: Duration, cpu_budget: f64) -> Duration {
     Duration::try_from_secs_f64(cpu.as_secs_f64() / cpu_budget).unwrap_or(Duration::MAX)
 }
 
+/// The least time between readings of memory alone of which the last took `cpu`: what wakes the thread for them is somebody
+/// else's doing. They take at most a two hundredth of one core, but for those so dear that the gate would have to wait for more
+/// than 50 ms.
+pub(super) fn memory_gap(cpu: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_millis(50);
+    cpu.saturating_mul(200).clamp(LEAST, MOST)
+}
+
+/// What a check counts as, when memory was read alone since the last one: never more than twice its own cost, so that no
+/// amount of such readings keeps checks away.
+pub(super) fn cost(check: Duration, memory_alone: Duration) -> Duration {
+    check.saturating_add(memory_alone.min(check))
+}
+
 /// The age beyond which a check is stale, unless the host set one.
 pub(super) fn default_max_age(interval: Duration, gap: Duration) -> Duration {
     interval.max(gap).saturating_mul(3).max(LEAST_MAX_AGE)
@@ -71,6 +86,17 @@ mod tests {
         assert_eq!(gap(Duration::ZERO, 0.01), Duration::ZERO);
         assert_eq!(gap(Duration::MAX, 0.01), Duration::MAX);
         assert_eq!(gap(ms(1), f64::MIN_POSITIVE), Duration::MAX);
+    }
+
+    #[test]
+    fn memory_alone_is_read_every_20_ms_at_most_and_every_50_ms_however_dear() {
+        let us = Duration::from_micros;
+        for (cpu, expected) in [(0, 20), (100, 20), (150, 30), (250, 50), (100_000, 50)] {
+            assert_eq!(memory_gap(us(cpu)), ms(expected), "{cpu}");
+        }
+        for (check, alone, expected) in [(10, 0, 10), (10, 3, 13), (10, 900, 20)] {
+            assert_eq!(cost(us(check), us(alone)), us(expected));
+        }
     }
 
     #[test]

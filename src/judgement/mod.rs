@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::Identity;
 use crate::limits::ResourceLimits;
 use crate::readiness_word::Publication;
-use crate::resource::{Amount, Found, Level, MemoryScope, PerResource, Resource};
+use crate::resource::{Amount, Found, Level, MemoryScope, Optional, PerResource, Resource};
 use crate::verdict::{Critical, Reason, Threshold, Usage, Verdict};
 use crate::work::Work;
 
@@ -66,6 +66,8 @@ pub(crate) struct Observation<'a> {
     pub(crate) ended: Duration,
     /// What the check cost.
     pub(crate) cpu: Duration,
+    /// What the thread that took it has used since its last one.
+    pub(crate) cpu_between: Duration,
     /// When the thread planned it, if it did.
     pub(crate) planned: Option<Planned>,
     pub(crate) found: &'a Found,
@@ -159,6 +161,8 @@ pub(crate) struct Judgement {
     late_line: Option<Duration>,
     /// When memory was last read, by a check or alone.
     memory_at: Duration,
+    /// What it cost when it was last read alone.
+    memory_cpu: Duration,
     zombies: ZombieWatch,
     reservations: Reservations,
 }
@@ -240,7 +244,8 @@ impl Judgement {
             self.run_late(late, check.now, &mut events);
         }
         let late = late.map(|planned| planned.lateness);
-        self.last = Some(Last { at: check.now, ended: check.ended, cpu: check.cpu, late, found });
+        let cpu = cadence::cost(check.cpu, check.cpu_between);
+        self.last = Some(Last { at: check.now, ended: check.ended, cpu, late, found });
         Some(Report {
             number: check.number,
             at: check.now,
@@ -286,17 +291,26 @@ impl Judgement {
         let settle = self.settle(settings);
         for resource in Resource::ALL {
             let found = found.get(resource);
-            match self.unread.get_mut(resource).step(found.is_ok(), check.now) {
+            let error = unread(found);
+            match self.unread.get_mut(resource).step(error.is_none(), check.now) {
                 None => {}
                 Some(News::ReadAgain) => events.push(Event::ReadAgain { resource }),
                 Some(News::Unread) => {
-                    events.extend(found.as_ref().err().map(|error| Event::Unread { resource, error: error.clone() }));
+                    events.extend(error.map(|error| Event::Unread { resource, error: error.clone() }));
                 }
             }
             let Ok(Some(amount)) = found else {
                 // What is not known of an optional resource closes nothing, and what comes later is compared with nothing.
                 *self.levels.get_mut(resource) = Level::Normal;
                 *self.climbs.get_mut(resource) = Climb::default();
+                if found.is_err() {
+                    continue;
+                }
+                // What is there no more is at no level.
+                if let Some(changes) = self.damping.get_mut(resource).step(Level::Normal, check.now, settle) {
+                    let (level, usage, limit, group) = (Level::Normal, 0, None, None);
+                    events.push(Event::LevelEntered { resource, level, usage, limit, group, changes });
+                }
                 continue;
             };
             let level = self.level(resource, amount, limits);
@@ -437,7 +451,8 @@ impl Judgement {
 
     /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the age
     /// of the answer, which is that of the processes. What could not be read is left to the next check to report.
-    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration) {
+    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
+        self.memory_cpu = cpu;
         for resource in MEMORY {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
             self.climb(resource, amount, now);
@@ -462,7 +477,7 @@ impl Judgement {
         let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
-            self.memory_at.saturating_add(timer)
+            self.memory_at.saturating_add(timer.max(self.memory_gap()))
         });
         climbing.into_iter().chain(Some(on_demand).filter(|_| demanded)).min()
     }
@@ -471,7 +486,12 @@ impl Judgement {
     /// whole check, and a check that failed is for a whole one to mend.
     fn next_memory(&self, settings: &Settings) -> Option<Duration> {
         let readable = self.running && settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
-        readable.then(|| self.memory_at.saturating_add(settings.refresh_after))
+        readable.then(|| self.memory_at.saturating_add(settings.refresh_after.max(self.memory_gap())))
+    }
+
+    /// The least time between two readings of memory alone, whoever asks for them.
+    pub(crate) fn memory_gap(&self) -> Duration {
+        cadence::memory_gap(self.memory_cpu)
     }
 
     /// The shortest time that a climbing resource has left to its warning threshold.
@@ -578,13 +598,15 @@ impl Judgement {
         let found = self.last.as_ref().and_then(|last| last.found.as_ref().ok());
         match found.and_then(|found| amount(found, resource)) {
             Some(amount) => limit(resource, amount, limits),
-            None => limits.limit(resource),
+            None if resource.is_required() => limits.limit(resource),
+            // What is not known of an optional resource refuses nothing.
+            None => None,
         }
     }
 
     fn unread(&self) -> Vec<(Resource, Arc<Error>)> {
         let Some(Last { found: Ok(found), .. }) = &self.last else { return Vec::new() };
-        let error = |resource| Some((resource, found.get(resource).as_ref().err()?.clone()));
+        let error = |resource| Some((resource, unread(found.get(resource))?.clone()));
         Resource::ALL.into_iter().filter_map(error).collect()
     }
 
@@ -617,6 +639,14 @@ const MEMORY: [Resource; 3] = [Resource::Memory, Resource::CgroupMemory, Resourc
 
 fn amount(found: &Found, resource: Resource) -> Option<&Amount> {
     found.get(resource).as_ref().ok()?.as_ref()
+}
+
+/// Why something of the resource was not read.
+fn unread(found: &Optional<Amount>) -> Option<&Arc<Error>> {
+    match found {
+        Ok(amount) => amount.as_ref()?.unread.as_ref(),
+        Err(error) => Some(error),
+    }
 }
 
 /// The limit that binds: the host's or the kernel's, whichever is less.

@@ -51,7 +51,8 @@ impl Bench {
     fn record_found(&mut self, found: &Found, zombies: &[Identity]) -> Option<Report> {
         self.number += 1;
         let (number, now, cpu) = (self.number, self.now, Duration::ZERO);
-        let check = Observation { number, now, ended: now, cpu, found, zombies, planned: None };
+        let check =
+            Observation { number, now, ended: now, cpu, cpu_between: Duration::ZERO, found, zombies, planned: None };
         self.judgement.record(&check, &self.limits, &self.settings)
     }
 
@@ -66,8 +67,16 @@ impl Bench {
     fn costing(&mut self, cpu: Duration) {
         self.number += 1;
         let (number, now) = (self.number, self.now);
-        let check =
-            Observation { number, now, ended: now, cpu, found: &found(Some(0), Some(0)), zombies: &[], planned: None };
+        let check = Observation {
+            number,
+            now,
+            ended: now,
+            cpu,
+            cpu_between: Duration::ZERO,
+            found: &found(Some(0), Some(0)),
+            zombies: &[],
+            planned: None,
+        };
         self.judgement.record(&check, &self.limits, &self.settings).unwrap();
     }
 
@@ -185,7 +194,7 @@ fn optional(bench: &mut Bench, resource: Resource, read: Optional<Amount>) -> Re
 }
 
 fn in_group(group: &str, usage: u64, limit: u64) -> Optional<Amount> {
-    Ok(Some(Amount { usage, limit: Some(limit), group: Some(Path::new(group).into()) }))
+    Ok(Some(Amount { limit: Some(limit), group: Some(Path::new(group).into()), ..Amount::of(usage) }))
 }
 
 #[test]
@@ -195,7 +204,7 @@ fn an_optional_resource_that_cannot_be_read_closes_nothing_and_is_said_once() {
     let report = optional(&mut bench, Resource::CgroupPids, unread());
     assert!(report.good && bench.is_open());
     assert_eq!(names(&report), ["cgroup pids unread"]);
-    assert!(bench.text().ends_with("; cgroup pids not judged: no permission"), "{}", bench.text());
+    assert!(bench.text().ends_with("; cgroup pids not all judged: no permission"), "{}", bench.text());
     assert!(names(&optional(&mut bench, Resource::CgroupPids, unread())).is_empty());
     assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids read again"]);
     // Nor is it at the level that it was last seen at.
@@ -265,6 +274,39 @@ fn work_is_admitted_only_if_it_fits_in_the_group_as_well() {
 }
 
 #[test]
+fn what_is_not_known_of_an_optional_resource_refuses_nothing() {
+    let mut bench = Bench::running();
+    bench.limits = ResourceLimits::builder().max_open_files(100).build().unwrap();
+    optional(&mut bench, Resource::OpenFiles, Ok(None));
+    bench.admit(Work::new().open_files(1000)).unwrap();
+}
+
+#[test]
+fn a_limit_that_is_gone_is_logged_as_normal_and_critical_again_when_it_returns() {
+    let mut bench = Bench::running();
+    bench.settings.settle = Some(Duration::ZERO);
+    let critical = || in_group("/box", 99, 100);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, critical())), ["cgroup pids Critical 0"]);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids Normal 0"]);
+    bench.now += s(61);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, critical())), ["cgroup pids Critical 0"]);
+}
+
+#[test]
+fn a_group_that_cannot_be_read_beside_one_that_can_is_said_and_the_other_judged() {
+    let mut bench = Bench::running();
+    let error = Arc::new(Error::new(ErrorKind::Read, "no permission"));
+    let partly = Amount { limit: Some(100), unread: Some(error), ..Amount::of(80) };
+    let report = optional(&mut bench, Resource::CgroupPids, Ok(Some(partly)));
+    assert_eq!(names(&report), ["cgroup pids unread", "cgroup pids Warning 0"]);
+    assert!(
+        !bench.is_open() && bench.text().ends_with("; cgroup pids not all judged: no permission"),
+        "{}",
+        bench.text()
+    );
+}
+
+#[test]
 fn another_group_than_before_has_not_climbed() {
     let mut bench = Bench::running();
     for (group, usage, climbing) in [("/box/a", 10, false), ("/box", 60, false), ("/box", 65, true)] {
@@ -303,10 +345,10 @@ fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
     let nothing = || PerResource::from_fn(|_| Ok(None));
     let mut read = nothing();
     *read.get_mut(Resource::CgroupMemory) = in_group("/box", 80, 100);
-    bench.judgement.record_memory(&read, bench.now);
+    bench.judgement.record_memory(&read, bench.now, Duration::ZERO);
     assert!(!bench.is_open() && bench.verdict().resource() == Some(Resource::CgroupMemory));
     // What is not read alone keeps its value.
-    bench.judgement.record_memory(&nothing(), bench.now);
+    bench.judgement.record_memory(&nothing(), bench.now, Duration::ZERO);
     assert!(!bench.is_open());
 }
 
@@ -689,10 +731,10 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     assert_eq!(due(&bench), Some(ms(1500)));
     let checked = bench.now;
     bench.now += ms(500);
-    bench.judgement.record_memory(&found(Some(60 * MB), None), bench.now);
+    bench.judgement.record_memory(&found(Some(60 * MB), None), bench.now, Duration::ZERO);
     assert_eq!(due(&bench), Some(ms(1750)));
     bench.now += ms(500);
-    bench.judgement.record_memory(&found(Some(80 * MB), None), bench.now);
+    bench.judgement.record_memory(&found(Some(80 * MB), None), bench.now, Duration::ZERO);
     assert!(!bench.is_open());
     assert!(bench.text().contains("memory 80.0 MB of 100.0 MB (80.0 %) at or above"), "{}", bench.text());
     // The answer is as old as the check, and the level is still that of the check.
@@ -700,7 +742,7 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     assert_eq!(*bench.judgement.levels.get(Resource::Memory), Level::Normal);
     // Nothing is read for a monitor that has stopped, or that cannot read.
     bench.fail();
-    bench.judgement.record_memory(&found(Some(0), None), bench.now);
+    bench.judgement.record_memory(&found(Some(0), None), bench.now, Duration::ZERO);
     assert_eq!(due(&bench), None);
     assert!(!bench.is_open());
     bench.record(Some(90 * MB), Some(0), &[]).unwrap();
@@ -718,7 +760,16 @@ fn running_late_is_in_the_verdict_while_it_lasts_and_in_the_log_once_a_minute() 
         let planned = Some(Planned { delay: s(10), lateness: s(lateness) });
         let (number, now, cpu) = (bench.number, bench.now, Duration::ZERO);
         let found = found(Some(0), Some(0));
-        let check = Observation { number, now, ended: now, cpu, planned, found: &found, zombies: &[] };
+        let check = Observation {
+            number,
+            now,
+            ended: now,
+            cpu,
+            cpu_between: Duration::ZERO,
+            planned,
+            found: &found,
+            zombies: &[],
+        };
         let report = bench.judgement.record(&check, &bench.limits, &bench.settings).unwrap();
         assert_eq!(bench.text().ends_with("; the monitor runs late: the last check began 6000 ms after its time"), {
             lateness == 6

@@ -2,21 +2,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{fence, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::poll::{poll, EventFd, Interest, Ready};
-use crate::lock::Mutex;
+use crate::fork_cell::ForkCell;
+use crate::sys::generation;
 
 /// The longest single sleep; a longer one is a matter of asking again.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Counts its rings in a futex word (`futex(2)`); whoever has descriptors to wait for as well is rung through a wire.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Bell {
     rings: AtomicU32,
-    wire: Mutex<Option<Arc<EventFd>>>,
+    wire: ForkCell<Option<Arc<EventFd>>>,
 }
 
 /// A bell's way to one thread that waits for descriptors. Each such thread has its own, so that none takes what was meant
@@ -25,11 +26,12 @@ pub(crate) struct Bell {
 pub(crate) struct Wire<'a> {
     bell: &'a Bell,
     event: Arc<EventFd>,
+    generation: u64,
 }
 
 impl Bell {
     pub(crate) fn new() -> Bell {
-        Bell::default()
+        Bell { rings: AtomicU32::new(0), wire: ForkCell::new(None) }
     }
 
     /// How often it was rung, modulo 2^32. Take it before looking for what a ring announces, then wait for the next.
@@ -42,8 +44,9 @@ impl Bell {
     pub(crate) fn ring(&self) {
         // Release: see `count`.
         self.rings.fetch_add(1, Ordering::Release);
-        // Whoever lays a wire after this counts its rings after that, and so has heard of this one.
-        if let Some(wire) = &*self.wire.lock() {
+        // With the fence in `lay`: either this ring finds the wire, or whoever lays it counts this ring.
+        fence(Ordering::SeqCst);
+        if let Some(wire) = self.wire.get() {
             wire.signal();
             return;
         }
@@ -57,8 +60,18 @@ impl Bell {
     /// counted.
     pub(crate) fn lay_wire(&self) -> io::Result<Wire<'_>> {
         let event = Arc::new(EventFd::new()?);
-        *self.wire.lock() = Some(Arc::clone(&event));
-        Ok(Wire { bell: self, event })
+        self.lay(Some(Arc::clone(&event)));
+        Ok(Wire { bell: self, event, generation: generation() })
+    }
+
+    /// From now on rings go to whoever waits at the bell itself, whose wire ever it had.
+    pub(crate) fn cut_wire(&self) {
+        self.lay(None);
+    }
+
+    fn lay(&self, wire: Option<Arc<EventFd>>) {
+        drop(self.wire.set(wire));
+        fence(Ordering::SeqCst);
     }
 
     /// Sleeps until it has been rung since `seen` was counted, or for `timeout`, or for no reason at all.
@@ -85,27 +98,30 @@ impl Bell {
 impl Wire<'_> {
     /// Sleeps until the bell has been rung since `seen` was counted, or one of the descriptors is ready, or for `timeout`, or
     /// for no reason at all. `ready` has one place more than there are descriptors; the first is the bell's.
+    ///
+    /// It fails as [`poll`] does, and then has not waited.
     pub(crate) fn wait<'a>(
         &'a self,
         seen: u32,
         timeout: Duration,
         fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>,
         ready: &mut [Ready],
-    ) {
+    ) -> io::Result<()> {
         let timeout = if self.bell.count() == seen { timeout } else { Duration::ZERO };
         let bell = (self.event.as_fd(), Interest::Input);
-        poll(std::iter::once(bell).chain(fds), ready, timeout);
+        poll(std::iter::once(bell).chain(fds), ready, timeout)?;
         if ready.first().is_some_and(|bell| bell.any()) {
             self.event.clear();
         }
+        Ok(())
     }
 }
 
 impl Drop for Wire<'_> {
     fn drop(&mut self) {
-        let mut wire = self.bell.wire.lock();
-        if wire.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.event)) {
-            *wire = None;
+        // In a forked copy of the thread the bell is the parent's, and so are its locks.
+        if self.generation == generation() && self.bell.wire.get().is_some_and(|wire| Arc::ptr_eq(&wire, &self.event)) {
+            self.bell.cut_wire();
         }
     }
 }
@@ -138,7 +154,7 @@ mod tests {
         let new = bell.lay_wire().unwrap();
         let mut ready = [Ready::default(); 1];
         let mut hears = |wire: &Wire<'_>, timeout| {
-            wire.wait(bell.count(), timeout, std::iter::empty(), &mut ready);
+            wire.wait(bell.count(), timeout, std::iter::empty(), &mut ready).unwrap();
             ready[0].any()
         };
         bell.ring();
@@ -147,7 +163,7 @@ mod tests {
         let seen = bell.count();
         drop(old);
         bell.ring();
-        new.wait(seen, Duration::MAX, std::iter::empty(), &mut [Ready::default(); 1]);
+        new.wait(seen, Duration::MAX, std::iter::empty(), &mut [Ready::default(); 1]).unwrap();
         drop(new);
         let seen = bell.count();
         bell.ring();

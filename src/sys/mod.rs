@@ -10,6 +10,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod rlimit;
 pub(crate) mod signal;
+pub(crate) mod socket;
 
 pub(crate) use self::bell::Bell;
 pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};

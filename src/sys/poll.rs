@@ -32,7 +32,13 @@ impl Ready {
 
 /// Waits until what is waited for happens at one of the descriptors, or for `timeout`, or for no reason at all. At most as
 /// many as `ready` has places; what it holds afterwards is in the order of the descriptors.
-pub(crate) fn poll<'a>(fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>, ready: &mut [Ready], timeout: Duration) {
+///
+/// It fails, and does not wait, when there are more descriptors than `RLIMIT_NOFILE` allows by now.
+pub(crate) fn poll<'a>(
+    fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>,
+    ready: &mut [Ready],
+    timeout: Duration,
+) -> io::Result<()> {
     const MOST: usize = 8;
     ready.fill(Ready::default());
     let mut polled = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MOST];
@@ -52,6 +58,10 @@ pub(crate) fn poll<'a>(fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>, re
     // SAFETY: `polled` has at least `count` entries, which the kernel reads and writes during the call; it only reads the
     // timeout; no signal mask is passed. The descriptors are borrowed for the whole call.
     let answered = unsafe { libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &timeout, std::ptr::null()) };
+    if answered < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+    }
     if answered > 0 {
         for (ready, polled) in ready.iter_mut().zip(&polled[..count]) {
             let has = |event| polled.revents & event != 0;
@@ -62,6 +72,7 @@ pub(crate) fn poll<'a>(fds: impl Iterator<Item = (BorrowedFd<'a>, Interest)>, re
             };
         }
     }
+    Ok(())
 }
 
 /// A descriptor that is ready from a call of `signal` to one of `clear`.
@@ -109,7 +120,7 @@ mod tests {
         let mut ready = [Ready::default(); 2];
         let mut poll = |timeout| {
             let fds = [&first, &second].map(|event| (event.as_fd(), Interest::Input));
-            poll(fds.into_iter(), &mut ready, timeout);
+            poll(fds.into_iter(), &mut ready, timeout).unwrap();
             ready.map(Ready::any)
         };
         assert_eq!(poll(Duration::ZERO), [false, false]);
@@ -126,7 +137,7 @@ mod tests {
         let event = EventFd::new().unwrap();
         event.signal();
         let mut ready = [Ready::default()];
-        poll([(event.as_fd(), Interest::Priority)].into_iter(), &mut ready, Duration::from_millis(1));
+        poll([(event.as_fd(), Interest::Priority)].into_iter(), &mut ready, Duration::from_millis(1)).unwrap();
         assert!(!ready[0].any());
     }
 }

@@ -1,0 +1,61 @@
+//! Connecting to a socket of the file system without waiting, `unix(7)`.
+
+use std::io;
+use std::mem::{size_of, MaybeUninit};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A stream that does not block. It fails with EAGAIN when the other side is too busy to be connected to now.
+pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a `sockaddr_un` is plain integers, for which zeroes are valid.
+    let mut address = unsafe { MaybeUninit::<libc::sockaddr_un>::zeroed().assume_init() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_bytes();
+    // The zero at the end must fit as well.
+    if name.len() >= address.sun_path.len() || name.contains(&0) {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes of `address`, which are all of it.
+    let connected = unsafe { libc::connect(socket.as_raw_fd(), std::ptr::addr_of!(address).cast(), length) };
+    if connected == 0 {
+        Ok(socket)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_listener_that_is_too_busy_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let mut connected = Vec::new();
+        let error = loop {
+            match connect(&path) {
+                Ok(socket) => connected.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert!(!connected.is_empty() && error.kind() == io::ErrorKind::WouldBlock, "{error}");
+        assert!(connect(&folder.path().join("none")).is_err());
+        assert!(connect(Path::new(&"x".repeat(200))).is_err());
+    }
+}
