@@ -188,15 +188,9 @@ impl SystemProbe {
     }
 
     fn surroundings(&self, settings: &Settings) -> Surroundings {
-        let is_read = |resource| !settings.ignored.get(resource);
-        let mut found = self.memory_surroundings(settings);
-        if is_read(Resource::CgroupPids) {
-            self.with_cgroups(|cgroups| {
-                let read = cgroups.refresh().map_err(Arc::new).and_then(|()| cgroups.pids());
-                (found.cgroup_pids, found.pids_unread) = split(read);
-            });
-        }
-        if is_read(Resource::OpenFiles) {
+        let mut found = Surroundings::default();
+        self.read_cgroups(settings, &mut found, true);
+        if !settings.ignored.get(Resource::OpenFiles) {
             let limit = rlimit::open_files();
             let count = match self.files().open_files(self.root()) {
                 // They cannot be listed because there is none left: that is what there is to know.
@@ -209,20 +203,28 @@ impl SystemProbe {
         found
     }
 
-    fn memory_surroundings(&self, settings: &Settings) -> Surroundings {
+    /// Memory and its pressure, and tasks unless memory alone is asked for.
+    fn read_cgroups(&self, settings: &Settings, found: &mut Surroundings, with_pids: bool) {
         let is_read = |resource| !settings.ignored.get(resource);
-        let mut found = Surroundings::default();
+        let memory = is_read(Resource::CgroupMemory);
+        let pids = with_pids && is_read(Resource::CgroupPids);
+        let pressure = is_read(Resource::MemoryPressure);
+        if !(memory || pids || pressure) {
+            return;
+        }
         self.with_cgroups(|cgroups| {
             let refreshed = cgroups.refresh().map_err(Arc::new);
-            if is_read(Resource::CgroupMemory) {
-                let read = refreshed.and_then(|()| cgroups.memory());
-                (found.cgroup_memory, found.memory_unread) = split(read);
+            let refreshed = || refreshed.as_ref().copied().map_err(Arc::clone);
+            if memory {
+                (found.cgroup_memory, found.memory_unread) = split(refreshed().and_then(|()| cgroups.memory()));
             }
-            if is_read(Resource::MemoryPressure) {
+            if pids {
+                (found.cgroup_pids, found.pids_unread) = split(refreshed().and_then(|()| cgroups.pids()));
+            }
+            if pressure {
                 found.memory_pressure = cgroups.pressure();
             }
         });
-        found
     }
 }
 
@@ -262,7 +264,8 @@ impl Probe for SystemProbe {
             MemoryScope::Own => self.own_memory().ok(),
             MemoryScope::Tree => None,
         };
-        let surroundings = self.memory_surroundings(settings);
+        let mut surroundings = Surroundings::default();
+        self.read_cgroups(settings, &mut surroundings, false);
         Reading { memory, surroundings, ..Reading::default() }.found()
     }
 

@@ -178,6 +178,8 @@ rusty_fork_test! {
         wait_until("it is told", || group.cleanup_orphans().unwrap().contains(&pids[0]));
         assert!(group.cleanup_orphans().unwrap().is_empty() && is_alive(pids[0]), "within its grace");
         clean_up_until_gone(&group, pids[0]);
+        // What it has left behind in turn.
+        assert!(group.kill_all_children(SIGKILL, LONG).unwrap().survivors.is_empty());
     }
 
     #[test]

@@ -23,7 +23,10 @@ use crate::resource::{Optional, Partly};
 use crate::surroundings::{CgroupMemory, CgroupPids, MemoryPressure};
 
 /// At most so many of the groups' files are kept open, those that are read first.
-const KEPT_FILES: usize = 6;
+const KEPT_FILES: usize = 7;
+
+/// A limit file that is not there is looked for again after so many readings.
+const ABSENT_FOR: u32 = 64;
 
 /// Room for the longest of the files, `memory.stat`, and some.
 const BUFFER: usize = 16 << 10;
@@ -57,6 +60,10 @@ struct Level {
     /// Its files were there once: when one is there no more, the group is gone.
     was_there: bool,
     is_limited: bool,
+    /// Limit and usage as just read, until it is judged.
+    charged: Option<(u64, u64)>,
+    /// So many readings pass before it is looked whether there is a limit file by now.
+    skip: u32,
 }
 
 /// What is charged to one group, and its limit.
@@ -276,16 +283,28 @@ fn least(
     allowance: &mut Allowance,
     buffer: &mut [u8],
 ) -> Result<(Option<Charge>, Option<Arc<Error>>), Failure> {
-    let mut least: Option<Charge> = None;
     let mut failure = None;
-    for level in levels {
-        match level.read(allowance, buffer) {
-            Ok(Some(charge)) if least.as_ref().map_or(true, |least| charge.room() < least.room()) => {
-                least = Some(charge)
-            }
-            Ok(_) => {}
+    for level in levels.iter_mut() {
+        match level.charge(allowance, buffer) {
+            Ok(()) => {}
             Err(Failure::Gone) => return Err(Failure::Gone),
             Err(Failure::Other(error)) => failure = failure.or(Some(error)),
+        }
+    }
+    // What can be dropped makes room: a level has as much as without, or more. So whichever has more than the least
+    // without need not be asked what can be dropped, and that costs more than all the rest.
+    let mut least: Option<Charge> = None;
+    while let Some(level) =
+        levels.iter_mut().filter(|level| level.charged.is_some()).min_by_key(|level| level.raw_room())
+    {
+        if least.as_ref().is_some_and(|least| least.room() <= level.raw_room()) {
+            break;
+        }
+        let Some((limit, raw)) = level.charged.take() else { break };
+        let charge =
+            Charge { folder: Arc::clone(&level.folder), limit, usage: level.judge(raw, allowance, buffer), raw };
+        if least.as_ref().map_or(true, |least| charge.room() < least.room()) {
+            least = Some(charge);
         }
     }
     match (least, failure) {
@@ -304,6 +323,8 @@ impl Level {
             version,
             was_there: false,
             is_limited: false,
+            charged: None,
+            skip: 0,
         }
     }
 
@@ -318,28 +339,45 @@ impl Level {
         Ok(limit)
     }
 
-    /// `None`: no limit here, and nothing else was read.
-    fn read(&mut self, allowance: &mut Allowance, buffer: &mut [u8]) -> Result<Option<Charge>, Failure> {
+    /// Reads the limit, and if there is one what is charged.
+    fn charge(&mut self, allowance: &mut Allowance, buffer: &mut [u8]) -> Result<(), Failure> {
+        self.charged = None;
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Ok(());
+        }
         let limit = match self.limit.read(allowance, buffer) {
             Ok(text) => memory::limit(text).map_err(|what| self.limit.malformed(what))?,
-            // The controller is not switched on here, or this is the root, which has no limit.
-            Err(Failure::Gone) if !self.was_there => return Ok(None),
+            // The controller is not switched on here, or this is the root, which has no limit: that changes rarely.
+            Err(Failure::Gone) if !self.was_there => {
+                self.skip = ABSENT_FOR;
+                return Ok(());
+            }
             Err(failure) => return Err(failure),
         };
         let was_there = std::mem::replace(&mut self.was_there, true);
         self.is_limited = limit.is_some();
-        let Some(limit) = limit else { return Ok(None) };
+        let Some(limit) = limit else { return Ok(()) };
         let raw = match self.usage.read(allowance, buffer) {
             Ok(text) => memory::amount(text).ok_or_else(|| self.usage.malformed("it is not a number"))?,
             Err(Failure::Gone) if !was_there => return Err(self.usage.malformed("it is not there beside its limit")),
             Err(failure) => return Err(failure),
         };
-        let usage = match self.stat.as_mut().map(|stat| stat.read(allowance, buffer)) {
+        self.charged = Some((limit, raw));
+        Ok(())
+    }
+
+    /// What of that counts.
+    fn judge(&mut self, raw: u64, allowance: &mut Allowance, buffer: &mut [u8]) -> u64 {
+        match self.stat.as_mut().map(|stat| stat.read(allowance, buffer)) {
             Some(Ok(text)) => memory::judged_usage(raw, text, self.version),
             // All that is charged, then: too much rather than too little.
             Some(Err(_)) | None => raw,
-        };
-        Ok(Some(Charge { folder: Arc::clone(&self.folder), limit, usage, raw }))
+        }
+    }
+
+    fn raw_room(&self) -> u64 {
+        self.charged.map_or(u64::MAX, |(limit, raw)| limit.saturating_sub(raw))
     }
 }
 
