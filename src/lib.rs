@@ -166,6 +166,10 @@ mod permit;
 mod pgroup;
 mod readiness;
 
+// 7. the C interface
+#[cfg(feature = "capi")]
+mod capi;
+
 pub use crate::{
     builder::ResourceMonitorBuilder,
     error::{Error, ErrorKind},

@@ -1,13 +1,20 @@
 //! A thread of ours that can be stopped without waiting for the host's code.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::host::contained;
 use crate::lock::{Condvar, Mutex};
 use crate::sys::{self, SignalMask};
+
+thread_local! {
+    /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would be
+    /// made for each thread of the host's that asks, and never unmade in the first.
+    static CURRENT: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+}
 
 /// One thread, from before it is spawned until after it was joined or left behind.
 #[derive(Debug)]
@@ -56,6 +63,7 @@ impl Worker {
         let spawned = SignalMask::all_but_faults().with(|| {
             thread::Builder::new().name(self.name.to_string()).spawn(move || {
                 let finished = Finished(worker);
+                CURRENT.with(|current| current.set(Arc::as_ptr(&finished.0)));
                 body(&finished.0);
             })
         });
@@ -81,7 +89,7 @@ impl Worker {
 
     /// Whether the calling thread is this worker's.
     pub(crate) fn is_current(&self) -> bool {
-        matches!(&self.state.lock().thread, Thread::Running(handle) if handle.thread().id() == current_id())
+        std::ptr::eq(CURRENT.with(Cell::get), self)
     }
 
     /// Whether this is the copy of the thread that a hook made which forked and then returned in the child too. Such a
@@ -158,10 +166,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn current_id() -> ThreadId {
-    thread::current().id()
 }
 
 /// Marks the worker done when its code returns, however it does.
