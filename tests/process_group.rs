@@ -403,32 +403,6 @@ rusty_fork_test! {
     }
 
     #[test]
-    fn rounds_of_spawn_orphan_and_clean_up_leave_nothing_behind() {
-        let rounds: usize = std::env::var("HIGHWATER_ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());
-        let group = set_up();
-        let monitor = ResourceMonitor::new(ResourceLimits::builder().build().unwrap());
-        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-        let mut after_warm_up = None;
-        for round in 0..rounds {
-            let (helper, pids) = Helper::start("sleep 1000 >/dev/null & echo $!");
-            group.track_backend_pid(helper.pid()).unwrap();
-            group.look().unwrap();
-            helper.end();
-            clean_up_until_gone(&group, pids[0]);
-            let snapshot = monitor.check_now();
-            assert_eq!((snapshot.child_process_count, snapshot.zombie_pids.len()), (Some(0), 0), "round {round}");
-            if round == rounds / 10 {
-                after_warm_up = Some((descriptors(), snapshot.memory_bytes.unwrap()));
-            }
-        }
-        let (descriptors_then, memory_then) = after_warm_up.unwrap();
-        let memory = monitor.check_now().memory_bytes.unwrap();
-        assert_eq!(descriptors(), descriptors_then);
-        assert!(memory < memory_then + (1 << 20), "{memory_then} bytes, then {memory}");
-        println!("{rounds} rounds: {memory_then} bytes, then {memory}");
-    }
-
-    #[test]
     fn what_it_does_is_logged_with_typed_keys() {
         let log = common::LogCapture::install();
         let group = set_up();
@@ -472,6 +446,36 @@ rusty_fork_test! {
         assert_eq!(nobody.wait().unwrap().signal(), Some(SIGKILL));
         root.kill().unwrap();
         root.wait().unwrap();
+    }
+}
+
+rusty_fork_test! {
+    #![rusty_fork(timeout_ms = 1_800_000)]
+
+    #[test]
+    fn rounds_of_spawn_orphan_and_clean_up_leave_nothing_behind() {
+        let rounds: usize = std::env::var("HIGHWATER_ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());
+        let group = set_up();
+        let monitor = ResourceMonitor::new(ResourceLimits::builder().build().unwrap());
+        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+        let mut after_warm_up = None;
+        for round in 0..rounds {
+            let (helper, pids) = Helper::start("sleep 1000 >/dev/null & echo $!");
+            group.track_backend_pid(helper.pid()).unwrap();
+            group.look().unwrap();
+            helper.end();
+            clean_up_until_gone(&group, pids[0]);
+            let snapshot = monitor.check_now();
+            assert_eq!((snapshot.child_process_count, snapshot.zombie_pids.len()), (Some(0), 0), "round {round}");
+            if round == rounds / 10 {
+                after_warm_up = Some((descriptors(), snapshot.memory_bytes.unwrap()));
+            }
+        }
+        let (descriptors_then, memory_then) = after_warm_up.unwrap();
+        let memory = monitor.check_now().memory_bytes.unwrap();
+        assert_eq!(descriptors(), descriptors_then);
+        assert!(memory < memory_then + (1 << 20), "{memory_then} bytes, then {memory}");
+        println!("{rounds} rounds: {memory_then} bytes, then {memory}");
     }
 }
 
