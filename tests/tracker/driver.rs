@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::{ResourceLimits, ResourceMonitor, ResourceSnapshot, SystemProbe};
+use highwater::{Resource, ResourceLimits, ResourceMonitor, ResourceSnapshot, SystemProbe};
 use nix::sys::prctl;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{getpid, Pid};
@@ -51,6 +51,9 @@ impl Driver {
         prctl::set_child_subreaper(plan.is_subreaper).unwrap();
         let pids = [stage.init, stage.strangers, getpid()].map(Pid::as_raw);
         let limits = ResourceLimits::builder().max_processes(1000).build().unwrap();
+        // The processes are all that this is about.
+        let optional = [Resource::CgroupMemory, Resource::CgroupPids, Resource::OpenFiles, Resource::MemoryPressure];
+        let builder = ResourceMonitor::builder(limits);
         Driver {
             plan,
             seed,
@@ -58,7 +61,7 @@ impl Driver {
             random: Random(seed),
             model: Model::new(pids, stage.wires.len(), plan.is_subreaper),
             own: Actor::new(stage.wires),
-            monitor: ResourceMonitor::new(limits),
+            monitor: optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap(),
             oracle: SystemProbe::new(),
             stage,
             meanwhile: None,
