@@ -265,18 +265,15 @@ impl RunningJob {
         Ok(())
     }
 
-    /// Sends a signal to the whole job: the shell, what was seen below it, wherever that is, and whoever else is in its group.
-    /// While the shell lives, what is in the group is below it, and `SIGTERM` must not come twice.
+    /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in both may
+    /// get it twice; what is just being forked gets it once at least.
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        let reached = self.processes.signal_backend(self.child.id(), signal as i32);
-        for &adopted in &self.adopted {
+        killpg(Pid::from_raw(self.child.id() as i32), signal)?;
+        for pid in self.adopted.iter().chain([&self.child.id()]) {
             // Those that have ended are tracked no more.
-            let _ = self.processes.signal_backend(adopted, signal as i32);
+            let _ = self.processes.signal_backend(*pid, signal as i32);
         }
-        if signal == Signal::SIGTERM && self.leaving.is_none() && reached.is_ok_and(|pids| !pids.is_empty()) {
-            return Ok(());
-        }
-        Ok(killpg(Pid::from_raw(self.child.id() as i32), signal)?)
+        Ok(())
     }
 
     /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when the

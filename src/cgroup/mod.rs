@@ -151,6 +151,9 @@ impl Cgroups {
         self.pids = levels("pids", |_| Names::of_pids());
         let unified = unified(membership).map(|of| resolve(of, "", &mountinfo, &self.places));
         let folder = unified.and_then(|folders| folders.into_iter().next());
+        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for another's
+        // closing, with a trigger some 20 ms.
+        let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
         self.pressure.of_group = folder.map(|folder| KeptFile::new(folder.join("memory.pressure")));
         Ok(())
     }

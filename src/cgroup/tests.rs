@@ -163,6 +163,7 @@ fn a_systemd_service_is_judged_by_its_own_limit() {
         .memory_v2("system.slice", "max", 900 * MIB)
         .pids("cgroup/system.slice/worker.service", "4915", 7)
         .pids("cgroup/system.slice", "max", 300)
+        .with("cgroup/system.slice/worker.service/cgroup.events", "populated 1\nfrozen 0\n")
         .with("cgroup/system.slice/worker.service/memory.pressure", PRESSURE);
     let memory = machine.memory().unwrap();
     assert_eq!(machine.name(&memory.path), "system.slice/worker.service");
@@ -200,6 +201,7 @@ fn version_1_and_hybrid_are_judged_by_the_hierarchy_that_has_the_controller() {
         .memory_v1("cgroup/memory", "9223372036854771712", 900 * MIB)
         .pids("cgroup/pids/box", "100", 42)
         .memory_v2("unified/user.slice", "1", 1)
+        .with("cgroup/unified/user.slice/cgroup.events", "populated 1\nfrozen 0\n")
         .with("cgroup/unified/user.slice/memory.pressure", PRESSURE);
     let memory = machine.memory().unwrap();
     assert_eq!(machine.name(&memory.path), "memory/box");
@@ -304,7 +306,9 @@ fn what_cannot_be_understood_is_an_error_with_its_path() {
         let error = cgroups.memory().unwrap_err();
         assert_eq!(error.path(), Some(&*machine.0.path().join("cgroup/a").join(file)), "{error}");
     }
-    let machine = Machine::new("0::/a\n", MOUNTS_V2).with("cgroup/a/memory.pressure", "some\n");
+    let machine = Machine::new("0::/a\n", MOUNTS_V2)
+        .with("cgroup/a/cgroup.events", "populated 1\nfrozen 0\n")
+        .with("cgroup/a/memory.pressure", "some\n");
     let mut cgroups = machine.cgroups();
     cgroups.refresh().unwrap();
     assert_eq!(cgroups.pressure().unwrap_err().kind(), crate::ErrorKind::Malformed);
