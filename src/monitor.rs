@@ -80,7 +80,8 @@ impl ResourceMonitor {
     ///
     /// It waits at most 100 ms for a hook of the host that is in progress and then leaves its thread behind: that one
     /// calls no further hook and ends by itself, and a restarted monitor calls none until it is gone. Called from a hook
-    /// it never waits. It may be called from any thread, any number of times.
+    /// it never waits. It may be called from any thread, any number of times. Where pressure was watched, the kernel takes
+    /// some 20 ms to take the trigger back.
     pub fn stop(&self) {
         engine::stop(self.shared());
     }
