@@ -76,6 +76,12 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
         let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
         run(Command::new(compiler).arg(standard).args(warnings).arg(&include).arg(&source));
     }
+    // The server is both as well.
+    let server = Path::new(ROOT).join("examples/c/busy_server.c");
+    for (compiler, options) in [("cc", ["-std=c11", "-xc"]), ("c++", ["-std=c++17", "-xc++"])] {
+        let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
+        run(Command::new(compiler).args(options).args(warnings).arg(&include).arg(&server));
+    }
 }
 
 /// The example server, ended with the test.

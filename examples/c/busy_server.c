@@ -73,7 +73,7 @@ static void answer(int client)
         dprintf(client, "busy: %s\n", hw_last_error());
         return;
     }
-    char *held = malloc((size_t)work.memory_bytes + 1);
+    char *held = (char *)malloc((size_t)work.memory_bytes + 1);
     if (held)
         memset(held, 1, (size_t)work.memory_bytes + 1);
     /* What was declared is there now, for the next check to see. */
