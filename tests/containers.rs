@@ -224,7 +224,7 @@ rusty_fork_test! {
         }
         let Some(groups) = Groups::new("memory") else { return };
         let Some(file) = cold_file() else { return };
-        limit_memory(&groups.outer, 24 * MIB);
+        limit_memory(&groups.outer, 32 * MIB);
         // One that is not to be woken, beside one that is: memory may stall for others on the machine as well.
         let deaf = ResourceMonitor::builder(no_limits()).ignore(Resource::MemoryPressure).ignore(Resource::CgroupMemory);
         let (monitor, deaf) = (unlimited(), deaf.build().unwrap());
@@ -449,15 +449,16 @@ rusty_fork_test! {
     }
 }
 
-/// Processes in a group that read a file larger than the group's memory, over and over.
+/// Processes in a group that read a file larger than the group's memory, over and over. None of them forks: a fork that waits
+/// for memory keeps every other fork on the machine waiting, while anybody moves a process between groups.
 struct Thrashing(Vec<Child>);
 
 impl Thrashing {
     fn new(group: &Path, file: &Path) -> Thrashing {
-        let script =
-            format!("echo $$ > {}/cgroup.procs; while :; do cat {} > /dev/null; done", group.display(), file.display());
+        let files = format!("{} ", file.display()).repeat(500);
+        let script = format!("echo $$ > {}/cgroup.procs; exec cat {files} > /dev/null", group.display());
         let start = || Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
-        Thrashing((0..4).map(|_| start()).collect())
+        Thrashing((0..3).map(|_| start()).collect())
     }
 }
 
