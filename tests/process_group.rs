@@ -314,6 +314,11 @@ rusty_fork_test! {
         assert_eq!(unwatched.wait().unwrap().code(), Some(9));
         assert_eq!(group.unwatch_child(watched.id()).unwrap().code(), Some(7));
         assert_eq!(group.exit_status(watched.id()), None);
+        // One whose status the host has taken after all is lost, and nobody else's is taken in its place.
+        let mut taken = exits("5");
+        group.watch_child(taken.id()).unwrap();
+        assert_eq!(taken.wait().unwrap().code(), Some(5));
+        assert_eq!(group.exit_status(taken.id()), None);
         // And without the housekeeping.
         let asked = exits("3");
         group.watch_child(asked.id()).unwrap();
@@ -331,6 +336,23 @@ rusty_fork_test! {
         assert!(hidden.iter().chain([&child.id()]).all(|pid| signaled.contains(pid)), "{hidden:?} {report:?}");
         assert_eq!(child.wait().unwrap().signal(), Some(SIGTERM));
         assert_eq!(group.kill_all_children(SIGKILL, SECOND).unwrap().signaled, [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_pipeline_that_a_shell_has_put_into_our_group_is_left_alone() {
+        // As a shell does: this process leads the group of a pipeline, in which another one is that does not descend from it.
+        nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
+        let other = Command::new("sh").args(["-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]).output().unwrap();
+        let other: u32 = String::from_utf8(other.stdout).unwrap().trim().parse().unwrap();
+        wait_until("it is init's", || state(other).unwrap().1 != std::process::id());
+        let group = set_up();
+        assert_eq!(getpgrp(), getpid());
+        let mut child = sleeper();
+        let report = group.kill_all_children(SIGKILL, LONG).unwrap();
+        assert_eq!(report.signaled, [child.id()]);
+        child.wait().unwrap();
+        assert!(is_alive(other));
+        kill(Pid::from_raw(other as i32), Signal::SIGKILL).unwrap();
     }
 
     #[test]

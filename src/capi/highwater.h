@@ -230,8 +230,8 @@ typedef struct hw_callbacks {
     void *user;  /* handed to each of them, and used by nothing else */
     uint64_t (*running_count)(void *user);
     uint64_t (*active_job_count)(void *user);
-    /* Writes the name of the job to shed first, with its NUL, into size bytes.
-     * Returns 0, or something else when there is no job. */
+    /* Writes the name of the job to shed first, in UTF-8 and with its NUL, into
+     * size bytes. Returns 0, or something else when there is no job. */
     int (*oldest_running_job)(void *user, char *job_id, size_t size);
     /* Both return 0, or something else when it cannot be done: after a pause
      * that cannot be done the job is cancelled. resource is HW_MEMORY, ... */
@@ -239,7 +239,8 @@ typedef struct hw_callbacks {
     int (*cancel_job)(void *user, const char *job_id, int resource);
     /* Everything is normal again after a shed. */
     void (*pressure_cleared)(void *user);
-    /* None of them will be called again: user may be freed. */
+    /* None of them will be called again: user may be freed. Not called in a
+     * forked child, for callbacks that were set before the fork. */
     void (*dropped)(void *user);
 } hw_callbacks;
 

@@ -127,8 +127,10 @@ pub(crate) unsafe extern "C" fn hw_verdict(
             None => ("not accepting work: there is no monitor".to_owned(), false),
         };
         // SAFETY: the caller passes NULL or a place for one `bool`.
-        if let Some(accepting) = unsafe { accepting.as_mut() } {
-            *accepting = is_accepting;
+        // What is there may never have been written: no reference to it.
+        if !accepting.is_null() {
+            // SAFETY: as above.
+            unsafe { accepting.write(is_accepting) };
         }
         // SAFETY: the caller passes NULL or a place for `size` bytes.
         unsafe { border::write_text(&text, buffer, size) };

@@ -14,6 +14,8 @@ pub(super) struct Ancestry {
     /// Seen with a parent other than us: whichever of them are children of ours now were handed to us, and nobody in this
     /// process has forked them.
     fostered: HashSet<Identity>,
+    /// Untracked by the host, and what was seen below those: nobody's, whatever is above them.
+    let_go: HashSet<Identity>,
 }
 
 /// A process that the host has put us in charge of.
@@ -38,6 +40,7 @@ enum Place {
 
 impl Ancestry {
     pub(super) fn track(&mut self, process: Identity) {
+        self.let_go.remove(&process);
         if !self.is_tracked(process) {
             self.backends.push(Backend { process, seen: HashSet::new(), is_gone: false });
         }
@@ -45,9 +48,17 @@ impl Ancestry {
 
     /// Returns whether it was tracked. What was seen below it is nobody's from now on.
     pub(super) fn untrack(&mut self, pid: u32) -> bool {
-        let before = self.backends.len();
-        self.backends.retain(|backend| backend.process.pid != pid);
-        self.backends.len() < before
+        let (gone, kept): (Vec<_>, _) =
+            std::mem::take(&mut self.backends).into_iter().partition(|backend| backend.process.pid == pid);
+        self.backends = kept;
+        for backend in &gone {
+            self.let_go.insert(backend.process);
+            self.let_go.extend(&backend.seen);
+        }
+        for backend in &mut self.backends {
+            backend.seen.retain(|process| !self.let_go.contains(process));
+        }
+        !gone.is_empty()
     }
 
     /// The backends that have this number, the newest first.
@@ -83,11 +94,18 @@ impl Ancestry {
                 place => Some(place),
             };
             if let Some(Place::Ours(Some(backend))) = below {
-                self.backends[backend].seen.insert(identity);
+                for (index, tracked) in self.backends.iter_mut().enumerate() {
+                    if index == backend {
+                        tracked.seen.insert(identity);
+                    } else {
+                        tracked.seen.remove(&identity);
+                    }
+                }
             }
         }
         let listed: HashSet<_> = table.iter().map(identity).collect();
         self.fostered.retain(|process| listed.contains(process));
+        self.let_go.retain(|process| listed.contains(process));
         for backend in &mut self.backends {
             backend.seen.retain(|process| listed.contains(process));
             // Its children have another parent from the moment it ends, whoever waits for it.
@@ -119,16 +137,21 @@ impl Ancestry {
         };
         for index in climbed.into_iter().rev() {
             if let Place::Ours(above) = place {
-                place = Place::Ours(self.backend_of(identity(&table[index])).or(above));
+                let process = identity(&table[index]);
+                let above = above.filter(|_| !self.let_go.contains(&process));
+                // The nearest backend above; what was seen before counts when there is none any more.
+                place = Place::Ours(self.backend_at(process).or(above).or_else(|| self.seen_below(process)));
             }
             places[index] = place;
         }
     }
 
-    /// The backend that the process is, or was seen below.
-    fn backend_of(&self, process: Identity) -> Option<usize> {
-        let is = self.backends.iter().rposition(|backend| backend.process == process);
-        is.or_else(|| self.backends.iter().position(|backend| backend.seen.contains(&process)))
+    fn backend_at(&self, process: Identity) -> Option<usize> {
+        self.backends.iter().rposition(|backend| backend.process == process)
+    }
+
+    fn seen_below(&self, process: Identity) -> Option<usize> {
+        self.backends.iter().position(|backend| backend.seen.contains(&process))
     }
 
     /// Those that were seen below a backend that is gone, and are children of ours now. Not those that have ended, and not
@@ -271,6 +294,27 @@ mod tests {
         assert_eq!(pids(ancestry.orphans(&look, OWN)), [40]);
         ancestry.untrack(30);
         assert_eq!(pids(ancestry.orphans(&look, OWN)), [0_u32; 0]);
+    }
+
+    #[test]
+    fn what_was_let_go_is_nobodys_whatever_is_above_it() {
+        let family = table([process(20, OWN), process(30, 20), process(40, 30)]);
+        for outer_ends_first in [false, true] {
+            let mut ancestry = Ancestry::default();
+            ancestry.track(of(20));
+            // Seen below the one before it is tracked itself.
+            ancestry.observe(&family, OWN);
+            ancestry.track(of(30));
+            ancestry.observe(&family, OWN);
+            if outer_ends_first {
+                ancestry.observe(&table([process(30, OWN), process(40, 30)]), OWN);
+            }
+            assert!(ancestry.untrack(30));
+            ancestry.observe(&family, OWN);
+            let look = table([process(30, OWN), process(40, OWN)]);
+            ancestry.observe(&look, OWN);
+            assert_eq!(pids(ancestry.orphans(&look, OWN)), [0_u32; 0], "{outer_ends_first}");
+        }
     }
 
     #[test]

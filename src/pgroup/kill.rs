@@ -13,7 +13,6 @@ use crate::identity::Identity;
 use crate::procfs::descendants::Descendants;
 use crate::procfs::stat::Process;
 use crate::sys;
-use crate::sys::process;
 
 /// Between two looks at who is left.
 const ROUND: Duration = Duration::from_millis(5);
@@ -31,8 +30,9 @@ pub struct KillReport {
 }
 
 impl ProcessGroupManager {
-    /// Sends a signal to every descendant of this process, and to every other member of its process group if this process
-    /// leads it, ourselves excepted; and goes on, in rounds, with those that are started meanwhile, until a look at the
+    /// Sends a signal to every descendant of this process, and to every other member of the process group that
+    /// [`setup`](Self::setup) has made, ourselves excepted (in a group that this process led already there may be others: the
+    /// rest of a shell's pipeline, say, is left alone); and goes on, in rounds, with those that are started meanwhile, until a look at the
     /// process table shows none that lives or `grace` is over. With a `grace` of zero there is one round.
     ///
     /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each process is
@@ -51,8 +51,17 @@ impl ProcessGroupManager {
         let mut dealt_with = HashSet::new();
         let mut report = KillReport::default();
         loop {
-            let leads = process::own_group() == std::process::id();
-            let alive = inner.look_at_all(|_, table, own| targets(&mut descendants, table, own, leads))?;
+            let looked =
+                inner.look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)));
+            let alive = match looked {
+                Ok(alive) => alive,
+                // Who was told is on the way out; whether anybody is left is worth another look.
+                Err(_) if !dealt_with.is_empty() && deadline.map_or(true, |deadline| Instant::now() < deadline) => {
+                    thread::sleep(ROUND);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let mut any_new = false;
             for &target in &alive {
                 if dealt_with.contains(&target) {
@@ -70,13 +79,15 @@ impl ProcessGroupManager {
                 any_new = true;
                 dealt_with.insert(target);
             }
-            inner.reap()?;
+            // To be collected is not what they are here for.
+            let _ = inner.reap();
             if alive.is_empty() {
                 break;
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                let alive = inner.look_at_all(|_, table, own| targets(&mut descendants, table, own, leads))?;
+                let alive = inner
+                    .look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)))?;
                 report.survivors = alive.into_iter().map(|process| process.pid).collect();
                 break;
             }
@@ -131,7 +142,7 @@ impl Drop for KillOnDrop {
 }
 
 /// Whoever lives and is ours to end.
-fn targets(descendants: &mut Descendants, table: &[Process], own: u32, leads: bool) -> Vec<Identity> {
+fn targets(descendants: &mut Descendants, table: &[Process], own: u32, made_group: bool) -> Vec<Identity> {
     let mut targets: HashSet<_> = descendants
         .find(table, own)
         .into_iter()
@@ -139,7 +150,7 @@ fn targets(descendants: &mut Descendants, table: &[Process], own: u32, leads: bo
         .filter(|process| !process.is_zombie())
         .map(identity)
         .collect();
-    let members = table.iter().filter(|process| leads && process.group == Some(own) && !process.is_zombie());
+    let members = table.iter().filter(|process| made_group && process.group == Some(own) && !process.is_zombie());
     targets.extend(members.filter(|process| process.pid != own).map(identity));
     targets.into_iter().collect()
 }

@@ -106,7 +106,22 @@ struct State {
     /// Orphans that were told to end.
     ending: Vec<Ending>,
     /// The children that the host has asked for, and what became of them.
-    watched: BTreeMap<u32, Option<ExitStatus>>,
+    watched: BTreeMap<u32, Watched>,
+}
+
+/// A child that the host has asked for. While its zombie is there, nobody else can have its number.
+#[derive(Debug)]
+struct Watched {
+    child: Identity,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Running,
+    Ended(ExitStatus),
+    /// Somebody else has taken its status: its number may be that of another child by now.
+    Lost,
 }
 
 /// What `setup` has changed.
@@ -129,7 +144,7 @@ impl ProcessGroupManager {
         ProcessGroupManager { own_group: true, subreaper: true, grace: GRACE, inner: PerProcess::new(Inner::default()) }
     }
 
-    /// Whether `setup` makes this process leader of its own process group. A program that runs in the foreground of a
+    /// Whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs in the foreground of a
     /// terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has left that group.
     #[must_use]
     pub fn with_own_group(mut self, own_group: bool) -> Self {
@@ -292,22 +307,28 @@ impl ProcessGroupManager {
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
     /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
-        if child::find(valid(pid)?) == Child::Unknown {
-            return Err(Error::process(format!("process {pid} is not a child of this process")));
+        let inner = self.inner();
+        let found = inner.files.process(Path::new(PROC), valid(pid)?)?.map(|process| identity(&process));
+        match found {
+            Some(child) if child::find(pid) != Child::Unknown => {
+                inner.state.lock().watched.insert(pid, Watched { child, outcome: Outcome::Running });
+                Ok(())
+            }
+            _ => Err(Error::process(format!("process {pid} is not a child of this process"))),
         }
-        self.inner().state.lock().watched.insert(pid, None);
-        Ok(())
     }
 
     /// The exit status of a [watched](Self::watch_child) child; `None` while it runs, when it is not watched, and for good
     /// when somebody else has taken its status. Looks for itself; it need not have been reaped before.
     pub fn exit_status(&self, pid: u32) -> Option<ExitStatus> {
-        let mut state = self.inner().state.lock();
-        let status = state.watched.get_mut(&pid)?;
-        if status.is_none() {
-            *status = process::collect(pid).ok().flatten();
+        let inner = self.inner();
+        let mut state = inner.state.lock();
+        let watched = state.watched.get_mut(&pid)?;
+        inner.collect(watched);
+        match watched.outcome {
+            Outcome::Ended(status) => Some(status),
+            Outcome::Running | Outcome::Lost => None,
         }
-        *status
     }
 
     /// Ceases to watch a child, and returns its exit status if it has ended. One that runs on is the host's to wait for.
@@ -324,15 +345,20 @@ impl ProcessGroupManager {
 
 impl ProcessGroup for ProcessGroupManager {
     /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not wait for
-    /// them. Returns whom it has told, or collected, in this call.
+    /// them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let inner = self.inner();
         let due = inner.look(|state, table, own| state.due_for_an_end(table, own, self.grace)).map_err(io_error)?;
-        let mut dealt_with = Vec::new();
+        let mut dealt_with = inner.reap().map_err(io_error)?;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
             let mut told = Vec::new();
             for &(process, _) in due.iter().filter(|(_, due)| *due == signal) {
-                match inner.send(process, signal) {
+                let sent = inner.send(process, signal);
+                // What could not even be tried is tried again.
+                if sent.as_ref().map_or_else(|error| error.raw_os_error() == Some(libc::EPERM), |()| true) {
+                    inner.state.lock().note_told(process, signal);
+                }
+                match sent {
                     Ok(()) => told.push(process.pid),
                     Err(error) => report_denied(&error, process, signal),
                 }
@@ -367,25 +393,29 @@ impl ProcessGroup for ProcessGroupManager {
 }
 
 impl State {
+    /// Whether the process group was made by us, so that whoever else is in it comes from here.
+    fn made_group(&self, own: u32) -> bool {
+        self.before_setup.is_some_and(|before| before.group != own) && process::own_group() == own
+    }
+
     /// Whom to send which signal now.
     fn due_for_an_end(&mut self, table: &[Process], own: u32, grace: Duration) -> Vec<(Identity, i32)> {
         let orphans: Vec<_> = self.ancestry.orphans(table, own).collect();
         self.ending.retain(|ending| orphans.contains(&ending.process));
-        let mut due = Vec::new();
-        for process in orphans {
-            match self.ending.iter_mut().find(|ending| ending.process == process) {
-                None => {
-                    self.ending.push(Ending { process, since: Instant::now(), killed: false });
-                    due.push((process, libc::SIGTERM));
-                }
-                Some(ending) if !ending.killed && ending.since.elapsed() >= grace => {
-                    ending.killed = true;
-                    due.push((process, libc::SIGKILL));
-                }
-                Some(_) => {}
-            }
+        let due = |process: &Identity| match self.ending.iter().find(|ending| ending.process == *process) {
+            None => Some((*process, libc::SIGTERM)),
+            Some(ending) if !ending.killed && ending.since.elapsed() >= grace => Some((*process, libc::SIGKILL)),
+            Some(_) => None,
+        };
+        orphans.iter().filter_map(due).collect()
+    }
+
+    fn note_told(&mut self, process: Identity, signal: i32) {
+        let killed = signal == libc::SIGKILL;
+        match self.ending.iter_mut().find(|ending| ending.process == process) {
+            Some(ending) => ending.killed |= killed,
+            None => self.ending.push(Ending { process, since: Instant::now(), killed }),
         }
-        due
     }
 }
 
@@ -393,22 +423,24 @@ impl Inner {
     /// Reads the descendants, as far as they can have changed, takes note of who is below whom, and has `judge` look.
     fn look<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
         self.ensure_own_kernel()?;
+        // Before anything is read, or an older look could undo what a newer one has seen.
+        let mut state = self.state.lock();
         let table =
             self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())?;
-        Ok(self.judge(&table, judge))
+        let own = std::process::id();
+        state.ancestry.observe(&table, own);
+        Ok(judge(&mut state, &table, own))
     }
 
     /// The same with every process on the machine.
     fn look_at_all<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
         self.ensure_own_kernel()?;
-        self.files.processes(Path::new(PROC), |table| self.judge(table, judge))
-    }
-
-    fn judge<T>(&self, table: &[Process], judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> T {
-        let own = std::process::id();
         let mut state = self.state.lock();
-        state.ancestry.observe(table, own);
-        judge(&mut state, table, own)
+        let own = std::process::id();
+        self.files.processes(Path::new(PROC), |table| {
+            state.ancestry.observe(table, own);
+            judge(&mut state, table, own)
+        })
     }
 
     fn ensure_own_kernel(&self) -> Result<(), Error> {
@@ -439,24 +471,46 @@ impl Inner {
     }
 
     fn reap(&self) -> Result<Vec<u32>, Error> {
-        let zombies: Vec<_> = self.look(|state, table, own| state.ancestry.adopted_zombies(table, own).collect())?;
-        let mut reaped = Vec::new();
-        for process in zombies {
-            // An error: somebody who waits for any child was faster.
-            if let Ok(Some(status)) = process::collect(process.pid) {
-                reaped.push((process.pid, status));
+        // Found and collected under one lock: of two at once, the slower one would wait for a number in other hands.
+        let reaped = self.look(|state, table, own| {
+            let mut reaped = Vec::new();
+            let State { ancestry, watched, .. } = state;
+            for process in ancestry.adopted_zombies(table, own).filter(|process| !watched.contains_key(&process.pid)) {
+                // An error: somebody who waits for any child was faster.
+                if let Ok(Some(status)) = process::collect(process.pid) {
+                    reaped.push((process.pid, status));
+                }
             }
-        }
-        for (&pid, status) in &mut self.state.lock().watched {
-            if status.is_none() {
-                *status = process::collect(pid).ok().flatten();
-                reaped.extend(status.map(|status| (pid, status)));
+            for (&pid, watched) in watched.iter_mut() {
+                let was_running = matches!(watched.outcome, Outcome::Running);
+                self.collect(watched);
+                if let (true, Outcome::Ended(status)) = (was_running, watched.outcome) {
+                    reaped.push((pid, status));
+                }
             }
-        }
+            reaped
+        })?;
         for (pid, status) in &reaped {
             say(|| events::zombie_reaped(*pid, &status.to_string()));
         }
         Ok(reaped.into_iter().map(|(pid, _)| pid).collect())
+    }
+
+    /// Takes the status of a watched child that has ended, if that is still the one that has its number.
+    fn collect(&self, watched: &mut Watched) {
+        if !matches!(watched.outcome, Outcome::Running) {
+            return;
+        }
+        match self.files.process(Path::new(PROC), watched.child.pid) {
+            Ok(Some(process)) if identity(&process) == watched.child => match process::collect(watched.child.pid) {
+                Ok(Some(status)) => watched.outcome = Outcome::Ended(status),
+                Ok(None) => {}
+                Err(_) => watched.outcome = Outcome::Lost,
+            },
+            Ok(_) => watched.outcome = Outcome::Lost,
+            // It could not be looked at: next time.
+            Err(_) => {}
+        }
     }
 }
 
