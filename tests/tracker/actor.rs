@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use nix::errno::Errno;
@@ -178,9 +179,18 @@ impl Actor {
     }
 
     fn start_thread(&self, wire: usize) -> Result<Pid, Errno> {
-        let wires = self.wires;
-        let body = move || Actor::new(wires).listen(wire);
+        // A thread that is just being made holds locks of the C library, and a sibling forked at that moment would wait for them
+        // for ever: there is no answer before it has begun.
+        static BEGUN: AtomicUsize = AtomicUsize::new(0);
+        let (wires, before) = (self.wires, BEGUN.load(Ordering::SeqCst));
+        let body = move || {
+            BEGUN.fetch_add(1, Ordering::SeqCst);
+            Actor::new(wires).listen(wire);
+        };
         let started = thread::Builder::new().stack_size(256 << 10).spawn(body);
+        while started.is_ok() && BEGUN.load(Ordering::SeqCst) == before {
+            thread::yield_now();
+        }
         started.map(|_| gettid()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))
     }
 
