@@ -92,7 +92,7 @@ typedef struct hw_limits {
 
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
- * the machine's memory, rlimits. Reads a few files, some 100 us.
+ * the machine's memory, rlimits. Reads a few files.
  */
 int hw_limits_detect(hw_limits *limits);
 
@@ -127,8 +127,8 @@ int hw_update_limits(hw_monitor *monitor, const hw_limits *limits);
 /* ---- the gate ---------------------------------------------------------- */
 
 /*
- * Whether new work should be accepted: a few loads and a clock read, some 10
- * ns. It never blocks. False for NULL, before the first check, after one that
+ * Whether new work should be accepted: a few loads and a clock read. It never
+ * blocks. False for NULL, before the first check, after one that
  * failed, when the last is too old, after a stop, and in a forked child.
  */
 bool hw_is_accepting_work(const hw_monitor *monitor);
@@ -158,7 +158,7 @@ typedef struct hw_permit hw_permit;
  * Admits a piece of work, or returns NULL with the reason in hw_last_error().
  * Its cost is reserved until the first check after the permit was freed: free
  * it with hw_permit_free() when all that was declared can be seen (forked,
- * allocated), or when the work has ended. It may take a check, some 50 us.
+ * allocated), or when the work has ended. It may take a check, which reads files.
  */
 hw_permit *hw_try_admit(hw_monitor *monitor, const hw_work *work);
 
