@@ -29,6 +29,7 @@ pub(super) fn fail(text: &str) -> c_int {
 }
 
 /// Runs the body of a function of the border; whatever panics there is an error.
+#[inline(always)]
 pub(super) fn guarded<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         std::mem::forget(payload);
