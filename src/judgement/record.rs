@@ -1,0 +1,290 @@
+//! What a check changes, and what it has to tell.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::breaker::DEGRADED_AT;
+use super::climb::Climb;
+use super::unread::News;
+use super::{amount, cadence, damping, limit, shed, unread, Judgement, Last, Settings, MEMORY};
+use crate::error::{Error, ErrorKind};
+use crate::identity::Identity;
+use crate::limits::ResourceLimits;
+use crate::resource::{Amount, Found, Level, Optional, PerResource, Resource};
+use crate::verdict::{Critical, Usage};
+
+/// What one check found.
+#[derive(Debug)]
+pub(crate) struct Observation<'a> {
+    /// Taken when the check began; later checks have larger ones. The first is 1 or more.
+    pub(crate) number: u64,
+    pub(crate) now: Duration,
+    /// The same to the nanosecond, where `now` may be a step of the clock behind.
+    pub(crate) ended: Duration,
+    /// What the check cost.
+    pub(crate) cpu: Duration,
+    /// What the thread that took it has used since its last one.
+    pub(crate) cpu_between: Duration,
+    /// When the thread planned it, if it did.
+    pub(crate) planned: Option<Planned>,
+    pub(crate) found: &'a Found,
+    pub(crate) zombies: &'a [Identity],
+}
+
+/// A check that the thread planned, and what came of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planned {
+    /// After the last check.
+    pub(crate) delay: Duration,
+    pub(crate) lateness: Duration,
+}
+
+/// What came of a check that was published.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The number of the check, and when it was taken.
+    pub(crate) number: u64,
+    pub(crate) at: Duration,
+    /// To be logged, in this order.
+    pub(crate) events: Vec<Event>,
+    pub(crate) good: bool,
+    pub(crate) degraded: bool,
+    /// As last measured by a good check.
+    pub(crate) levels: PerResource<Level>,
+    /// The first resource that this check found critical.
+    pub(crate) critical: Option<Critical>,
+    /// Whether usage climbs towards a limit, so that the next check may be due sooner than was thought.
+    pub(crate) climbing: bool,
+}
+
+/// What a check has to tell the log.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Without a limit the level is normal: the limit was unset. `changes` counts the transitions left out since the
+    /// last line of the resource.
+    LevelEntered {
+        resource: Resource,
+        level: Level,
+        usage: u64,
+        limit: Option<u64>,
+        group: Option<Arc<Path>>,
+        changes: u64,
+    },
+    /// An optional resource could not be read, and is not judged meanwhile.
+    Unread {
+        resource: Resource,
+        error: Arc<Error>,
+    },
+    ReadAgain {
+        resource: Resource,
+    },
+    Zombies {
+        pids: Vec<u32>,
+    },
+    CheckFailed {
+        failures: u32,
+        error: Arc<Error>,
+    },
+    Degraded {
+        failures: u32,
+        error: Arc<Error>,
+    },
+    RunningLate(Planned),
+    Recovered {
+        after_failures: u32,
+    },
+    DegradedCleared {
+        after_failures: u32,
+    },
+}
+
+impl Judgement {
+    /// Judges a check. `None`: it began before the last one that was published, and changes nothing.
+    pub(crate) fn record(
+        &mut self,
+        check: &Observation<'_>,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Option<Report> {
+        if check.number <= self.published {
+            return None;
+        }
+        self.published = check.number;
+        self.forked = false;
+        // An empty list allocates nothing, and a steady check has nothing to tell.
+        let mut events = Vec::new();
+        let found = match failure(check.found) {
+            None => Ok(check.found.clone()),
+            Some(error) => Err(error),
+        };
+        let good = found.is_ok();
+        match &found {
+            Ok(found) => self.succeed(check, found, limits, settings, &mut events),
+            Err(error) => self.fail(error, &mut events),
+        }
+        let critical = found.as_ref().ok().and_then(|found| self.critical(found, limits));
+        let late = check.planned.filter(|planned| cadence::is_late(planned.lateness, planned.delay));
+        if let Some(late) = late {
+            self.run_late(late, check.now, &mut events);
+        }
+        let late = late.map(|planned| planned.lateness);
+        let cpu = cadence::cost(check.cpu, check.cpu_between);
+        self.last = Some(Last { at: check.now, ended: check.ended, cpu, late, found });
+        Some(Report {
+            number: check.number,
+            at: check.now,
+            events,
+            good,
+            degraded: self.breaker.is_degraded(),
+            levels: self.levels,
+            critical,
+            climbing: good && self.time_left(limits).is_some_and(|time_left| time_left < self.interval),
+        })
+    }
+
+    /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the age
+    /// of the answer, which is that of the processes. What could not be read is left to the next check to report.
+    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
+        self.memory_cpu = cpu;
+        for resource in MEMORY {
+            let Ok(Some(amount)) = memory.get(resource) else { continue };
+            self.climb(resource, amount, now);
+            if let Some(Last { found: Ok(found), .. }) = &mut self.last {
+                *found.get_mut(resource) = Ok(Some(amount.clone()));
+            }
+            if resource == Resource::Memory {
+                self.memory_at = now;
+            }
+        }
+    }
+
+    fn succeed(
+        &mut self,
+        check: &Observation<'_>,
+        found: &Found,
+        limits: &ResourceLimits,
+        settings: &Settings,
+        events: &mut Vec<Event>,
+    ) {
+        let after_failures = self.breaker.succeed();
+        if after_failures > 0 {
+            events.push(Event::Recovered { after_failures });
+        }
+        if after_failures >= DEGRADED_AT {
+            events.push(Event::DegradedCleared { after_failures });
+        }
+        self.last_success = Some(check.now);
+        self.memory_at = check.now;
+        self.reservations.seen_by(check.number);
+        let settle = self.settle(settings);
+        for resource in Resource::ALL {
+            self.follow(resource, found.get(resource), check.now, limits, settle, events);
+        }
+        if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
+            events.push(Event::Zombies { pids });
+        }
+    }
+
+    /// Takes what a good check found of one resource.
+    fn follow(
+        &mut self,
+        resource: Resource,
+        found: &Optional<Amount>,
+        now: Duration,
+        limits: &ResourceLimits,
+        settle: Duration,
+        events: &mut Vec<Event>,
+    ) {
+        let error = unread(found);
+        match self.unread.get_mut(resource).step(error.is_none(), now) {
+            None => {}
+            Some(News::ReadAgain) => events.push(Event::ReadAgain { resource }),
+            Some(News::Unread) => events.extend(error.map(|error| Event::Unread { resource, error: error.clone() })),
+        }
+        let (level, limit) = match found {
+            Ok(Some(amount)) => {
+                self.climb(resource, amount, now);
+                (self.level(resource, amount, limits), limit(resource, amount, limits))
+            }
+            // What is not known of an optional resource closes nothing, and what comes later is compared with nothing.
+            Ok(None) | Err(_) => {
+                *self.climbs.get_mut(resource) = Climb::default();
+                (Level::Normal, None)
+            }
+        };
+        *self.levels.get_mut(resource) = level;
+        // What could not be read has a level that nobody knows; what is not there is at none.
+        let Ok(amount) = found else { return };
+        if let Some(changes) = self.damping.get_mut(resource).step(level, now, settle) {
+            let (usage, group) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.group.clone()));
+            events.push(Event::LevelEntered { resource, level, usage, limit, group, changes });
+        }
+    }
+
+    fn fail(&mut self, error: &Arc<Error>, events: &mut Vec<Event>) {
+        let failures = self.breaker.fail();
+        if failures <= DEGRADED_AT {
+            events.push(Event::CheckFailed { failures, error: error.clone() });
+        }
+        if failures == DEGRADED_AT {
+            events.push(Event::Degraded { failures, error: error.clone() });
+        }
+    }
+
+    fn critical(&self, found: &Found, limits: &ResourceLimits) -> Option<Critical> {
+        let resource = Resource::ALL.into_iter().find(|resource| *self.levels.get(*resource) == Level::Critical)?;
+        let amount = amount(found, resource)?;
+        let usage = Usage {
+            measured: amount.usage,
+            limit: limit(resource, amount, limits),
+            group: amount.group.clone(),
+            ..Usage::default()
+        };
+        Some(Critical { resource, usage, hard: limits.thresholds().hard })
+    }
+
+    /// The usage of one control group says nothing of how fast that of another grows.
+    fn climb(&mut self, resource: Resource, amount: &Amount, now: Duration) {
+        let before = self.found().and_then(|found| self::amount(found, resource));
+        let is_another_group = before.is_some_and(|before| before.group != amount.group);
+        let climb = self.climbs.get_mut(resource);
+        if is_another_group {
+            *climb = Climb::default();
+        }
+        climb.record(now, amount.usage);
+    }
+
+    /// Logged when it begins, and at most once in a while.
+    fn run_late(&mut self, planned: Planned, now: Duration, events: &mut Vec<Event>) {
+        let began = self.last.as_ref().map_or(true, |last| last.late.is_none());
+        let line_due = self.late_line.map_or(true, |at| now.saturating_sub(at) >= damping::LINE_EVERY);
+        if began && line_due {
+            self.late_line = Some(now);
+            events.push(Event::RunningLate(planned));
+        }
+    }
+}
+
+impl Report {
+    /// The check as shedding sees it.
+    pub(crate) fn checked(&self) -> shed::Checked {
+        shed::Checked {
+            at: self.at,
+            good: self.good,
+            degraded: self.degraded,
+            critical: self.critical.clone(),
+            all_normal: Resource::ALL.iter().all(|resource| *self.levels.get(*resource) == Level::Normal),
+        }
+    }
+}
+
+/// Why the check failed: the first required resource that was not read.
+fn failure(found: &Found) -> Option<Arc<Error>> {
+    let mut required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
+    required.find_map(|resource| match found.get(resource) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Arc::new(Error::new(ErrorKind::Read, format!("{resource} not read")))),
+        Err(error) => Some(error.clone()),
+    })
+}

@@ -1,0 +1,97 @@
+//! When to look again.
+
+use std::time::Duration;
+
+use super::{cadence, threshold, Judgement, Settings, MEMORY};
+use crate::limits::ResourceLimits;
+use crate::resource::{MemoryScope, Resource};
+
+impl Judgement {
+    /// Whether an admission should wait for a check newer than the last.
+    pub(crate) fn needs_fresh(&self, now: Duration, settings: &Settings) -> bool {
+        match &self.last {
+            Some(last) if self.stopped.is_none() => now.saturating_sub(last.at) > self.refresh_age(settings),
+            _ => false,
+        }
+    }
+
+    /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its own
+    /// time, and keeps its distance from everybody's checks.
+    pub(crate) fn next_check(
+        &self,
+        last_own_check: Duration,
+        demanded: bool,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Duration {
+        let timer = match self.breaker.failures() {
+            0 => cadence::timer(self.interval, self.time_left(limits)),
+            // What fails is not tried more often, whatever it was doing before.
+            _ => self.breaker.delay(self.interval),
+        };
+        let floor = cadence::floor(timer, self.gap(settings), self.breaker.is_degraded());
+        let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.ended.saturating_add(floor));
+        if demanded {
+            earliest
+        } else {
+            earliest.max(last_own_check.saturating_add(timer))
+        }
+    }
+
+    /// When memory is due to be read, be it alone: as the next check would be if it cost nothing, which a reading of
+    /// memory alone does next to.
+    pub(crate) fn next_memory_reading(
+        &self,
+        demanded: bool,
+        limits: &ResourceLimits,
+        settings: &Settings,
+    ) -> Option<Duration> {
+        let on_demand = self.next_memory(settings)?;
+        let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
+        let climbing = time_left.map(|time_left| {
+            let timer = cadence::timer(self.interval, Some(time_left));
+            self.memory_at.saturating_add(timer.max(self.memory_gap()))
+        });
+        climbing.into_iter().chain(Some(on_demand).filter(|_| demanded)).min()
+    }
+
+    /// When memory is too old for a caller who asks; `None` when it cannot be read alone. In scope `Tree` that takes a
+    /// whole check, and a check that failed is for a whole one to mend.
+    pub(super) fn next_memory(&self, settings: &Settings) -> Option<Duration> {
+        let readable = self.running && settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
+        readable.then(|| self.memory_at.saturating_add(settings.refresh_after.max(self.memory_gap())))
+    }
+
+    /// The least time between two readings of memory alone, whoever asks for them.
+    pub(crate) fn memory_gap(&self) -> Duration {
+        cadence::memory_gap(self.memory_cpu)
+    }
+
+    /// The shortest time that a climbing resource has left to its warning threshold.
+    pub(super) fn time_left(&self, limits: &ResourceLimits) -> Option<Duration> {
+        Resource::ALL.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min()
+    }
+
+    fn time_left_of(&self, resource: Resource, limits: &ResourceLimits) -> Option<Duration> {
+        let threshold = threshold::least_reaching(self.limit(resource, limits)?, limits.thresholds().warn);
+        self.climbs.get(resource).time_to(threshold)
+    }
+
+    /// The age up to which a check is not stale.
+    pub(crate) fn max_age(&self, settings: &Settings) -> Duration {
+        settings.max_age.unwrap_or_else(|| cadence::default_max_age(self.interval, self.gap(settings)))
+    }
+
+    pub(crate) fn settle(&self, settings: &Settings) -> Duration {
+        settings.settle.unwrap_or(self.interval)
+    }
+
+    /// The least time that the CPU budget puts between checks.
+    pub(crate) fn gap(&self, settings: &Settings) -> Duration {
+        self.last.as_ref().map_or(Duration::ZERO, |last| cadence::gap(last.cpu, settings.cpu_budget))
+    }
+
+    pub(super) fn refresh_age(&self, settings: &Settings) -> Duration {
+        cadence::refresh_age(settings.refresh_after, self.gap(settings), self.breaker.is_degraded())
+    }
+}

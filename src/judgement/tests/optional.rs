@@ -1,0 +1,169 @@
+use std::path::Path;
+
+use super::*;
+
+/// A good check that found this of an optional resource.
+fn optional(bench: &mut Bench, resource: Resource, read: Optional<Amount>) -> Report {
+    let mut found = found(Some(MB), Some(1));
+    *found.get_mut(resource) = read;
+    bench.record_found(&found, &[]).unwrap()
+}
+
+fn in_group(group: &str, usage: u64, limit: u64) -> Optional<Amount> {
+    Ok(Some(Amount { limit: Some(limit), group: Some(Path::new(group).into()), ..Amount::of(usage) }))
+}
+
+#[test]
+fn an_optional_resource_that_cannot_be_read_closes_nothing_and_is_said_once() {
+    let mut bench = Bench::running();
+    let unread = || Err(Arc::new(Error::new(ErrorKind::Read, "no permission")));
+    let report = optional(&mut bench, Resource::CgroupPids, unread());
+    assert!(report.good && bench.is_open());
+    assert_eq!(names(&report), ["cgroup pids unread"]);
+    assert!(bench.text().ends_with("; cgroup pids not all judged: no permission"), "{}", bench.text());
+    assert!(names(&optional(&mut bench, Resource::CgroupPids, unread())).is_empty());
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids read again"]);
+    // Nor is it at the level that it was last seen at.
+    let report = optional(&mut bench, Resource::CgroupPids, in_group("/box", 99, 100));
+    assert!(!bench.is_open() && report.critical.is_some());
+    let report = optional(&mut bench, Resource::CgroupPids, unread());
+    assert!(bench.is_open() && report.critical.is_none() && report.checked().all_normal);
+}
+
+#[test]
+fn the_kernels_limit_is_judged_like_one_of_the_hosts() {
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::CgroupPids, in_group("/box", 79, 100));
+    assert!(bench.is_open());
+    let report = optional(&mut bench, Resource::CgroupPids, in_group("/box", 80, 100));
+    assert!(!bench.is_open());
+    assert_eq!(names(&report), ["cgroup pids Warning 0"]);
+    assert_eq!(
+        bench.text(),
+        "not accepting work: cgroup pids 80 of 100 (80.0 %) in /box at or above the warning threshold of 80 %"
+    );
+    let critical = optional(&mut bench, Resource::CgroupPids, in_group("/box", 95, 100)).critical.unwrap();
+    assert_eq!(critical.resource, Resource::CgroupPids);
+    assert_eq!(critical.to_string(), "cgroup pids 95 of 100 (95.0 %) in /box at or above the hard threshold of 95 %");
+    // A limit of nothing leaves no room, and one that was taken away leaves all.
+    optional(&mut bench, Resource::CgroupPids, in_group("/box", 0, 0));
+    assert!(!bench.is_open());
+    optional(&mut bench, Resource::CgroupPids, Ok(None));
+    assert!(bench.is_open());
+}
+
+#[test]
+fn of_the_hosts_limit_and_the_kernels_the_smaller_one_binds() {
+    let mut bench = Bench::running();
+    let files = |limit| Ok(Some(Amount { limit: Some(limit), ..Amount::of(50) }));
+    for (host, kernel, open) in
+        [(None, 100, true), (Some(60), 100, false), (Some(100), 60, false), (Some(70), 64, true)]
+    {
+        let mut limits = ResourceLimits::builder();
+        if let Some(host) = host {
+            limits = limits.max_open_files(host);
+        }
+        bench.limits = limits.build().unwrap();
+        optional(&mut bench, Resource::OpenFiles, files(kernel));
+        assert_eq!(bench.is_open(), open, "{host:?} {kernel}: {}", bench.text());
+    }
+}
+
+#[test]
+fn work_is_admitted_only_if_it_fits_in_the_group_as_well() {
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::CgroupMemory, in_group("/box", 20 * MB, 50 * MB));
+    let refused = bench.admit(Work::new().memory_mb(30)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "refused: cgroup memory 20.0 MB + 30.0 MB asked of 50.0 MB (100.0 %) in /box would reach the hard threshold of \
+         95 %"
+    );
+    assert!(!refused.could_never_fit());
+    assert!(bench.admit(Work::new().memory_mb(48)).unwrap_err().could_never_fit());
+    bench.admit(Work::new().memory_mb(20)).unwrap();
+    assert!(!bench.is_open(), "20 measured and 20 reserved of 50");
+    let mut bench = Bench::running();
+    optional(&mut bench, Resource::OpenFiles, Ok(Some(Amount { limit: Some(100), ..Amount::of(10) })));
+    bench.admit(Work::new().open_files(60)).unwrap();
+    assert_eq!(bench.admit(Work::new().open_files(30)).unwrap_err().resource(), Some(Resource::OpenFiles));
+}
+
+#[test]
+fn what_is_not_known_of_an_optional_resource_refuses_nothing() {
+    let mut bench = Bench::running();
+    bench.limits = ResourceLimits::builder().max_open_files(100).build().unwrap();
+    optional(&mut bench, Resource::OpenFiles, Ok(None));
+    bench.admit(Work::new().open_files(1000)).unwrap();
+}
+
+#[test]
+fn a_limit_that_is_gone_is_logged_as_normal_and_critical_again_when_it_returns() {
+    let mut bench = Bench::running();
+    bench.settings.settle = Some(Duration::ZERO);
+    let critical = || in_group("/box", 99, 100);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, critical())), ["cgroup pids Critical 0"]);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids Normal 0"]);
+    bench.now += s(61);
+    assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, critical())), ["cgroup pids Critical 0"]);
+}
+
+#[test]
+fn a_group_that_cannot_be_read_beside_one_that_can_is_said_and_the_other_judged() {
+    let mut bench = Bench::running();
+    let error = Arc::new(Error::new(ErrorKind::Read, "no permission"));
+    let partly = Amount { limit: Some(100), unread: Some(error), ..Amount::of(80) };
+    let report = optional(&mut bench, Resource::CgroupPids, Ok(Some(partly)));
+    assert_eq!(names(&report), ["cgroup pids unread", "cgroup pids Warning 0"]);
+    assert!(
+        !bench.is_open() && bench.text().ends_with("; cgroup pids not all judged: no permission"),
+        "{}",
+        bench.text()
+    );
+}
+
+#[test]
+fn another_group_than_before_has_not_climbed() {
+    let mut bench = Bench::running();
+    for (group, usage, climbing) in [("/box/a", 10, false), ("/box", 60, false), ("/box", 65, true)] {
+        bench.now += s(1);
+        let report = optional(&mut bench, Resource::CgroupMemory, in_group(group, usage, 100));
+        assert_eq!(report.climbing, climbing, "{group} {usage}");
+    }
+}
+
+#[test]
+fn pressure_closes_the_gate_at_its_own_limit_and_opens_no_other() {
+    let mut bench = Bench::running();
+    let pressure = |hundredths| Ok(Some(Amount::of(hundredths)));
+    optional(&mut bench, Resource::MemoryPressure, pressure(9000));
+    assert!(bench.is_open(), "no limit");
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).max_memory_pressure_percent(20).build().unwrap();
+    optional(&mut bench, Resource::MemoryPressure, pressure(1599));
+    assert!(bench.is_open());
+    optional(&mut bench, Resource::MemoryPressure, pressure(1600));
+    assert_eq!(
+        bench.text(),
+        "not accepting work: memory pressure 16.00 % of 20.00 % (80.0 %) at or above the warning threshold of 80 %"
+    );
+    let mut found = found(Some(90 * MB), Some(0));
+    *found.get_mut(Resource::MemoryPressure) = pressure(0);
+    bench.record_found(&found, &[]).unwrap();
+    assert_eq!(bench.verdict().resource(), Some(Resource::Memory));
+}
+
+#[test]
+fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
+    let mut bench = Bench::running();
+    bench.settings.memory_scope = MemoryScope::Tree;
+    optional(&mut bench, Resource::CgroupMemory, in_group("/box", 10, 100));
+    assert!(bench.is_open());
+    let nothing = || PerResource::from_fn(|_| Ok(None));
+    let mut read = nothing();
+    *read.get_mut(Resource::CgroupMemory) = in_group("/box", 80, 100);
+    bench.judgement.record_memory(&read, bench.now, Duration::ZERO);
+    assert!(!bench.is_open() && bench.verdict().resource() == Some(Resource::CgroupMemory));
+    // What is not read alone keeps its value.
+    bench.judgement.record_memory(&nothing(), bench.now, Duration::ZERO);
+    assert!(!bench.is_open());
+}

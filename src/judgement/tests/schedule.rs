@@ -1,0 +1,124 @@
+use super::*;
+
+#[test]
+fn a_fresh_check_is_needed_only_when_the_last_is_older_than_refresh_and_gap() {
+    let mut bench = Bench::new();
+    assert!(!bench.judgement.needs_fresh(s(9999), &bench.settings));
+    bench.good(1);
+    let needs = |bench: &Bench, age| bench.judgement.needs_fresh(bench.now + age, &bench.settings);
+    assert!(!needs(&bench, ms(100)) && needs(&bench, ms(101)));
+    bench.costing(ms(2));
+    assert!(!needs(&bench, ms(200)) && needs(&bench, ms(201)));
+    for _ in 0..5 {
+        bench.fail();
+    }
+    assert!(!needs(&bench, ms(1000)) && needs(&bench, ms(1001)));
+}
+
+#[test]
+fn demand_is_asked_of_a_running_thread_only() {
+    let mut bench = Bench::new();
+    bench.good(1);
+    assert_eq!(bench.publication().refresh_at, None);
+    bench.judgement.begin(INTERVAL);
+    bench.good(1);
+    assert_eq!(bench.publication().refresh_at, Some(bench.now + ms(100)));
+    bench.judgement.close(Stopped::Asked);
+    assert_eq!(bench.publication().refresh_at, None);
+}
+
+#[test]
+fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
+    let mut bench = Bench::running();
+    let due = |bench: &Bench, demanded| {
+        bench.judgement.next_check(bench.now, demanded, &bench.limits, &bench.settings) - bench.now
+    };
+    bench.costing(ms(1));
+    assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, ms(100)));
+    bench.costing(s(1));
+    assert_eq!((due(&bench, false), due(&bench, true)), (s(100), s(100)));
+    for _ in 0..7 {
+        bench.fail();
+    }
+    assert_eq!((due(&bench, false), due(&bench, true)), (s(60), s(1)));
+    bench.costing(Duration::MAX);
+    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits, &bench.settings), Duration::MAX);
+}
+
+#[test]
+fn the_thread_keeps_its_own_time_and_its_distance_from_checks_of_callers() {
+    let mut bench = Bench::running();
+    let own = bench.now;
+    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.limits, &bench.settings) - own;
+    // A caller's check, long after the thread's own last one, and then one that takes the whole interval's budget.
+    bench.now = own + s(5);
+    bench.costing(ms(1));
+    assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, s(5) + ms(100)));
+    bench.costing(ms(200));
+    assert_eq!((due(&bench, false), due(&bench, true)), (s(5) + s(20), s(5) + s(20)));
+}
+
+#[test]
+fn a_climbing_resource_is_checked_sooner_and_a_failing_one_is_not() {
+    let mut bench = Bench::running();
+    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits, &bench.settings) - bench.now;
+    bench.good(0);
+    bench.now += s(1);
+    bench.good(10);
+    // 70 of 80 are left, at 10 a second.
+    assert_eq!(due(&bench), ms(3500));
+    bench.now += ms(3500);
+    bench.good(45);
+    assert_eq!(due(&bench), ms(1750));
+    // Memory, which stays, is no reason for anything; nor is a limit that is not there.
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).build().unwrap();
+    assert_eq!(due(&bench), INTERVAL);
+    bench.limits = limits();
+    bench.fail();
+    assert_eq!(due(&bench), INTERVAL);
+}
+
+#[test]
+fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
+    let mut bench = Bench::running();
+    let due = |bench: &Bench| {
+        bench.judgement.next_memory_reading(false, &bench.limits, &bench.settings).map(|due| due - s(1000))
+    };
+    bench.record(Some(0), Some(0), &[]).unwrap();
+    assert_eq!(due(&bench), None);
+    bench.now += s(1);
+    let report = bench.record(Some(40 * MB), Some(0), &[]).unwrap();
+    assert!(report.climbing);
+    // 40 of 80 MB are left, at 40 a second.
+    assert_eq!(due(&bench), Some(ms(1500)));
+    let checked = bench.now;
+    bench.now += ms(500);
+    bench.judgement.record_memory(&found(Some(60 * MB), None), bench.now, Duration::ZERO);
+    assert_eq!(due(&bench), Some(ms(1750)));
+    bench.now += ms(500);
+    bench.judgement.record_memory(&found(Some(80 * MB), None), bench.now, Duration::ZERO);
+    assert!(!bench.is_open());
+    assert!(bench.text().contains("memory 80.0 MB of 100.0 MB (80.0 %) at or above"), "{}", bench.text());
+    // The answer is as old as the check, and the level is still that of the check.
+    assert_eq!(bench.judgement.last.as_ref().unwrap().at, checked);
+    assert_eq!(*bench.judgement.levels.get(Resource::Memory), Level::Normal);
+    // Nothing is read for a monitor that has stopped, or that cannot read.
+    bench.fail();
+    bench.judgement.record_memory(&found(Some(0), None), bench.now, Duration::ZERO);
+    assert_eq!(due(&bench), None);
+    assert!(!bench.is_open());
+    bench.record(Some(90 * MB), Some(0), &[]).unwrap();
+    assert!(due(&bench).is_some());
+    bench.judgement.close(Stopped::Asked);
+    assert_eq!(due(&bench), None);
+}
+
+#[test]
+fn without_a_start_the_interval_counts_as_nothing() {
+    let mut bench = Bench::new();
+    bench.good(1);
+    assert_eq!(bench.judgement.max_age(&bench.settings), s(2));
+    assert_eq!(bench.judgement.settle(&bench.settings), Duration::ZERO);
+    bench.judgement.begin(INTERVAL);
+    assert_eq!((bench.judgement.max_age(&bench.settings), bench.judgement.settle(&bench.settings)), (s(45), INTERVAL));
+}
