@@ -1,7 +1,9 @@
 //! The host's processes: kept together, cleaned up after, and ended, without touching anybody else's.
 
 mod ancestry;
+mod endings;
 mod kill;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +13,9 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use self::ancestry::{identity, Ancestry};
+use self::endings::Endings;
 pub use self::kill::{KillOnDrop, KillReport};
+use self::watched::Watched;
 use crate::error::Error;
 use crate::events;
 use crate::host::{contained, ProcessGroup};
@@ -103,25 +107,9 @@ struct State {
     ancestry: Ancestry,
     /// The next look that is only to take note has time until then.
     observed_until: Option<Instant>,
-    /// Orphans that were told to end.
-    ending: Vec<Ending>,
+    endings: Endings,
     /// The children that the host has asked for, and what became of them.
     watched: BTreeMap<u32, Watched>,
-}
-
-/// A child that the host has asked for. While its zombie is there, nobody else can have its number.
-#[derive(Debug)]
-struct Watched {
-    child: Identity,
-    outcome: Outcome,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Outcome {
-    Running,
-    Ended(ExitStatus),
-    /// Somebody else has taken its status: its number may be that of another child by now.
-    Lost,
 }
 
 /// What `setup` has changed.
@@ -129,13 +117,6 @@ enum Outcome {
 struct Before {
     group: u32,
     subreaper: bool,
-}
-
-#[derive(Debug)]
-struct Ending {
-    process: Identity,
-    since: Instant,
-    killed: bool,
 }
 
 impl ProcessGroupManager {
@@ -311,7 +292,7 @@ impl ProcessGroupManager {
         let found = inner.files.process(Path::new(PROC), valid(pid)?)?.map(|process| identity(&process));
         match found {
             Some(child) if child::find(pid) != Child::Unknown => {
-                inner.state.lock().watched.insert(pid, Watched { child, outcome: Outcome::Running });
+                inner.state.lock().watched.insert(pid, Watched::new(child));
                 Ok(())
             }
             _ => Err(Error::process(format!("process {pid} is not a child of this process"))),
@@ -324,11 +305,8 @@ impl ProcessGroupManager {
         let inner = self.inner();
         let mut state = inner.state.lock();
         let watched = state.watched.get_mut(&pid)?;
-        inner.collect(watched);
-        match watched.outcome {
-            Outcome::Ended(status) => Some(status),
-            Outcome::Running | Outcome::Lost => None,
-        }
+        watched.collect(&inner.files);
+        watched.status()
     }
 
     /// Ceases to watch a child, and returns its exit status if it has ended. One that runs on is the host's to wait for.
@@ -348,7 +326,10 @@ impl ProcessGroup for ProcessGroupManager {
     /// them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let inner = self.inner();
-        let due = inner.look(|state, table, own| state.due_for_an_end(table, own, self.grace)).map_err(io_error)?;
+        let due = inner.look(|State { ancestry, endings, .. }, table, own| {
+            endings.due(&ancestry.orphans(table, own).collect::<Vec<_>>(), self.grace)
+        });
+        let due = due.map_err(io_error)?;
         let mut dealt_with = inner.reap().map_err(io_error)?;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
             let mut told = Vec::new();
@@ -356,7 +337,7 @@ impl ProcessGroup for ProcessGroupManager {
                 let sent = inner.send(process, signal);
                 // What could not even be tried is tried again.
                 if sent.as_ref().map_or_else(|error| error.raw_os_error() == Some(libc::EPERM), |()| true) {
-                    inner.state.lock().note_told(process, signal);
+                    inner.state.lock().endings.note(process, signal);
                 }
                 match sent {
                     Ok(()) => told.push(process.pid),
@@ -396,26 +377,6 @@ impl State {
     /// Whether the process group was made by us, so that whoever else is in it comes from here.
     fn made_group(&self, own: u32) -> bool {
         self.before_setup.is_some_and(|before| before.group != own) && process::own_group() == own
-    }
-
-    /// Whom to send which signal now.
-    fn due_for_an_end(&mut self, table: &[Process], own: u32, grace: Duration) -> Vec<(Identity, i32)> {
-        let orphans: Vec<_> = self.ancestry.orphans(table, own).collect();
-        self.ending.retain(|ending| orphans.contains(&ending.process));
-        let due = |process: &Identity| match self.ending.iter().find(|ending| ending.process == *process) {
-            None => Some((*process, libc::SIGTERM)),
-            Some(ending) if !ending.killed && ending.since.elapsed() >= grace => Some((*process, libc::SIGKILL)),
-            Some(_) => None,
-        };
-        orphans.iter().filter_map(due).collect()
-    }
-
-    fn note_told(&mut self, process: Identity, signal: i32) {
-        let killed = signal == libc::SIGKILL;
-        match self.ending.iter_mut().find(|ending| ending.process == process) {
-            Some(ending) => ending.killed |= killed,
-            None => self.ending.push(Ending { process, since: Instant::now(), killed }),
-        }
     }
 }
 
@@ -482,11 +443,7 @@ impl Inner {
                 }
             }
             for (&pid, watched) in watched.iter_mut() {
-                let was_running = matches!(watched.outcome, Outcome::Running);
-                self.collect(watched);
-                if let (true, Outcome::Ended(status)) = (was_running, watched.outcome) {
-                    reaped.push((pid, status));
-                }
+                reaped.extend(watched.collect(&self.files).map(|status| (pid, status)));
             }
             reaped
         })?;
@@ -494,23 +451,6 @@ impl Inner {
             say(|| events::zombie_reaped(*pid, &status.to_string()));
         }
         Ok(reaped.into_iter().map(|(pid, _)| pid).collect())
-    }
-
-    /// Takes the status of a watched child that has ended, if that is still the one that has its number.
-    fn collect(&self, watched: &mut Watched) {
-        if !matches!(watched.outcome, Outcome::Running) {
-            return;
-        }
-        match self.files.process(Path::new(PROC), watched.child.pid) {
-            Ok(Some(process)) if identity(&process) == watched.child => match process::collect(watched.child.pid) {
-                Ok(Some(status)) => watched.outcome = Outcome::Ended(status),
-                Ok(None) => {}
-                Err(_) => watched.outcome = Outcome::Lost,
-            },
-            Ok(_) => watched.outcome = Outcome::Lost,
-            // It could not be looked at: next time.
-            Err(_) => {}
-        }
     }
 }
 
