@@ -1,6 +1,5 @@
 //! What `/proc` says, of this process and of those that descend from it.
 
-mod children;
 pub(crate) mod descendants;
 pub(crate) mod meminfo;
 pub(crate) mod process_table;

@@ -11,9 +11,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::process_table::is_gone_or_hidden;
-use super::{stat, Source};
 use crate::error::Error;
+use crate::procfs::process_table::is_gone_or_hidden;
+use crate::procfs::{stat, Source};
 use crate::sys::file::{name, read_whole};
 
 /// Entries of a `task` directory asked for at once: about a hundred threads.
