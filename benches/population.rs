@@ -9,17 +9,16 @@
 //! second time counts: the first one finds the caches as the way before it has left them. Medians of the rounds are printed.
 //! psutil is measured where python3 has it, and system calls where strace is installed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-#![allow(unsafe_code)] // A global allocator cannot be written without.
 
 mod peers;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 use std::fs;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +27,10 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use peers::{ByProcfs, BySysinfo, Children};
 use plotters::prelude::*;
+use stats_alloc::{Region, StatsAlloc, INSTRUMENTED_SYSTEM};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROUNDS: usize = 21;
 
@@ -271,9 +274,10 @@ impl Measured {
                 }
             }
         }
-        let before = ALLOCATIONS.load(Relaxed);
+        let region = Region::new(ALLOCATOR);
         (0..ROUNDS).for_each(|_| drop(black_box(ways.monitor.check_now())));
-        let allocations = (ALLOCATIONS.load(Relaxed) - before) as f64 / ROUNDS as f64;
+        let change = region.change();
+        let allocations = (change.allocations + change.reallocations) as f64 / ROUNDS as f64;
         let system_calls = system_calls(&ways.monitor);
         Measured { medians: times.into_iter().map(median).collect(), allocations, system_calls }
     }
@@ -459,33 +463,4 @@ fn cpu_model() -> String {
 
 fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_string()
-}
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every method hands its arguments to `System` unchanged and returns what it returned; counting in an atomic
-// allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is that of `System.alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as in `alloc`; and `block` came from `System`, as every block does.
-        unsafe { System.realloc(block, layout, new_size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as in `realloc`.
-        unsafe { System.dealloc(block, layout) }
-    }
 }

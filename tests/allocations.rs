@@ -2,60 +2,28 @@
 //!
 //! The allocator counts for the whole process, so every test has one of its own.
 #![allow(clippy::unwrap_used)]
-#![allow(unsafe_code)] // A global allocator cannot be written without.
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use common::groups::Groups;
 use common::{ms, Children, DEADLINE};
 use highwater::{ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+use stats_alloc::{Region, StatsAlloc, INSTRUMENTED_SYSTEM};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every method hands its arguments to `System` unchanged and returns what it returned; counting in an atomic
-// allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller keeps the contract of `alloc`, which is that of `System.alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: as in `alloc`.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: as in `alloc`; and `block` came from `System`, as every block does.
-        unsafe { System.realloc(block, layout, new_size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as in `realloc`.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// How often the whole process asked for memory meanwhile.
-fn allocations_during(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::SeqCst);
+fn allocations_during(work: impl FnOnce()) -> usize {
+    let region = Region::new(ALLOCATOR);
     work();
-    ALLOCATIONS.load(Ordering::SeqCst) - before
+    let change = region.change();
+    change.allocations + change.reallocations
 }
 
 const ROUNDS: usize = 100;
