@@ -164,6 +164,12 @@ impl ResourceMonitor {
         self.core().set_manager(Some(manager));
     }
 
+    /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is dropped
+    /// when that has returned.
+    pub fn clear_manager(&self) {
+        self.core().set_manager(None);
+    }
+
     /// Sets the process group that is asked to clean up, before or after `start`. Its methods run under the signal mask
     /// of the calling thread.
     pub fn set_process_group(&self, group: Arc<dyn ProcessGroup>) {

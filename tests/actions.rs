@@ -211,6 +211,24 @@ fn a_manager_set_after_start_is_asked_too() {
 }
 
 #[test]
+fn a_manager_that_was_taken_away_is_dropped_and_asked_no_more() {
+    let tree = ProcTree::new(1000);
+    let monitor = monitor(&tree);
+    let jobs = Jobs::with_job("t");
+    monitor.set_manager(jobs.clone());
+    monitor.start(ms(5)).unwrap();
+    wait_until("shedding goes on", || jobs.called("cancel t memory") >= 2);
+    monitor.clear_manager();
+    wait_until("nobody but the test has it", || Arc::strong_count(&jobs) == 1);
+    let calls = jobs.calls.lock().len();
+    let snapshots = monitor.snapshots();
+    for _ in 0..20 {
+        snapshots.recv_timeout(common::DEADLINE).unwrap();
+    }
+    assert_eq!(jobs.calls.lock().len(), calls);
+}
+
+#[test]
 fn nothing_is_shed_on_a_failed_reading() {
     let tree = ProcTree::new(1000);
     tree.stat(200, b"garbage");

@@ -2,41 +2,50 @@
  * A blocking server that knows when it is full: an accept loop, and a thread
  * for each connection.
  *
- *     make && ./busy_server 7000 256
- *     printf '64 2000\n' | nc 127.0.0.1 7000
+ *     make && ../../target/c/busy_server 7000 256
+ *     (echo 64 2000; sleep 3) | nc 127.0.0.1 7000
  *
  * A client sends one line, "<megabytes> <milliseconds>": the server holds that
- * much memory for that long and answers "done". A request that would take it
- * near its limit is answered "busy" and the reason, at once. SIGTERM lets the
- * connections end and then stops.
+ * much memory for that long, or until the client hangs up, and answers "done".
+ * A request that would take it near its limit is answered "busy" and the
+ * reason, at once. SIGTERM lets the connections end and then stops.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "highwater.h"
 
+#define MOST_MEGABYTES (1ul << 20)
+#define MOST_MILLISECONDS (3600ul * 1000)
+
 static hw_monitor *monitor;
-static volatile sig_atomic_t stopping;
+static int listener;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;
 static int connections;
 
-static void stop(int signal)
+static void count_connection(int change)
 {
-    (void)signal;
-    stopping = 1;
+    pthread_mutex_lock(&lock);
+    connections += change;
+    if (connections == 0)
+        pthread_cond_signal(&idle);
+    pthread_mutex_unlock(&lock);
 }
 
 /* Reads up to a newline. */
@@ -57,65 +66,100 @@ static int read_line(int client, char *line, size_t size)
     return -1;
 }
 
+static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
+{
+    void *held = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (held != MAP_FAILED)
+        memset(held, 1, bytes);
+    /* What was declared is there now, for the next check to see. */
+    hw_permit_free(permit);
+    if (held == MAP_FAILED) {
+        dprintf(client, "busy: %s\n", strerror(errno));
+        return;
+    }
+    struct pollfd gone = {client, POLLIN, 0};
+    poll(&gone, 1, milliseconds);
+    munmap(held, bytes);
+    dprintf(client, "done\n");
+}
+
 static void answer(int client)
 {
     char line[64];
     unsigned long megabytes, milliseconds;
-    if (read_line(client, line, sizeof line) != 0 || sscanf(line, "%lu %lu", &megabytes, &milliseconds) != 2) {
+    if (read_line(client, line, sizeof line) != 0 || sscanf(line, "%lu %lu", &megabytes, &milliseconds) != 2
+        || megabytes < 1 || megabytes > MOST_MEGABYTES || milliseconds > MOST_MILLISECONDS) {
         dprintf(client, "expected: <megabytes> <milliseconds>\n");
         return;
     }
-
     hw_work work = HW_WORK_INIT;
     work.memory_bytes = (uint64_t)megabytes << 20;
     hw_permit *permit = hw_try_admit(monitor, &work);
-    if (!permit) {
+    if (permit)
+        hold(client, (size_t)work.memory_bytes, (int)milliseconds, permit);
+    else
         dprintf(client, "busy: %s\n", hw_last_error());
-        return;
-    }
-    char *held = (char *)malloc((size_t)work.memory_bytes + 1);
-    if (held)
-        memset(held, 1, (size_t)work.memory_bytes + 1);
-    /* What was declared is there now, for the next check to see. */
-    hw_permit_free(permit);
-    if (!held) {
-        dprintf(client, "busy: out of memory\n");
-        return;
-    }
-    struct timespec time = {(time_t)(milliseconds / 1000), (long)(milliseconds % 1000) * 1000000L};
-    while (nanosleep(&time, &time) != 0 && errno == EINTR)
-        ;
-    free(held);
-    dprintf(client, "done\n");
 }
 
 static void *serve(void *argument)
 {
     int client = (int)(intptr_t)argument;
+    /* No silent client keeps a thread. */
+    struct timeval patience = {10, 0};
+    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     answer(client);
     close(client);
-    pthread_mutex_lock(&lock);
-    if (--connections == 0)
-        pthread_cond_signal(&idle);
-    pthread_mutex_unlock(&lock);
+    count_connection(-1);
     return NULL;
+}
+
+/* Answers without having read: what has come by now is thrown away, because
+ * closing a socket with something unread resets the connection. */
+static void refuse(int client, const char *reason)
+{
+    char unread[256];
+    dprintf(client, "busy: %s\n", reason);
+    shutdown(client, SHUT_WR);
+    while (recv(client, unread, sizeof unread, MSG_DONTWAIT) > 0)
+        ;
+    close(client);
 }
 
 static void start_thread(int client)
 {
     pthread_t thread;
-    pthread_mutex_lock(&lock);
-    connections++;
-    pthread_mutex_unlock(&lock);
+    count_connection(1);
     if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) == 0) {
         pthread_detach(thread);
         return;
     }
-    dprintf(client, "busy: no thread\n");
-    close(client);
-    pthread_mutex_lock(&lock);
-    connections--;
-    pthread_mutex_unlock(&lock);
+    refuse(client, "no thread");
+    count_connection(-1);
+}
+
+static void *accept_loop(void *argument)
+{
+    const struct timespec pause = {0, 10 * 1000 * 1000};
+    (void)argument;
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        if (client < 0) {
+            if (errno == EINVAL) /* shut down */
+                return NULL;
+            /* Out of something, most likely of descriptors: it passes. */
+            nanosleep(&pause, NULL);
+            continue;
+        }
+        /* A closed gate is known at once, before anything is read. */
+        if (hw_is_accepting_work(monitor)) {
+            start_thread(client);
+        } else {
+            char reason[256];
+            hw_verdict(monitor, reason, sizeof reason, NULL);
+            refuse(client, reason);
+        }
+    }
 }
 
 static int listen_at(unsigned short port)
@@ -123,61 +167,71 @@ static int listen_at(unsigned short port)
     struct sockaddr_in address;
     socklen_t length = sizeof address;
     int on = 1;
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    listener = socket(AF_INET, SOCK_STREAM, 0);
     memset(&address, 0, sizeof address);
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0
         || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 128) != 0
-        || getsockname(listener, (struct sockaddr *)&address, &length) != 0) {
-        perror("listen");
-        exit(1);
-    }
+        || getsockname(listener, (struct sockaddr *)&address, &length) != 0)
+        return -1;
     printf("port %d\n", ntohs(address.sin_port));
     fflush(stdout);
-    return listener;
+    return 0;
+}
+
+/* A number of the command line, or -1 when it is none or more than that. */
+static long number(const char *text, unsigned long most)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    return *text >= '0' && *text <= '9' && *end == '\0' && value <= most ? (long)value : -1;
+}
+
+static void log_line(void *user, int level, const char *line)
+{
+    (void)user;
+    (void)level;
+    fprintf(stderr, "%s\n", line);
 }
 
 int main(int argc, char **argv)
 {
-    unsigned short port = (unsigned short)(argc > 1 ? atoi(argv[1]) : 0);
-    hw_limits limits = HW_LIMITS_INIT;
-    if (argc > 2)
-        limits.max_memory_bytes = strtoull(argv[2], NULL, 10) << 20;
-    else if (hw_limits_detect(&limits) != 0)
-        fprintf(stderr, "no limits found: %s\n", hw_last_error());
+    long port = argc > 1 ? number(argv[1], 65535) : 0;
+    long megabytes = argc > 2 ? number(argv[2], MOST_MEGABYTES) : 0;
+    if (port < 0 || megabytes < 0 || argc > 3) {
+        fprintf(stderr, "usage: busy_server [port [megabytes]]\n");
+        return 2;
+    }
 
-    monitor = hw_monitor_new(&limits);
-    if (!monitor || hw_monitor_start(monitor, 1000) != 0) {
+    /* Every thread inherits this; sigwait() takes it below. */
+    sigset_t termination;
+    sigemptyset(&termination);
+    sigaddset(&termination, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &termination, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    hw_limits limits = HW_LIMITS_INIT;
+    limits.max_memory_bytes = (uint64_t)megabytes << 20;
+    hw_set_log(log_line, NULL, HW_LOG_WARN);
+    if (hw_limits_detect(&limits) != 0 || !(monitor = hw_monitor_new(&limits))
+        || hw_monitor_start(monitor, 1000) != 0) {
         fprintf(stderr, "no monitor: %s\n", hw_last_error());
         hw_monitor_free(monitor);
         return 1;
     }
 
-    /* Without SA_RESTART: accept() is to return. */
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = stop;
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
-
-    int listener = listen_at(port);
-    while (!stopping) {
-        int client = accept(listener, NULL, NULL);
-        if (client < 0)
-            continue;
-        /* A closed gate is known at once, before anything is read. */
-        if (hw_is_accepting_work(monitor)) {
-            start_thread(client);
-        } else {
-            char reason[256];
-            hw_verdict(monitor, reason, sizeof reason, NULL);
-            dprintf(client, "busy: %s\n", reason);
-            close(client);
-        }
+    pthread_t acceptor;
+    int received;
+    if (listen_at((unsigned short)port) != 0 || pthread_create(&acceptor, NULL, accept_loop, NULL) != 0) {
+        perror("busy_server");
+        hw_monitor_free(monitor);
+        return 1;
     }
-
+    sigwait(&termination, &received);
+    shutdown(listener, SHUT_RDWR);
+    pthread_join(acceptor, NULL);
     close(listener);
     pthread_mutex_lock(&lock);
     while (connections > 0)

@@ -15,31 +15,40 @@
  *     ...
  *     hw_monitor_free(monitor);
  *
+ * Linking. cc program.c libhighwater.a -lpthread -ldl -lm, or -lhighwater. The
+ * shared library must not be unloaded again.
+ *
  * Threads. Every function may be called from any thread, at the same time as
  * any other, but for the one that frees a handle: that must be the last call
  * with it. No function may be called from a signal handler.
  *
- * Errors. A function that returns int returns 0, or -1 and leaves a text for
- * hw_last_error(); one that returns a pointer returns NULL and does the same.
- * Nothing ever aborts or throws. NULL in place of a monitor is one that
- * accepts no work.
+ * Errors. A function that returns int returns -1 when it fails, and one that
+ * returns a pointer returns NULL; both leave a text for hw_last_error(). 0, or
+ * more where its comment says so, is success. NULL in place of a monitor is one
+ * that accepts no work: to ask it is no error, to do something with it is one,
+ * and to stop or free it does nothing. Nothing throws, and nothing aborts but
+ * for want of memory.
  *
  * Ownership. What a function returns as a pointer to a handle is the caller's
  * to free with the function that its comment names. Strings and structs that
  * are passed in are copied and stay the caller's.
  *
- * Structs. Each begins with its size, set by the caller (the INIT macros do):
- * a later version may have more fields at its end, and a program that was
- * compiled against this one goes on working.
+ * Structs. Each begins with its size, set by the caller (the INIT macros do),
+ * and grows at its end: a program that was compiled against this version works
+ * with later ones. With an earlier one, a field that it does not know must be
+ * zero, or the call fails, and is left as it is where the library fills it. A
+ * size that cannot be right, like 0, fails.
  *
  * fork(). In a forked child the gate is closed until the child calls
- * hw_check_now() or hw_monitor_start() itself; every handle is good there, and
- * is the child's own to free. No thread, lock or descriptor of the parent's is
- * used. hw_snapshots of the parent's have ended there.
+ * hw_check_now() or hw_monitor_start() itself. Every handle is good there, and
+ * is the child's own to free; limits and callbacks are those of the fork, what
+ * the parent's permits had reserved is not, and hw_snapshots of the parent's
+ * have ended. No thread, lock or descriptor of the parent's is used.
  *
  * Signals. The threads of the library block every signal but the synchronous
- * faults; callbacks run under the signal mask of the thread that set them. No
- * signal handler is installed, and no child is ever waited for.
+ * faults. Callbacks run under the signal mask of the thread that last called
+ * hw_monitor_start() or hw_set_callbacks(). No signal handler is installed, and
+ * no child is ever waited for.
  */
 #ifndef HIGHWATER_H
 #define HIGHWATER_H
@@ -55,7 +64,7 @@ extern "C" {
 /* In a snapshot: it could not be read, or there is no such limit here. */
 #define HW_NONE UINT64_MAX
 
-/* Watched quantities, as callbacks name them. */
+/* Watched quantities, as callbacks name them. Later versions may have more. */
 enum {
     HW_MEMORY = 0,
     HW_PROCESSES = 1,
@@ -69,10 +78,24 @@ enum {
 
 /*
  * Why the last call that failed on this thread has failed. Never NULL; empty
- * when none has. The text is the library's, and good until the next call on
- * this thread that fails.
+ * when none has. The text is the library's, and good until the next call that
+ * fails on this thread, or the end of the thread.
  */
 const char *hw_last_error(void);
+
+/* ---- the log ----------------------------------------------------------- */
+
+enum { HW_LOG_ERROR = 1, HW_LOG_WARN = 2, HW_LOG_INFO = 3, HW_LOG_DEBUG = 4, HW_LOG_TRACE = 5 };
+
+/*
+ * Where the library's log goes, which is nowhere until this was called: to
+ * write(), once per line and from any thread, with user, the level, and a text
+ * without a newline: a message and then key=value pairs, of which the first is
+ * event=monitor.started and so on. Lines above level are left out. Once per
+ * process; it fails when the log is set already. write() must not throw,
+ * longjmp, or end the thread.
+ */
+int hw_set_log(void (*write)(void *user, int level, const char *line), void *user, int level);
 
 /* ---- limits ------------------------------------------------------------ */
 
@@ -92,7 +115,8 @@ typedef struct hw_limits {
 
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
- * the machine's memory, rlimits. Reads a few files.
+ * the machine's memory, rlimits. Reads a few files. On an error the struct is
+ * as it was. The limits of control groups hold whether or not this was called.
  */
 int hw_limits_detect(hw_limits *limits);
 
@@ -104,32 +128,37 @@ typedef struct hw_monitor hw_monitor;
  * To be freed with hw_monitor_free(). */
 hw_monitor *hw_monitor_new(const hw_limits *limits);
 
-/* Stops the monitor and frees it. NULL is fine. Permits and snapshots that it
- * has given stay good and are freed on their own. */
+/*
+ * Stops the monitor and frees it. NULL is fine. Permits and snapshots that it
+ * has given stay good and are freed on their own. A callback may still be
+ * running afterwards, see hw_callbacks.
+ */
 void hw_monitor_free(hw_monitor *monitor);
 
 /*
  * Takes the first check on the calling thread, then starts the thread that
  * checks every interval_ms milliseconds, and sooner when callers ask. A first
  * check that failed is no error: the gate is closed, and the thread keeps
- * trying. A second start does nothing. Fails for 0, or without a thread.
+ * trying. Does nothing when it runs; after a stop it starts anew. Fails for an
+ * interval of 0, or when there can be no thread.
  */
 int hw_monitor_start(hw_monitor *monitor, uint64_t interval_ms);
 
-/* Closes the gate, and ends the threads. It waits at most 100 ms for a callback
- * that is running. Any number of times. */
+/* Closes the gate until the next start, and ends the threads. It waits at most
+ * 100 ms for a callback that is running. Any number of times. */
 void hw_monitor_stop(hw_monitor *monitor);
 
-/* Replaces the limits; the gate follows at once. On an error the old ones
- * stay. */
+/* Replaces the limits; the gate follows at once. On an error, which NULL is,
+ * the old ones stay. */
 int hw_update_limits(hw_monitor *monitor, const hw_limits *limits);
 
 /* ---- the gate ---------------------------------------------------------- */
 
 /*
  * Whether new work should be accepted: a few loads and a clock read. It never
- * blocks. False for NULL, before the first check, after one that
- * failed, when the last is too old, after a stop, and in a forked child.
+ * blocks. False for NULL, before the first check that succeeded, after one that
+ * failed, when the last is older than three intervals (or 2 s, if that is
+ * more), after a stop, and in a forked child.
  */
 bool hw_is_accepting_work(const hw_monitor *monitor);
 
@@ -156,9 +185,10 @@ typedef struct hw_permit hw_permit;
 
 /*
  * Admits a piece of work, or returns NULL with the reason in hw_last_error().
- * Its cost is reserved until the first check after the permit was freed: free
- * it with hw_permit_free() when all that was declared can be seen (forked,
- * allocated), or when the work has ended. It may take a check, which reads files.
+ * NULL for the work is work that adds nothing. Its cost is reserved until the
+ * first check after the permit was freed: free it with hw_permit_free() when
+ * all that was declared can be seen (forked, allocated), or when the work has
+ * ended. It may take a check, which reads files.
  */
 hw_permit *hw_try_admit(hw_monitor *monitor, const hw_work *work);
 
@@ -192,7 +222,13 @@ typedef struct hw_snapshot {
 
 #define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0}
 
-/* Takes a check on the calling thread and publishes it. Needs no start. */
+/* In what follows, NULL for the snapshot is fine: nothing is told of it. */
+
+/*
+ * Takes a check on the calling thread and publishes it. Needs no start; after a
+ * stop it opens no gate. A check that found something unreadable is no error of
+ * this function: the fields say HW_NONE, and the verdict says why.
+ */
 int hw_check_now(hw_monitor *monitor, hw_snapshot *snapshot);
 
 /* The last snapshot that was published. Fails before the first. */
@@ -206,24 +242,36 @@ hw_snapshots *hw_snapshots_new(hw_monitor *monitor);
 
 /*
  * Waits for the next snapshot, at most timeout_ms milliseconds. Returns 1 when
- * there was one, 0 when the time was over, -1 when the monitor is gone, or the
- * process was forked. One thread at a time waits at one handle.
+ * there was one, 0 when the time was over, -1 when the monitor was freed, or
+ * the process was forked. After a stop it waits. One thread at a time waits at
+ * one handle.
  */
 int hw_snapshots_wait(hw_snapshots *snapshots, uint64_t timeout_ms, hw_snapshot *snapshot);
 
 /* How many were lost because this reader was slow. */
 uint64_t hw_snapshots_missed(const hw_snapshots *snapshots);
 
+/* NULL is fine; after hw_monitor_free(), too. */
 void hw_snapshots_free(hw_snapshots *snapshots);
 
 /* ---- shedding ---------------------------------------------------------- */
+
+/* Room for the name of a job, with its NUL. */
+#define HW_JOB_ID_SIZE 256
 
 /*
  * The host's jobs. The functions are called from a thread of the library's,
  * one at a time; the two counts also from the thread that calls
  * hw_monitor_start() or hw_check_now(), which must not hold a lock that they
- * take. They may block and may call back into the library. Each may be NULL.
- * They must not throw or longjmp.
+ * take; and dropped() from whichever thread lets go last. Each may be NULL.
+ * They may block, and may call any function of the library, with these
+ * exceptions: the counts must not free the monitor, and dropped() must not use
+ * it. They must not throw, longjmp, or end the thread.
+ *
+ * One that is running when the callbacks are replaced, or the monitor is freed,
+ * runs on. So free what user points to in dropped() and nowhere else; and where
+ * callbacks use the monitor, take them away and wait for dropped() before
+ * freeing it.
  */
 typedef struct hw_callbacks {
     size_t size; /* sizeof(hw_callbacks) */
@@ -231,7 +279,8 @@ typedef struct hw_callbacks {
     uint64_t (*running_count)(void *user);
     uint64_t (*active_job_count)(void *user);
     /* Writes the name of the job to shed first, in UTF-8 and with its NUL, into
-     * size bytes. Returns 0, or something else when there is no job. */
+     * job_id, which has HW_JOB_ID_SIZE bytes. Returns 0, or something else when
+     * there is no job; what is no such name is no job either. */
     int (*oldest_running_job)(void *user, char *job_id, size_t size);
     /* Both return 0, or something else when it cannot be done: after a pause
      * that cannot be done the job is cancelled. resource is HW_MEMORY, ... */
@@ -239,14 +288,16 @@ typedef struct hw_callbacks {
     int (*cancel_job)(void *user, const char *job_id, int resource);
     /* Everything is normal again after a shed. */
     void (*pressure_cleared)(void *user);
-    /* None of them will be called again: user may be freed. Not called in a
-     * forked child, for callbacks that were set before the fork. */
+    /* None of them is running or will be called again. Once for every
+     * hw_set_callbacks() that succeeded, but not in a forked child for those
+     * that were set before the fork. */
     void (*dropped)(void *user);
 } hw_callbacks;
 
 #define HW_CALLBACKS_INIT {sizeof(hw_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 
-/* Sets the callbacks, before or after a start, in place of those before. */
+/* Sets the callbacks, before or after a start, in place of those before; NULL
+ * takes them away. */
 int hw_set_callbacks(hw_monitor *monitor, const hw_callbacks *callbacks);
 
 #ifdef __cplusplus

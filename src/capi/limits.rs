@@ -1,15 +1,16 @@
 //! `hw_limits` and `hw_work`.
 
 use std::ffi::c_int;
+use std::mem::size_of;
 
-use super::border::{fail, fill, guarded, read, Sized1};
+use super::border::{self, Versioned};
 use crate::error::Error;
 use crate::limits::ResourceLimits;
 
 /// `hw_limits`.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub(crate) struct Limits {
+pub(super) struct Limits {
     pub(super) size: usize,
     pub(super) max_memory_bytes: u64,
     pub(super) max_processes: u64,
@@ -21,7 +22,10 @@ pub(crate) struct Limits {
 }
 
 // SAFETY: `repr(C)`, a `usize` first, and integers.
-unsafe impl Sized1 for Limits {}
+unsafe impl Versioned for Limits {
+    const NAME: &'static str = "hw_limits";
+    const FIRST_SIZE: usize = size_of::<Limits>();
+}
 
 impl Limits {
     pub(super) fn build(self) -> Result<ResourceLimits, Error> {
@@ -59,37 +63,28 @@ fn percent(name: &str, percent: u32) -> Result<u8, Error> {
     u8::try_from(percent).map_err(|_| Error::limit(format!("{name} threshold {percent} % must not be above 100 %")))
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_limits_detect(limits: *mut Limits) -> c_int {
-    guarded(-1, || {
+pub(super) unsafe extern "C" fn hw_limits_detect(limits: *mut Limits) -> c_int {
+    border::status(|| {
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let Some(given) = (unsafe { read(limits) }) else { return fail("there are no limits to fill") };
-        let detected = given.builder().and_then(|builder| builder.detect()).and_then(|builder| builder.build());
-        match detected {
-            Ok(detected) => {
-                let found = Limits {
-                    max_memory_bytes: detected.max_memory_bytes().unwrap_or(0),
-                    max_processes: detected.max_processes().unwrap_or(0),
-                    max_open_files: detected.max_open_files().unwrap_or(0),
-                    ..given
-                };
-                // SAFETY: as above.
-                unsafe { fill(limits, &found) };
-                0
-            }
-            Err(error) => fail(&error.to_string()),
-        }
+        let given = unsafe { border::read(limits) }?.ok_or("there are no limits to fill: they are NULL")?;
+        let detected = given.builder()?.detect()?.build()?;
+        let found = Limits {
+            max_memory_bytes: detected.max_memory_bytes().unwrap_or(0),
+            max_processes: detected.max_processes().unwrap_or(0),
+            max_open_files: detected.max_open_files().unwrap_or(0),
+            ..given
+        };
+        // SAFETY: as above.
+        unsafe { border::fill(limits, &found) }?;
+        Ok(0)
     })
 }
 
 /// `hw_work`.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub(crate) struct Work {
+pub(super) struct Work {
     pub(super) size: usize,
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
@@ -97,11 +92,14 @@ pub(crate) struct Work {
 }
 
 // SAFETY: `repr(C)`, a `usize` first, and integers.
-unsafe impl Sized1 for Work {}
+unsafe impl Versioned for Work {
+    const NAME: &'static str = "hw_work";
+    const FIRST_SIZE: usize = size_of::<Work>();
+}
 
-impl Work {
-    pub(super) fn to_work(self) -> crate::work::Work {
-        let work = crate::work::Work::new().memory_bytes(self.memory_bytes);
-        work.processes(self.processes).open_files(self.open_files)
+impl From<Work> for crate::work::Work {
+    fn from(work: Work) -> Self {
+        let declared = Self::new().memory_bytes(work.memory_bytes);
+        declared.processes(work.processes).open_files(work.open_files)
     }
 }

@@ -1,31 +1,35 @@
 //! `hw_callbacks`, as the manager of a monitor.
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::mem::size_of;
 
-use super::border::Sized1;
+use super::border::Versioned;
 use crate::host::{BoxError, JobManager};
 use crate::resource::Resource;
 
-/// Room for the name of a job, and its NUL.
-const JOB_ID: usize = 256;
+/// `HW_JOB_ID_SIZE`.
+pub(super) const JOB_ID_SIZE: usize = 256;
 
 /// `hw_callbacks`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Callbacks {
+pub(super) struct Callbacks {
     pub(super) size: usize,
-    user: *mut c_void,
-    running_count: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
-    active_job_count: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
-    oldest_running_job: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> c_int>,
-    pause_job: Option<unsafe extern "C" fn(*mut c_void, *const c_char, c_int) -> c_int>,
-    cancel_job: Option<unsafe extern "C" fn(*mut c_void, *const c_char, c_int) -> c_int>,
-    pressure_cleared: Option<unsafe extern "C" fn(*mut c_void)>,
-    dropped: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub(super) user: *mut c_void,
+    pub(super) running_count: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
+    pub(super) active_job_count: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
+    pub(super) oldest_running_job: Option<unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> c_int>,
+    pub(super) pause_job: Option<unsafe extern "C" fn(*mut c_void, *const c_char, c_int) -> c_int>,
+    pub(super) cancel_job: Option<unsafe extern "C" fn(*mut c_void, *const c_char, c_int) -> c_int>,
+    pub(super) pressure_cleared: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub(super) dropped: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, and pointers that may be null.
-unsafe impl Sized1 for Callbacks {}
+unsafe impl Versioned for Callbacks {
+    const NAME: &'static str = "hw_callbacks";
+    const FIRST_SIZE: usize = size_of::<Callbacks>();
+}
 
 /// The host's jobs behind the callbacks.
 #[derive(Debug)]
@@ -73,13 +77,14 @@ impl JobManager for Manager {
     }
 
     fn oldest_running_job(&self) -> Option<String> {
-        let mut name = [0_u8; JOB_ID];
+        let mut name = [0_u8; JOB_ID_SIZE];
         // SAFETY: the host has said that this may be called so, and writes at most as many bytes as it is told.
         let found = unsafe { self.0.oldest_running_job?(self.0.user, name.as_mut_ptr().cast(), name.len()) };
         if found != 0 {
             return None;
         }
-        Some(CStr::from_bytes_until_nul(&name).ok()?.to_string_lossy().into_owned())
+        let name = CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
     }
 
     fn pause_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {

@@ -6,6 +6,7 @@
 
 mod border;
 mod limits;
+mod log;
 mod manager;
 mod snapshot;
 
@@ -13,294 +14,203 @@ use std::ffi::{c_char, c_int};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::border::{as_ref, fail, guarded, read, set_last_error};
+use crossbeam_channel::RecvTimeoutError;
+
 use self::limits::{Limits, Work};
 use self::manager::{Callbacks, Manager};
-use self::snapshot::{write, Snapshot};
-use crate::error::Error;
+use self::snapshot::Snapshot;
 use crate::monitor::ResourceMonitor;
 use crate::permit::Permit;
 use crate::subscription::Snapshots;
 
 /// `hw_monitor`.
-#[derive(Debug)]
-pub(crate) struct Monitor(ResourceMonitor);
+struct Monitor(ResourceMonitor);
 
 /// `hw_snapshots`.
-#[derive(Debug)]
-pub(crate) struct Subscription(Snapshots);
+struct Subscription(Snapshots);
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
+const MONITOR: &str = "monitor";
+
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_monitor_new(limits: *const Limits) -> *mut Monitor {
-    guarded(std::ptr::null_mut(), || {
+unsafe extern "C" fn hw_monitor_new(limits: *const Limits) -> *mut Monitor {
+    border::handed_over(|| {
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let limits = unsafe { read(limits) }.unwrap_or_default().build();
-        match limits {
-            Ok(limits) => Box::into_raw(Box::new(Monitor(ResourceMonitor::new(limits)))),
-            Err(error) => {
-                set_last_error(&error.to_string());
-                std::ptr::null_mut()
-            }
-        }
+        let limits = unsafe { border::read(limits) }?.unwrap_or_default();
+        Ok(Monitor(ResourceMonitor::new(limits.build()?)))
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_monitor_free(monitor: *mut Monitor) {
+unsafe extern "C" fn hw_monitor_free(monitor: *mut Monitor) {
     // SAFETY: a handle is freed once, and was made by `hw_monitor_new`.
-    unsafe { free(monitor) };
+    unsafe { border::taken_back(monitor) };
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_monitor_start(monitor: *mut Monitor, interval_ms: u64) -> c_int {
-    with(monitor, |monitor| monitor.start(Duration::from_millis(interval_ms)))
+unsafe extern "C" fn hw_monitor_start(monitor: *mut Monitor, interval_ms: u64) -> c_int {
+    border::status(|| {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        unsafe { border::given(monitor, MONITOR) }?.0.start(Duration::from_millis(interval_ms))?;
+        Ok(0)
+    })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_monitor_stop(monitor: *mut Monitor) {
-    with(monitor, |monitor| {
-        monitor.stop();
-        Ok(())
+unsafe extern "C" fn hw_monitor_stop(monitor: *mut Monitor) {
+    border::guarded((), || {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        if let Some(monitor) = unsafe { monitor.as_ref() } {
+            monitor.0.stop();
+        }
     });
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_update_limits(monitor: *mut Monitor, limits: *const Limits) -> c_int {
-    with(monitor, |monitor| {
-        // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let limits = unsafe { read(limits) }.unwrap_or_default().build()?;
-        monitor.update_limits(limits);
-        Ok(())
-    })
-}
-
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
-#[no_mangle]
-pub(crate) unsafe extern "C" fn hw_is_accepting_work(monitor: *const Monitor) -> bool {
-    guarded(false, || {
+unsafe extern "C" fn hw_update_limits(monitor: *mut Monitor, limits: *const Limits) -> c_int {
+    border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        unsafe { as_ref(monitor) }.is_some_and(|monitor| monitor.0.is_accepting_work())
+        let monitor = unsafe { border::given(monitor, MONITOR) }?;
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        let limits = unsafe { border::read(limits) }?.ok_or("there are no limits: they are NULL")?;
+        monitor.0.update_limits(limits.build()?);
+        Ok(0)
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_verdict(
+unsafe extern "C" fn hw_is_accepting_work(monitor: *const Monitor) -> bool {
+    border::guarded(false, || {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        unsafe { monitor.as_ref() }.is_some_and(|monitor| monitor.0.is_accepting_work())
+    })
+}
+
+#[no_mangle]
+unsafe extern "C" fn hw_verdict(
     monitor: *const Monitor,
     buffer: *mut c_char,
     size: usize,
     accepting: *mut bool,
 ) -> usize {
-    guarded(0, || {
-        // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let (text, is_accepting) = match unsafe { as_ref(monitor) } {
-            Some(monitor) => {
-                let verdict = monitor.0.verdict();
-                (verdict.to_string(), verdict.is_accepting())
-            }
-            None => ("not accepting work: there is no monitor".to_owned(), false),
-        };
-        // SAFETY: the caller passes NULL or a place for one `bool`.
+    let answer = |text: &str, is_accepting| {
         // What is there may never have been written: no reference to it.
         if !accepting.is_null() {
-            // SAFETY: as above.
+            // SAFETY: the caller passes NULL or a place for one `bool`.
             unsafe { accepting.write(is_accepting) };
         }
         // SAFETY: the caller passes NULL or a place for `size` bytes.
-        unsafe { border::write_text(&text, buffer, size) };
+        unsafe { border::write_text(text, buffer, size) };
         text.len()
-    })
-}
-
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
-#[no_mangle]
-pub(crate) unsafe extern "C" fn hw_try_admit(monitor: *mut Monitor, work: *const Work) -> *mut Permit {
-    guarded(std::ptr::null_mut(), || {
-        // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let work = unsafe { read(work) }.unwrap_or_default().to_work();
+    };
+    // It stands if anything panics.
+    answer("", false);
+    border::guarded(0, || {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let admitted = match unsafe { as_ref(monitor) } {
-            Some(monitor) => monitor.0.try_admit(work).map_err(|verdict| verdict.to_string()),
-            None => Err("not accepting work: there is no monitor".to_owned()),
-        };
-        match admitted {
-            Ok(permit) => Box::into_raw(Box::new(permit)),
-            Err(reason) => {
-                set_last_error(&reason);
-                std::ptr::null_mut()
+        match unsafe { monitor.as_ref() } {
+            Some(monitor) => {
+                let verdict = monitor.0.verdict();
+                answer(&verdict.to_string(), verdict.is_accepting())
             }
+            None => answer("not accepting work: there is no monitor", false),
         }
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_permit_free(permit: *mut Permit) {
+unsafe extern "C" fn hw_try_admit(monitor: *mut Monitor, work: *const Work) -> *mut Permit {
+    border::handed_over(|| {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        let monitor = unsafe { border::given(monitor, MONITOR) }?;
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        let work = unsafe { border::read(work) }?.unwrap_or_default();
+        Ok(monitor.0.try_admit(work.into())?)
+    })
+}
+
+#[no_mangle]
+unsafe extern "C" fn hw_permit_free(permit: *mut Permit) {
     // SAFETY: a handle is freed once, and was made by `hw_try_admit`.
-    unsafe { free(permit) };
+    unsafe { border::taken_back(permit) };
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_check_now(monitor: *mut Monitor, snapshot: *mut Snapshot) -> c_int {
-    with(monitor, |monitor| {
-        let taken = monitor.check_now();
-        // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        unsafe { write(&taken, snapshot) };
-        Ok(())
-    })
-}
-
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
-#[no_mangle]
-pub(crate) unsafe extern "C" fn hw_latest(monitor: *const Monitor, snapshot: *mut Snapshot) -> c_int {
-    with(monitor, |monitor| {
-        let latest = monitor.latest().ok_or_else(|| Error::setting("no check has been taken yet"))?;
-        // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        unsafe { write(&latest, snapshot) };
-        Ok(())
-    })
-}
-
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
-#[no_mangle]
-pub(crate) unsafe extern "C" fn hw_snapshots_new(monitor: *mut Monitor) -> *mut Subscription {
-    guarded(std::ptr::null_mut(), || {
+unsafe extern "C" fn hw_check_now(monitor: *mut Monitor, snapshot: *mut Snapshot) -> c_int {
+    border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        match unsafe { as_ref(monitor) } {
-            Some(monitor) => Box::into_raw(Box::new(Subscription(monitor.0.snapshots()))),
-            None => {
-                set_last_error("there is no monitor");
-                std::ptr::null_mut()
-            }
-        }
+        let taken = unsafe { border::given(monitor, MONITOR) }?.0.check_now();
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        unsafe { border::fill(snapshot, &Snapshot::from(&taken)) }?;
+        Ok(0)
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_snapshots_wait(
+unsafe extern "C" fn hw_latest(monitor: *const Monitor, snapshot: *mut Snapshot) -> c_int {
+    border::status(|| {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        let latest = unsafe { border::given(monitor, MONITOR) }?.0.latest();
+        let latest = latest.ok_or("no check has been taken yet")?;
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        unsafe { border::fill(snapshot, &Snapshot::from(&latest)) }?;
+        Ok(0)
+    })
+}
+
+#[no_mangle]
+unsafe extern "C" fn hw_snapshots_new(monitor: *mut Monitor) -> *mut Subscription {
+    border::handed_over(|| {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        Ok(Subscription(unsafe { border::given(monitor, MONITOR) }?.0.snapshots()))
+    })
+}
+
+#[no_mangle]
+unsafe extern "C" fn hw_snapshots_wait(
     snapshots: *mut Subscription,
     timeout_ms: u64,
     snapshot: *mut Snapshot,
 ) -> c_int {
-    guarded(-1, || {
+    border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let Some(snapshots) = (unsafe { as_ref(snapshots) }) else { return fail("there are no snapshots") };
+        let snapshots = unsafe { border::given(snapshots, "subscription") }?;
         match snapshots.0.recv_timeout(Duration::from_millis(timeout_ms)) {
             Ok(received) => {
                 // SAFETY: the caller passes NULL or a struct that is as long as it says.
-                unsafe { write(&received, snapshot) };
-                1
+                unsafe { border::fill(snapshot, &Snapshot::from(&received)) }?;
+                Ok(1)
             }
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => 0,
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => fail("the monitor is gone"),
+            Err(RecvTimeoutError::Timeout) => Ok(0),
+            Err(RecvTimeoutError::Disconnected) => Err("no more snapshots: the monitor was freed, or forked".into()),
         }
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_snapshots_missed(snapshots: *const Subscription) -> u64 {
-    guarded(0, || {
+unsafe extern "C" fn hw_snapshots_missed(snapshots: *const Subscription) -> u64 {
+    border::guarded(0, || {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        unsafe { as_ref(snapshots) }.map_or(0, |snapshots| snapshots.0.missed())
+        unsafe { snapshots.as_ref() }.map_or(0, |snapshots| snapshots.0.missed())
     })
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_snapshots_free(snapshots: *mut Subscription) {
+unsafe extern "C" fn hw_snapshots_free(snapshots: *mut Subscription) {
     // SAFETY: a handle is freed once, and was made by `hw_snapshots_new`.
-    unsafe { free(snapshots) };
+    unsafe { border::taken_back(snapshots) };
 }
 
-/// See `highwater.h`.
-///
-/// # Safety
-/// As there.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn hw_set_callbacks(monitor: *mut Monitor, callbacks: *const Callbacks) -> c_int {
-    with(monitor, |monitor| {
+unsafe extern "C" fn hw_set_callbacks(monitor: *mut Monitor, callbacks: *const Callbacks) -> c_int {
+    border::status(|| {
+        // SAFETY: the caller passes NULL or a handle that is not freed yet.
+        let monitor = unsafe { border::given(monitor, MONITOR) }?;
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let callbacks = unsafe { read(callbacks) };
-        let callbacks = callbacks.ok_or_else(|| Error::setting("there are no callbacks"))?;
-        monitor.set_manager(Arc::new(Manager::new(callbacks)));
-        Ok(())
-    })
-}
-
-/// Does something with a monitor; 0, or -1 with the reason in the last error.
-fn with(monitor: *const Monitor, act: impl FnOnce(&ResourceMonitor) -> Result<(), Error>) -> c_int {
-    guarded(-1, || {
-        // SAFETY: every function that comes here requires NULL or a handle that is not freed yet.
-        let Some(monitor) = (unsafe { as_ref(monitor) }) else { return fail("there is no monitor") };
-        match act(&monitor.0) {
-            Ok(()) => 0,
-            Err(error) => fail(&error.to_string()),
+        match unsafe { border::read(callbacks) }? {
+            Some(callbacks) => monitor.0.set_manager(Arc::new(Manager::new(callbacks))),
+            None => monitor.0.clear_manager(),
         }
+        Ok(0)
     })
-}
-
-/// # Safety
-/// NULL, or a handle that was made here and is not used again.
-unsafe fn free<T>(handle: *mut T) {
-    guarded((), || {
-        if !handle.is_null() {
-            // SAFETY: it was made by `Box::into_raw`, and is not used again.
-            drop(unsafe { Box::from_raw(handle) });
-        }
-    });
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! `hw_snapshot`.
 
-use super::border::{fill, Sized1};
+use std::mem::size_of;
+
+use super::border::Versioned;
 use crate::snapshot::ResourceSnapshot;
 
 /// `HW_NONE`.
-const NONE: u64 = u64::MAX;
+pub(super) const NONE: u64 = u64::MAX;
 
 /// `hw_snapshot`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Snapshot {
+pub(super) struct Snapshot {
     pub(super) size: usize,
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
@@ -32,38 +34,39 @@ pub(crate) struct Snapshot {
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
-unsafe impl Sized1 for Snapshot {}
+unsafe impl Versioned for Snapshot {
+    const NAME: &'static str = "hw_snapshot";
+    const FIRST_SIZE: usize = size_of::<Snapshot>();
+}
 
-/// # Safety
-/// NULL, or a struct that is as long as its first field says.
-pub(super) unsafe fn write(snapshot: &ResourceSnapshot, to: *mut Snapshot) {
-    let count = |count: usize| u64::try_from(count).unwrap_or(NONE);
-    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(NONE);
-    let memory = snapshot.cgroup_memory.as_ref();
-    let pids = snapshot.cgroup_pids.as_ref();
-    let files = snapshot.open_files;
-    let pressure = snapshot.memory_pressure;
-    let whole = Snapshot {
-        size: 0,
-        memory_bytes: snapshot.memory_bytes.unwrap_or(NONE),
-        processes: snapshot.child_process_count.map_or(NONE, count),
-        zombies: count(snapshot.zombie_pids.len()),
-        running_jobs: count(snapshot.running_jobs),
-        active_jobs: count(snapshot.active_sheets),
-        threads: snapshot.thread_count.map_or(NONE, count),
-        cgroup_memory_bytes: memory.map_or(NONE, |memory| memory.usage_bytes),
-        cgroup_memory_raw_bytes: memory.map_or(NONE, |memory| memory.raw_bytes),
-        cgroup_memory_limit_bytes: memory.map_or(NONE, |memory| memory.limit_bytes),
-        cgroup_pids: pids.map_or(NONE, |pids| pids.count),
-        cgroup_pids_limit: pids.map_or(NONE, |pids| pids.limit),
-        open_files: files.map_or(NONE, |files| files.count),
-        open_files_limit: files.and_then(|files| files.limit).unwrap_or(NONE),
-        pressure_some_avg10: pressure.map_or(-1.0, |pressure| pressure.some_avg10),
-        pressure_full_avg10: pressure.map_or(-1.0, |pressure| pressure.full_avg10),
-        age_ns: nanos(snapshot.timestamp.elapsed()),
-        check_duration_ns: nanos(snapshot.check_duration),
-        lateness_ns: nanos(snapshot.lateness),
-    };
-    // SAFETY: as the caller says.
-    unsafe { fill(to, &whole) };
+impl From<&ResourceSnapshot> for Snapshot {
+    fn from(snapshot: &ResourceSnapshot) -> Snapshot {
+        let count = |count: usize| u64::try_from(count).unwrap_or(NONE);
+        let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(NONE);
+        let memory = snapshot.cgroup_memory.as_ref();
+        let pids = snapshot.cgroup_pids.as_ref();
+        let files = snapshot.open_files;
+        let pressure = snapshot.memory_pressure;
+        Snapshot {
+            size: size_of::<Snapshot>(),
+            memory_bytes: snapshot.memory_bytes.unwrap_or(NONE),
+            processes: snapshot.child_process_count.map_or(NONE, count),
+            zombies: count(snapshot.zombie_pids.len()),
+            running_jobs: count(snapshot.running_jobs),
+            active_jobs: count(snapshot.active_sheets),
+            threads: snapshot.thread_count.map_or(NONE, count),
+            cgroup_memory_bytes: memory.map_or(NONE, |memory| memory.usage_bytes),
+            cgroup_memory_raw_bytes: memory.map_or(NONE, |memory| memory.raw_bytes),
+            cgroup_memory_limit_bytes: memory.map_or(NONE, |memory| memory.limit_bytes),
+            cgroup_pids: pids.map_or(NONE, |pids| pids.count),
+            cgroup_pids_limit: pids.map_or(NONE, |pids| pids.limit),
+            open_files: files.map_or(NONE, |files| files.count),
+            open_files_limit: files.and_then(|files| files.limit).unwrap_or(NONE),
+            pressure_some_avg10: pressure.map_or(-1.0, |pressure| pressure.some_avg10),
+            pressure_full_avg10: pressure.map_or(-1.0, |pressure| pressure.full_avg10),
+            age_ns: nanos(snapshot.timestamp.elapsed()),
+            check_duration_ns: nanos(snapshot.check_duration),
+            lateness_ns: nanos(snapshot.lateness),
+        }
+    }
 }
