@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    const LONG: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(120);
 
     #[test]
     fn one_at_a_time_works_on_the_value_and_the_impatient_leave() {

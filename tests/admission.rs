@@ -82,7 +82,7 @@ fn a_permit_outlives_its_monitor_and_moves_to_another_thread() {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn a_herd_of_threads_stops_at_exactly_the_warning_threshold() {

@@ -61,7 +61,7 @@ fn checks_on_the_thread_allocate_nothing(monitor: &ResourceMonitor, children: us
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn the_counter_counts_on_every_thread() {

@@ -55,7 +55,7 @@ fn own_proc(options: &str) -> Option<TempDir> {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn what_was_opened_outlives_a_changed_root() {

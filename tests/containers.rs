@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::groups::{limit_memory, limit_pids, Groups};
-use common::{ms, wait_until, wait_within, Children};
+use common::{ms, wait_until, Children};
 use highwater::{Resource, ResourceLimits, ResourceMonitor, Work};
 use nix::sys::mman::{madvise, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
 use nix::sys::resource::{setrlimit, Resource as Rlimit};
@@ -71,7 +71,7 @@ fn read_through(path: &Path) {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn a_memory_limit_of_a_group_above_closes_the_gate_before_the_kernel_kills() {
@@ -236,7 +236,7 @@ rusty_fork_test! {
             assert!(snapshots.try_recv().is_ok(), "the first check, which is that of the start");
         }
         let thrashing = Thrashing::new(&groups.inner, file.path());
-        wait_within(Duration::from_secs(60), "the kernel wakes the thread", || {
+        wait_until("the kernel wakes the thread", || {
             snapshots.try_recv().is_ok_and(|snapshot| {
                 println!("{snapshot}");
                 true

@@ -49,7 +49,7 @@ fn blocked_signals(thread: &str) -> Option<u64> {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn starts_and_stops_that_race_leave_no_thread_asleep() {

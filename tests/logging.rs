@@ -90,7 +90,7 @@ impl JobManager for Jobs {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn a_logger_that_panics_changes_nothing() {

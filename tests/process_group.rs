@@ -25,7 +25,7 @@ use nix::unistd::{fork, getpgrp, getpid, ForkResult, Pid};
 use rusty_fork::rusty_fork_test;
 
 const SECOND: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 fn set_up() -> Arc<ProcessGroupManager> {
     let group = Arc::new(ProcessGroupManager::new().with_grace(SECOND));
@@ -112,7 +112,7 @@ fn sleeper_with_pid(pid: u32) -> Option<Pid> {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn setup_leads_a_group_and_can_be_undone() {

@@ -23,7 +23,7 @@ fn shell(script: &str, stdin: Stdio) -> Child {
 }
 
 rusty_fork_test! {
-    #![rusty_fork(timeout_ms = 120_000)]
+    #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn fifty_of_sixty_close_the_gate_and_forty_open_it_with_one_log_line_each() {

@@ -283,7 +283,7 @@ mod tests {
         alarms.wait(&wire, bell.count(), timeout).unwrap()
     }
 
-    const LONG: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(120);
 
     #[test]
     fn base64_is_decoded_and_anything_else_is_not() {

@@ -206,12 +206,12 @@ mod tests {
                 assert!(worker.hook(SignalMask::current(), || ()).is_none());
             })
             .unwrap();
-        in_hook.recv_timeout(Duration::from_secs(10)).unwrap();
+        in_hook.recv_timeout(Duration::from_secs(120)).unwrap();
         worker.stop();
         assert!(!worker.join(Instant::now() + Duration::from_millis(20)));
         assert!(!worker.is_done());
         drop(release);
-        assert!(worker.join(Instant::now() + Duration::from_secs(10)));
+        assert!(worker.join(Instant::now() + Duration::from_secs(120)));
         assert!(worker.is_done());
     }
 
@@ -227,6 +227,6 @@ mod tests {
     fn a_panicking_body_is_done_and_joined() {
         let worker = Worker::new("test");
         worker.spawn(|_| panic!("out of the loop")).unwrap();
-        assert!(worker.join(Instant::now() + Duration::from_secs(10)));
+        assert!(worker.join(Instant::now() + Duration::from_secs(120)));
     }
 }

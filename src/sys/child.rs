@@ -50,7 +50,7 @@ mod tests {
     use std::process::Command;
 
     rusty_fork_test! {
-        #![rusty_fork(timeout_ms = 60_000)]
+        #![rusty_fork(timeout_ms = 600_000)]
 
         #[test]
         fn a_child_is_alive_then_ended_and_its_status_is_left_for_its_owner() {

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn the_coarse_clock_never_goes_back_and_goes_on() {
         let start = coarse_now();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while coarse_now() == start {
             assert!(Instant::now() < deadline);
         }
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_busy_thread_uses_cpu_time() {
         let start = thread_cpu_time();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while thread_cpu_time() < start + Duration::from_millis(2) {
             assert!(Instant::now() < deadline);
         }

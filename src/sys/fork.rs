@@ -202,7 +202,7 @@ mod tests {
     }
 
     rusty_fork_test! {
-        #![rusty_fork(timeout_ms = 60_000)]
+        #![rusty_fork(timeout_ms = 600_000)]
 
         #[test]
         fn every_generation_of_forked_children_differs_from_those_above_it() {

@@ -119,7 +119,7 @@ mod tests {
     use std::process::Command;
 
     rusty_fork_test! {
-        #![rusty_fork(timeout_ms = 60_000)]
+        #![rusty_fork(timeout_ms = 600_000)]
 
         #[test]
         fn a_handle_outlives_its_process_and_then_reaches_nobody() {

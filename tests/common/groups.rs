@@ -55,7 +55,7 @@ impl Drop for Groups {
     fn drop(&mut self) {
         join(&self.before);
         // What was killed in it may take a moment to leave.
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         for group in [&self.inner, &self.outer] {
             while group.exists() && fs::remove_dir(group).is_err() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(2));

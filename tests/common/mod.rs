@@ -20,8 +20,8 @@ use nix::unistd::{fork, ForkResult, Pid};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-/// Long enough for a loaded machine; reached only by a failure.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Long enough for a loaded machine, and for a virtual one whose host stops it for most of a minute; reached only by a failure.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition, and fails when it does not come true in time.
 #[track_caller]
@@ -115,12 +115,23 @@ fn wait_with_deadline(child: Pid) -> WaitStatus {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
             WaitStatus::StillAlive if Instant::now() < deadline => thread::sleep(ms(1)),
             WaitStatus::StillAlive => {
+                let threads = threads_of(child);
                 kill(child, Signal::SIGKILL).unwrap();
-                panic!("the forked child hangs");
+                panic!("the forked child hangs: {threads}");
             }
             status => return status,
         }
     }
+}
+
+/// Where each thread of a process is in the kernel, as far as we may know.
+fn threads_of(process: Pid) -> String {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let of = |task: &fs::DirEntry, file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+    tasks
+        .map(|task| ["comm", "wchan", "syscall"].map(|file| of(&task, file).trim().to_owned()).join("; "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// For a child's `body`: what must be true there.

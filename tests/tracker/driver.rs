@@ -272,7 +272,7 @@ impl Driver {
     }
 
     fn wait_for<T>(&mut self, what: &str, condition: impl Fn(&Driver) -> Option<T>) -> T {
-        let deadline = Instant::now() + 4 * DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(value) = condition(self) {
                 return value;

@@ -144,7 +144,7 @@ mod tests {
     }
 
     rusty_fork_test! {
-        #![rusty_fork(timeout_ms = 60_000)]
+        #![rusty_fork(timeout_ms = 600_000)]
 
         #[test]
         fn the_children_of_every_thread_are_found() {

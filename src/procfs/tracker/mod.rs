@@ -211,7 +211,7 @@ mod tests {
     }
 
     rusty_fork_test! {
-        #![rusty_fork(timeout_ms = 120_000)]
+        #![rusty_fork(timeout_ms = 600_000)]
 
         /// A listing that says nothing of the walk, and a walk that must say the same.
         #[test]
