@@ -1,8 +1,8 @@
-//! What the gate costs from C, beside the same question from Rust: `hw_is_accepting_work` called by a program in C, which this
-//! bench builds with the system's compiler and the static library. Needs the feature `capi`.
+//! What the gate costs from C, beside the same question from Rust: `hw_is_accepting_work` called by a program in C,
+//! which this bench builds with the system's compiler and the static library. Needs the feature `capi`.
 //!
-//! And at what rate an HTTP handler answers `/readyz` that asks a monitor, which checks at its demand rate meanwhile, beside the
-//! same handler that does not.
+//! And at what rate an HTTP handler answers `/readyz` that asks a monitor, which checks at its demand rate meanwhile,
+//! beside the same handler that does not.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;

@@ -1,8 +1,8 @@
 //! What a reading of own memory and a full check cost, with 0, 50 and 1,000 real children, beside the `procfs` and
 //! `sysinfo` crates doing the same work: the resident memory of this process, all its descendants, and which of them
 //! are zombies. `procfs` reads its own memory also in the way its documentation shows, which opens `/proc/self` each
-//! time. And what the optional resources add to a check, in control groups two deep with every limit set, as far as such
-//! can be made.
+//! time. And what the optional resources add to a check, in control groups two deep with every limit set, as far as
+//! such can be made.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/common/groups.rs"]

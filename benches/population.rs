@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Every way has its turn in every round, so that all of them see the same machine. It is asked twice in a row, and the
-//! second time counts: the first one finds the caches as the way before it has left them. Medians of the rounds are printed.
-//! psutil is measured where python3 has it, and system calls where strace is installed.
+//! second time counts: the first one finds the caches as the way before it has left them. Medians of the rounds are
+//! printed. psutil is measured where python3 has it, and system calls where strace is installed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod peers;

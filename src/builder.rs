@@ -88,8 +88,8 @@ impl ResourceMonitorBuilder {
     /// Validates and builds. Nothing is opened or started yet.
     ///
     /// # Errors
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), naming the value: a CPU budget that is not a number above 0
-    /// and at most 1, a `max_age` of zero, a root that is not a directory, a required resource that is to be ignored.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), naming the value: a CPU budget that is not a number above
+    /// 0 and at most 1, a `max_age` of zero, a root that is not a directory, a required resource that is to be ignored.
     pub fn build(self) -> Result<ResourceMonitor, Error> {
         let budget = self.settings.cpu_budget;
         if !(budget > 0.0 && budget <= 1.0) {

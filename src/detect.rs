@@ -16,15 +16,16 @@ const MEMINFO: u64 = 64 << 10;
 impl ResourceLimits {
     /// Limits from the surroundings: for a host that was given none.
     ///
-    /// - memory: the least limit of a control group, the own one or any above it that can be seen, or else the memory of the
-    ///   machine (`MemTotal`);
-    /// - processes: the least of `pids.max` in the same way and `RLIMIT_NPROC`, which counts every thread of the user; none
-    ///   if neither is set;
+    /// - memory: the least limit of a control group, the own one or any above it that can be seen, or else the memory
+    ///   of the machine (`MemTotal`);
+    /// - processes: the least of `pids.max` in the same way and `RLIMIT_NPROC`, which counts every thread of the user;
+    ///   none if neither is set;
     /// - open files: `RLIMIT_NOFILE`.
     ///
     /// They are those of this moment. What changes later is seen by the checks of
     /// [`CgroupMemory`](Resource::CgroupMemory), [`CgroupPids`](Resource::CgroupPids) and
-    /// [`OpenFiles`](Resource::OpenFiles), which read their limits each time. Printed, they say where each number comes from.
+    /// [`OpenFiles`](Resource::OpenFiles), which read their limits each time. Printed, they say where each number comes
+    /// from.
     ///
     /// ```
     /// let limits = highwater::ResourceLimits::detect()?;

@@ -31,7 +31,8 @@ impl<T: Clone> ForkCell<T> {
         loop {
             // Acquire: the slot was filled before it became current.
             let current = self.current.load(Ordering::Acquire);
-            // Recursive: a waiting writer must not keep readers out, least of all one that waits in the parent for ever.
+            // Recursive: a waiting writer must not keep readers out, least of all one that waits in the parent for
+            // ever.
             let value = self.slots[current & 1].try_read_recursive().and_then(|slot| slot.clone());
             match value {
                 Some(value) => return value,

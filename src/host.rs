@@ -66,8 +66,8 @@ pub trait ProcessGroup: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Takes note of the processes there are: called after checks, far more often than the other two, because whose an orphan
-    /// was can only be known from before it became one.
+    /// Takes note of the processes there are: called after checks, far more often than the other two, because whose an
+    /// orphan was can only be known from before it became one.
     ///
     /// # Errors
     /// What the system said; the first of a row is logged.
@@ -76,8 +76,8 @@ pub trait ProcessGroup: Send + Sync {
     }
 }
 
-/// Calls code that is not ours and turns its panic into the panic's message. Inlined for the border of C, where a call of it
-/// would cost a third as much again as the gate.
+/// Calls code that is not ours and turns its panic into the panic's message. Inlined for the border of C, where a call
+/// of it would cost a third as much again as the gate.
 #[inline(always)]
 pub(crate) fn contained<R>(code: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {

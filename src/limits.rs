@@ -172,8 +172,8 @@ impl ResourceLimitsBuilder {
         self.with(Resource::OpenFiles, open_files)
     }
 
-    /// Limits memory pressure: the percentage of the last ten seconds in which some task waited for memory (`some avg10`
-    /// of the kernel's pressure stall information), of the own control group, else of the machine.
+    /// Limits memory pressure: the percentage of the last ten seconds in which some task waited for memory (`some
+    /// avg10` of the kernel's pressure stall information), of the own control group, else of the machine.
     pub fn max_memory_pressure_percent(self, percent: u8) -> Self {
         self.with(Resource::MemoryPressure, u64::from(percent) * 100)
     }
@@ -212,8 +212,8 @@ impl ResourceLimitsBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidLimit`](crate::ErrorKind::InvalidLimit), naming the value: a limit of zero, MB that overflow
-    /// bytes, a pressure above 100 %, a warning threshold of 0 % or not below the hard one, a hard one above 100 %, a resume
-    /// percentage of 0 or not below the warning threshold.
+    /// bytes, a pressure above 100 %, a warning threshold of 0 % or not below the hard one, a hard one above 100 %, a
+    /// resume percentage of 0 or not below the warning threshold.
     pub fn build(self) -> Result<ResourceLimits, Error> {
         let mut limits = PerResource::default();
         let mut origins: PerResource<Option<Arc<str>>> = PerResource::default();

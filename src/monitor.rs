@@ -66,8 +66,8 @@ impl ResourceMonitor {
     ///
     /// When it returns, the gate shows what the first check found. A first check that failed is not an error: the gate
     /// is closed and the thread keeps trying. A second `start` does nothing; after [`stop`](Self::stop), or in a forked
-    /// child, `start` starts anew. The manager is asked for its counts on the calling thread, which must not hold a lock
-    /// that they take.
+    /// child, `start` starts anew. The manager is asked for its counts on the calling thread, which must not hold a
+    /// lock that they take.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if `interval` is zero, [`Thread`](crate::ErrorKind::Thread)
@@ -79,9 +79,9 @@ impl ResourceMonitor {
     /// Closes the gate, then ends the monitor's threads and joins them.
     ///
     /// It waits at most 100 ms for a hook of the host that is in progress and then leaves its thread behind: that one
-    /// calls no further hook and ends by itself, and a restarted monitor calls none until it is gone. Called from a hook
-    /// it never waits. It may be called from any thread, any number of times. Where pressure was watched, the kernel takes
-    /// some 20 ms to take the trigger back.
+    /// calls no further hook and ends by itself, and a restarted monitor calls none until it is gone. Called from a
+    /// hook it never waits. It may be called from any thread, any number of times. Where pressure was watched, the
+    /// kernel takes some 20 ms to take the trigger back.
     pub fn stop(&self) {
         engine::stop(self.shared());
     }
@@ -90,8 +90,8 @@ impl ResourceMonitor {
     ///
     /// It needs no `start`, and works from any number of threads at once. Of checks that overlap, one that began before
     /// the last one published is returned and not published. After [`stop`](Self::stop) it does not open the gate. The
-    /// first check reads every process on the machine, 7 us each; later ones what has changed, 50 us with 50 children. The
-    /// manager is asked for its counts on the calling thread, which must not hold a lock that they take.
+    /// first check reads every process on the machine, 7 us each; later ones what has changed, 50 us with 50 children.
+    /// The manager is asked for its counts on the calling thread, which must not hold a lock that they take.
     pub fn check_now(&self) -> ResourceSnapshot {
         let core = Core::of(self.shared());
         let (snapshot, report) = core.check_on_caller();
@@ -164,8 +164,8 @@ impl ResourceMonitor {
         self.core().set_manager(Some(manager));
     }
 
-    /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is dropped
-    /// when that has returned.
+    /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is
+    /// dropped when that has returned.
     pub fn clear_manager(&self) {
         self.core().set_manager(None);
     }

@@ -18,8 +18,8 @@ use crate::sys::rlimit;
 
 /// Whatever the resources are read from; tests put something else in its place.
 pub(crate) trait Probe: Send + Sync {
-    /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which nothing
-    /// is left.
+    /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which
+    /// nothing is left.
     fn read(&self, settings: &Settings, into: &mut Reading);
 
     /// Reads what there is of memory without the processes: a few microseconds.

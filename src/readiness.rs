@@ -55,8 +55,8 @@ impl Readiness {
     /// threshold of every resource. Its cost is then reserved until the first good check after the permit was dropped.
     ///
     /// It is judged on a reading no older than `refresh_after` (or the gap that the CPU budget puts between checks, if
-    /// that is longer): when the last check is older, one caller takes a fresh one on its own thread and the others wait
-    /// for it. Before the first check it is refused.
+    /// that is longer): when the last check is older, one caller takes a fresh one on its own thread and the others
+    /// wait for it. Before the first check it is refused.
     ///
     /// # Errors
     /// The verdict that refused the work; see [`Verdict::could_never_fit`].

@@ -11,9 +11,9 @@ pub(crate) const MB: u64 = 1024 * 1024;
 
 /// One watched quantity with a limit.
 ///
-/// [`Memory`](Resource::Memory) and [`Processes`](Resource::Processes) are required: while one cannot be read, no work is
-/// accepted. The others are optional: what is not there, or cannot be read, closes nothing; that it cannot be read is said
-/// in the verdict and in the log.
+/// [`Memory`](Resource::Memory) and [`Processes`](Resource::Processes) are required: while one cannot be read, no work
+/// is accepted. The others are optional: what is not there, or cannot be read, closes nothing; that it cannot be read
+/// is said in the verdict and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Resource {
@@ -21,15 +21,15 @@ pub enum Resource {
     Memory,
     /// Descendant processes of the process, at any depth, zombies included.
     Processes,
-    /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in bytes,
-    /// without what the kernel would take back before it refuses more.
+    /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
+    /// bytes, without what the kernel would take back before it refuses more.
     CgroupMemory,
     /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
     CgroupPids,
     /// File descriptors that this process has open.
     OpenFiles,
-    /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the own
-    /// control group, else of the machine.
+    /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
+    /// own control group, else of the machine.
     MemoryPressure,
 }
 
@@ -82,8 +82,8 @@ impl fmt::Display for Resource {
     }
 }
 
-/// So much of a resource, as texts show it: rounded down, so that what is below a threshold is never printed as if it had
-/// reached it.
+/// So much of a resource, as texts show it: rounded down, so that what is below a threshold is never printed as if it
+/// had reached it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quantity(pub(crate) Resource, pub(crate) u64);
 

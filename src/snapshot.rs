@@ -85,8 +85,8 @@ impl ResourceSnapshot {
     }
 }
 
-/// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3, threads 5, cgroup memory 80.1 MB of 256.0 MB, open
-/// files 12 of 1024, memory pressure 0.00 %`. What is optional is there if it was read.
+/// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3, threads 5, cgroup memory 80.1 MB of
+/// 256.0 MB, open files 12 of 1024, memory pressure 0.00 %`. What is optional is there if it was read.
 impl fmt::Display for ResourceSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.memory_bytes {

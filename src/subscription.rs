@@ -17,7 +17,8 @@ const CAPACITY: usize = 64;
 ///
 /// As an iterator it blocks for the next snapshot and ends when the monitor is dropped; [`stop`] does not end it. It
 /// borrows nothing. A reader that falls 64 snapshots behind loses the oldest and never delays a check;
-/// [`missed`](Self::missed) says how many. Dropping it ends the subscription. In a forked child an inherited one has ended.
+/// [`missed`](Self::missed) says how many. Dropping it ends the subscription. In a forked child an inherited one has
+/// ended.
 ///
 /// [`ResourceMonitor::snapshots`]: crate::ResourceMonitor::snapshots
 /// [`stop`]: crate::ResourceMonitor::stop

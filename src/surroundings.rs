@@ -12,8 +12,8 @@ use crate::resource::{Amount, Optional};
 pub struct CgroupMemory {
     /// The folder of the group: the own one, or one above it.
     pub path: Arc<Path>,
-    /// What is judged, in bytes: what is charged, without the page cache that the kernel would drop before it refuses more.
-    /// Never less than the anonymous and shared memory.
+    /// What is judged, in bytes: what is charged, without the page cache that the kernel would drop before it refuses
+    /// more. Never less than the anonymous and shared memory.
     pub usage_bytes: u64,
     /// All that is charged, in bytes: `memory.current`, or `memory.usage_in_bytes` of version 1.
     pub raw_bytes: u64,
@@ -43,8 +43,8 @@ pub struct OpenFiles {
     pub limit: Option<u64>,
 }
 
-/// How much of the last ten seconds was spent waiting for memory, in percent: that of the own control group, else of the
-/// machine.
+/// How much of the last ten seconds was spent waiting for memory, in percent: that of the own control group, else of
+/// the machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct MemoryPressure {

@@ -18,7 +18,8 @@ impl Work {
         Work::default()
     }
 
-    /// The number of descendant processes it will have at once. They count in the control group as well, as one task each.
+    /// The number of descendant processes it will have at once. They count in the control group as well, as one task
+    /// each.
     pub fn processes(mut self, processes: u64) -> Work {
         self.processes = processes;
         self

@@ -1,7 +1,8 @@
-//! Limits that somebody else has set, for real: control groups of the tests' own, `RLIMIT_NOFILE`, and the kernel's word on
-//! memory that stalls. Each test says what it skips where the machine lacks the means.
+//! Limits that somebody else has set, for real: control groups of the tests' own, `RLIMIT_NOFILE`, and the kernel's
+//! word on memory that stalls. Each test says what it skips where the machine lacks the means.
 //!
-//! Control groups, rlimits, descriptors and the environment belong to the whole process, so every test has one of its own.
+//! Control groups, rlimits, descriptors and the environment belong to the whole process, so every test has one of its
+//! own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -448,8 +449,8 @@ rusty_fork_test! {
     }
 }
 
-/// Processes in a group that read a file larger than the group's memory, over and over. None of them forks: a fork that waits
-/// for memory keeps every other fork on the machine waiting, while anybody moves a process between groups.
+/// Processes in a group that read a file larger than the group's memory, over and over. None of them forks: a fork that
+/// waits for memory keeps every other fork on the machine waiting, while anybody moves a process between groups.
 struct Thrashing(Vec<Child>);
 
 impl Thrashing {

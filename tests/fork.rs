@@ -244,8 +244,8 @@ rusty_fork_test! {
                     let before = forks.load(Ordering::Relaxed);
                     let count = monitor.check_now().child_process_count.unwrap();
                     let forked_meanwhile = forks.load(Ordering::Relaxed) - before;
-                    // The two sleepers, and the forked child of the moment, which has no children. A check is not a moment:
-                    // one that is held up meets those that come and go meanwhile.
+                    // The two sleepers, and the forked child of the moment, which has no children. A check is not a
+                    // moment: one that is held up meets those that come and go meanwhile.
                     assert!((2..=3 + forked_meanwhile).contains(&count), "{count}, {forked_meanwhile} forked meanwhile");
                     std::thread::sleep(ms(1));
                 }

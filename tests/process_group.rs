@@ -198,7 +198,8 @@ rusty_fork_test! {
     fn daemons_children_and_strangers_are_left_alone() {
         let group = set_up();
         let own = std::process::id();
-        // The host's own child; what a helper that was never tracked leaves behind; a backend that lives, and its child.
+        // The host's own child; what a helper that was never tracked leaves behind; a backend that lives, and its
+        // child.
         let mut child = sleeper();
         let (untracked, daemon) = Helper::start(ONE_IN_A_SESSION_OF_ITS_OWN);
         let (alive, below) = Helper::start("sleep 1000 >/dev/null & echo $!");
@@ -239,8 +240,8 @@ rusty_fork_test! {
             group.reap_orphaned_backends().unwrap();
             state(pids[0]).is_none()
         });
-        // Start times are told apart from one clock tick, 10 ms, to the next. Where numbers are not chosen they do not come
-        // round that fast.
+        // Start times are told apart from one clock tick, 10 ms, to the next. Where numbers are not chosen they do not
+        // come round that fast.
         thread::sleep(ms(30));
         // A group of the same number comes with it.
         let reused: Vec<_> = [pids[0], backend].into_iter().filter_map(sleeper_with_pid).collect();
@@ -340,7 +341,8 @@ rusty_fork_test! {
 
     #[test]
     fn a_pipeline_that_a_shell_has_put_into_our_group_is_left_alone() {
-        // As a shell does: this process leads the group of a pipeline, in which another one is that does not descend from it.
+        // As a shell does: this process leads the group of a pipeline, in which another one is that does not descend
+        // from it.
         nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)).unwrap();
         let other = Command::new("sh").args(["-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]).output().unwrap();
         let other: u32 = String::from_utf8(other.stdout).unwrap().trim().parse().unwrap();

@@ -63,8 +63,8 @@ impl Job {
         Job { id: line.to_string(), command, cost: Cost::FIRST_GUESS }
     }
 
-    /// Runs it in a process group of its own, and has the manager take charge of what it starts elsewhere. The job comes
-    /// back with the error when it could not be started.
+    /// Runs it in a process group of its own, and has the manager take charge of what it starts elsewhere. The job
+    /// comes back with the error when it could not be started.
     pub(crate) fn start(
         self,
         permit: Permit,
@@ -265,8 +265,8 @@ impl RunningJob {
         Ok(())
     }
 
-    /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in both may
-    /// get it twice; what is just being forked gets it once at least.
+    /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in
+    /// both may get it twice; what is just being forked gets it once at least.
     fn signal(&self, signal: Signal) -> io::Result<()> {
         killpg(Pid::from_raw(self.child.id() as i32), signal)?;
         for pid in self.adopted.iter().chain([&self.child.id()]) {
@@ -276,8 +276,8 @@ impl RunningJob {
         Ok(())
     }
 
-    /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when the
-    /// shell has ended, and killed after a grace: run again beside what was left, a job would be there twice.
+    /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when
+    /// the shell has ended, and killed after a grace: run again beside what was left, a job would be there twice.
     pub(crate) fn try_end(&mut self, probe: &SystemProbe) -> io::Result<Option<Outcome>> {
         match self.leaving {
             None if !self.shell_has_ended()? => return Ok(None),

@@ -1,5 +1,5 @@
-//! The limits: what the options say, overridden by what the limits file says; those of the surroundings when neither says
-//! anything.
+//! The limits: what the options say, overridden by what the limits file says; those of the surroundings when neither
+//! says anything.
 //!
 //! ```text
 //! # at night

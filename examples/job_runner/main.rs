@@ -4,9 +4,9 @@
 //! seq 200 | sed 's/.*/sleep 0.2/' | cargo run --release --example job_runner -- --max-processes 20
 //! ```
 //!
-//! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` holds it until
-//! a check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near. What jobs leave
-//! behind, the `ProcessGroupManager` set up in this file cleans up.
+//! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` holds it until a
+//! check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near. What
+//! jobs leave behind, the `ProcessGroupManager` set up in this file cleans up.
 //!
 //! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
 //! number of the signal that ended it early: each job is then told to end, and killed by a second signal.
@@ -66,7 +66,8 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     // Before any job is started, or its end could be missed.
     let signals = input::signals()?;
 
-    // What jobs leave behind comes to this process. It stays in its own group, or Ctrl-C would not reach it in a pipeline.
+    // What jobs leave behind comes to this process. It stays in its own group, or Ctrl-C would not reach it in a
+    // pipeline.
     let processes = Arc::new(ProcessGroupManager::new().with_own_group(false).with_grace(job::GRACE));
     processes.setup()?;
     // However this ends, no job goes on without it.

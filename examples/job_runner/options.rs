@@ -8,7 +8,8 @@ use clap::Parser;
 
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
-/// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold. Work is held back from 80 % of a limit, and shed from 95 %.
+/// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold.
+/// Work is held back from 80 % of a limit, and shed from 95 %.
 #[derive(Debug, Parser)]
 #[command(name = "job_runner", allow_negative_numbers = true)]
 pub(crate) struct Options {
@@ -24,7 +25,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) interval: Duration,
 
-    /// Limits that override the options: lines like `max_processes = 20` and `max_memory_mb = 1000`; read again on SIGHUP
+    /// Limits that override the options: lines like `max_processes = 20` and `max_memory_mb = 1000`; read again on
+    /// SIGHUP
     #[arg(long, value_name = "FILE")]
     pub(crate) limits: Option<PathBuf>,
 }

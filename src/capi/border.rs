@@ -77,8 +77,8 @@ pub(super) unsafe fn given<'a, T>(handle: *const T, what: &str) -> Result<&'a T,
 /// A struct of plain data that begins with its size and grows at its end.
 ///
 /// # Safety
-/// `repr(C)`, a `usize` first, valid when all of it is zero, and nothing but fields at its end: what a later version adds
-/// there must not be in bytes that an older caller never wrote.
+/// `repr(C)`, a `usize` first, valid when all of it is zero, and nothing but fields at its end: what a later version
+/// adds there must not be in bytes that an older caller never wrote.
 pub(super) unsafe trait Versioned: Copy {
     /// The name in the header.
     const NAME: &'static str;
@@ -102,8 +102,8 @@ unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, BoxError> {
     Err(format!("the size of {} is {size}: it is to be sizeof({})", T::NAME, T::NAME).into())
 }
 
-/// The struct that the caller has filled, as far as it knew it; `None` for NULL. What it did not know is zero. What it knows
-/// and we do not has to be zero as well.
+/// The struct that the caller has filled, as far as it knew it; `None` for NULL. What it did not know is zero. What it
+/// knows and we do not has to be zero as well.
 ///
 /// # Safety
 /// NULL, or a struct that is as long as its first field says.

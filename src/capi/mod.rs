@@ -1,7 +1,7 @@
 //! The C interface: `highwater.h`, which lies beside this file and is its documentation, function by function.
 //!
-//! Every function contains what panics in it, takes NULL for what it is, and trusts its caller for the rest: that a handle is
-//! one that it was given and has not freed, and that a struct is as long as its first field says.
+//! Every function contains what panics in it, takes NULL for what it is, and trusts its caller for the rest: that a
+//! handle is one that it was given and has not freed, and that a struct is as long as its first field says.
 #![allow(unsafe_code)]
 
 mod border;

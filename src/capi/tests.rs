@@ -1,4 +1,5 @@
-//! The border from this side: the layouts that the header promises, and what comes of NULL, of short structs, of panics.
+//! The border from this side: the layouts that the header promises, and what comes of NULL, of short structs, of
+//! panics.
 
 use std::ffi::{c_void, CStr, CString};
 use std::fmt::Write as _;
@@ -79,8 +80,8 @@ fn every_constant_is_what_the_header_says() {
     holds_in_c(&resources.chain(levels).chain(others).map(assert).collect::<String>());
 }
 
-/// Prototypes in C, each beside the type of the function as Rust has it, which is checked here. C checks the prototype: one that
-/// differs from the header's is an error.
+/// Prototypes in C, each beside the type of the function as Rust has it, which is checked here. C checks the prototype:
+/// one that differs from the header's is an error.
 macro_rules! prototypes {
     ($($function:ident: $type:ty = $prototype:literal;)+) => {{
         $(let _: $type = $function;)+

@@ -20,8 +20,8 @@ use crate::sys::file::read_line;
 use crate::sys::poll::{Interest, Ready};
 use crate::sys::socket;
 
-/// A stall of a twentieth of two seconds: whoever may not ask for less can ask for multiples of two seconds. It ends in a
-/// NUL, or the kernel cuts off its last digit.
+/// A stall of a twentieth of two seconds: whoever may not ask for less can ask for multiples of two seconds. It ends in
+/// a NUL, or the kernel cuts off its last digit.
 const TRIGGER: &[u8] = b"some 100000 2000000\0";
 
 /// At most so many: the pressure and two groups.

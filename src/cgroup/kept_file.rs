@@ -36,7 +36,8 @@ impl KeptFile {
         &self.path
     }
 
-    /// The text of the file now. Where the allowance is used up, it is opened each time, which costs five times as much.
+    /// The text of the file now. Where the allowance is used up, it is opened each time, which costs five times as
+    /// much.
     pub(crate) fn read<'a>(&mut self, allowance: &mut Allowance, buffer: &'a mut [u8]) -> Result<&'a [u8], Failure> {
         let length = self.fill(allowance, buffer).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV) => Failure::Gone,

@@ -6,8 +6,8 @@
 //! 0::/system.slice/containerd.service
 //! ```
 //!
-//! The surprise: a machine may have hierarchies of both versions, and then version 2, which is number 0, need not have the
-//! controller. A path is that within the cgroup namespace, and begins with `/..` when the group is outside of it.
+//! The surprise: a machine may have hierarchies of both versions, and then version 2, which is number 0, need not have
+//! the controller. A path is that within the cgroup namespace, and begins with `/..` when the group is outside of it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};

@@ -1,5 +1,5 @@
-//! What the files of the memory controller say: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface Files", and
-//! `Documentation/admin-guide/cgroup-v1/memory.rst`.
+//! What the files of the memory controller say: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface
+//! Files", and `Documentation/admin-guide/cgroup-v1/memory.rst`.
 //!
 //! ```text
 //! anon 209715200
@@ -8,14 +8,14 @@
 //! inactive_file 209723392
 //! ```
 //!
-//! The surprise, in this sample: what is `inactive_file` need not be file. Anonymous memory that was marked `MADV_FREE` and
-//! written again is listed there, and cannot be dropped.
+//! The surprise, in this sample: what is `inactive_file` need not be file. Anonymous memory that was marked `MADV_FREE`
+//! and written again is listed there, and cannot be dropped.
 
 use super::membership::Version;
 use crate::number::number;
 
-/// What is charged but for what would be given back before more is refused. Between anonymous and shared memory together
-/// and all that is charged. What `stat` does not say is not taken off.
+/// What is charged but for what would be given back before more is refused. Between anonymous and shared memory
+/// together and all that is charged. What `stat` does not say is not taken off.
 pub(crate) fn judged_usage(raw: u64, stat: &[u8], version: Version) -> u64 {
     // Of version 1, the sums with the groups below: usage is a sum as well.
     let [anon, file, shmem, inactive_file] = match version {
@@ -36,8 +36,8 @@ fn entry(stat: &[u8], name: &[u8]) -> Option<u64> {
 
 /// A limit of either version and either controller; `None` is no limit.
 pub(crate) fn limit(text: &[u8]) -> Result<Option<u64>, &'static str> {
-    /// The most that version 1 can express is the most pages that fit in 63 bits, and means none; a page has at most so many
-    /// bytes.
+    /// The most that version 1 can express is the most pages that fit in 63 bits, and means none; a page has at most so
+    /// many bytes.
     const SENTINEL: u64 = (1 << 63) - (64 << 10);
     match amount(text) {
         Some(limit) => Ok(Some(limit).filter(|limit| *limit < SENTINEL)),

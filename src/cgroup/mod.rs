@@ -151,15 +151,15 @@ impl Cgroups {
         self.pids = levels("pids", |_| Names::of_pids());
         let unified = unified(membership).map(|of| resolve(of, "", &mountinfo, &self.places));
         let folder = unified.and_then(|folders| folders.into_iter().next());
-        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for another's
-        // closing, with a trigger some 20 ms.
+        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for
+        // another's closing, with a trigger some 20 ms.
         let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
         self.pressure.of_group = folder.map(|folder| KeptFile::new(folder.join("memory.pressure")));
         Ok(())
     }
 
-    /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could not be
-    /// read beside it.
+    /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could
+    /// not be read beside it.
     pub(crate) fn memory(&mut self) -> Partly<CgroupMemory> {
         let (found, unread) =
             self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
@@ -217,8 +217,8 @@ impl Cgroups {
         alarms
     }
 
-    /// A group that has vanished under the process is looked up once more. One that cannot be found any more, although the
-    /// process is in it still, is out of sight (of a changed root, say), and not without a limit.
+    /// A group that has vanished under the process is looked up once more. One that cannot be found any more, although
+    /// the process is in it still, is out of sight (of a changed root, say), and not without a limit.
     fn least(
         &mut self,
         parts: impl Fn(&mut Cgroups) -> (&mut Vec<Level>, &mut Allowance, &mut Box<[u8]>),

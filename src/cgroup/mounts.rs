@@ -5,8 +5,8 @@
 //! 41 31 0:38 /docker/4f6c /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate
 //! ```
 //!
-//! The surprise: the fourth field, what part of the hierarchy is mounted, decides which groups can be seen at all; and a
-//! blank in a path is written as `\040`.
+//! The surprise: the fourth field, what part of the hierarchy is mounted, decides which groups can be seen at all; and
+//! a blank in a path is written as `\040`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

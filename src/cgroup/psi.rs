@@ -5,8 +5,8 @@
 //! full avg10=0.00 avg60=0.00 avg300=0.00 total=234567
 //! ```
 //!
-//! The surprise: without swap, anonymous memory can grow right up to the limit with no stall at all. Pressure is a reason to
-//! look, never a reason not to worry.
+//! The surprise: without swap, anonymous memory can grow right up to the limit with no stall at all. Pressure is a
+//! reason to look, never a reason not to worry.
 
 use crate::number::number;
 use crate::surroundings::MemoryPressure;

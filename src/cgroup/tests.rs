@@ -1,4 +1,5 @@
-//! Control groups as kernels and container engines lay them out. The texts are in the kernels' own words; names are shortened.
+//! Control groups as kernels and container engines lay them out. The texts are in the kernels' own words; names are
+//! shortened.
 
 use std::fs;
 

@@ -104,8 +104,8 @@ impl Actor<'_> {
         Some(result)
     }
 
-    /// As `call`, for hooks that can fail: a panic is a failure like any other. The error is the host's code too, in what
-    /// it says and when it is dropped.
+    /// As `call`, for hooks that can fail: a panic is a failure like any other. The error is the host's code too, in
+    /// what it says and when it is dropped.
     fn attempt<R, E: std::fmt::Display>(
         &mut self,
         hook: &'static str,

@@ -278,8 +278,8 @@ impl Core {
         self.check_into(scratch, &mut sys::thread_cpu_time(), None)
     }
 
-    /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU time
-    /// since its last check is the cost of this one.
+    /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU
+    /// time since its last check is the cost of this one.
     pub(crate) fn check_on_thread(
         &self,
         last_own_check: Duration,
@@ -393,8 +393,8 @@ impl Core {
         self.hooked.load(Ordering::Relaxed)
     }
 
-    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this thread
-    /// has used from `cpu_since`, which is set to now, is counted as well.
+    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this
+    /// thread has used from `cpu_since`, which is set to now, is counted as well.
     fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         let Scratch { reading, snapshot } = scratch;
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.

@@ -15,8 +15,8 @@ use crate::work::Work;
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read alone,
-/// is what the readings' number would make it.
+/// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read
+/// alone, is what the readings' number would make it.
 struct Scripted<F> {
     readings: AtomicUsize,
     script: F,

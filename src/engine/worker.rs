@@ -11,8 +11,8 @@ use crate::lock::{Condvar, Mutex};
 use crate::sys::{self, SignalMask};
 
 thread_local! {
-    /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would be
-    /// made for each thread of the host's that asks, and never unmade in the first.
+    /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would
+    /// be made for each thread of the host's that asks, and never unmade in the first.
     static CURRENT: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
 }
 

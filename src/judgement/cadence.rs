@@ -21,17 +21,17 @@ pub(super) fn gap(cpu: Duration, cpu_budget: f64) -> Duration {
     Duration::try_from_secs_f64(cpu.as_secs_f64() / cpu_budget).unwrap_or(Duration::MAX)
 }
 
-/// The least time between readings of memory alone of which the last took `cpu`: what wakes the thread for them is somebody
-/// else's doing. They take at most a two hundredth of one core, but for those so dear that the gate would have to wait for more
-/// than 50 ms.
+/// The least time between readings of memory alone of which the last took `cpu`: what wakes the thread for them is
+/// somebody else's doing. They take at most a two hundredth of one core, but for those so dear that the gate would have
+/// to wait for more than 50 ms.
 pub(super) fn memory_gap(cpu: Duration) -> Duration {
     const LEAST: Duration = Duration::from_millis(20);
     const MOST: Duration = Duration::from_millis(50);
     cpu.saturating_mul(200).clamp(LEAST, MOST)
 }
 
-/// What a check counts as, when memory was read alone since the last one: never more than twice its own cost, so that no
-/// amount of such readings keeps checks away.
+/// What a check counts as, when memory was read alone since the last one: never more than twice its own cost, so that
+/// no amount of such readings keeps checks away.
 pub(super) fn cost(check: Duration, memory_alone: Duration) -> Duration {
     check.saturating_add(memory_alone.min(check))
 }

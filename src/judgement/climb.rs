@@ -26,7 +26,8 @@ impl Climb {
         }
     }
 
-    /// The time to reach `threshold` from the newest reading at the fastest recent rate; `None` when there was no growth.
+    /// The time to reach `threshold` from the newest reading at the fastest recent rate; `None` when there was no
+    /// growth.
     pub(super) fn time_to(&self, threshold: u64) -> Option<Duration> {
         let oldest_first = (0..READINGS).filter_map(|step| self.readings[(self.next + step) % READINGS]);
         let mut fastest = 0.0_f64;

@@ -143,8 +143,8 @@ impl Judgement {
         })
     }
 
-    /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the age
-    /// of the answer, which is that of the processes. What could not be read is left to the next check to report.
+    /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the
+    /// age of the answer, which is that of the processes. What could not be read is left to the next check to report.
     pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
         self.memory_cpu = cpu;
         for resource in MEMORY {

@@ -15,8 +15,8 @@ impl Judgement {
         }
     }
 
-    /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its own
-    /// time, and keeps its distance from everybody's checks.
+    /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its
+    /// own time, and keeps its distance from everybody's checks.
     pub(crate) fn next_check(
         &self,
         last_own_check: Duration,

@@ -11,8 +11,8 @@ use crate::procfs::stat::Process;
 #[derive(Debug, Default)]
 pub(super) struct Ancestry {
     backends: Vec<Backend>,
-    /// Seen with a parent other than us: whichever of them are children of ours now were handed to us, and nobody in this
-    /// process has forked them.
+    /// Seen with a parent other than us: whichever of them are children of ours now were handed to us, and nobody in
+    /// this process has forked them.
     fostered: HashSet<Identity>,
     /// Untracked by the host, and what was seen below those: nobody's, whatever is above them.
     let_go: HashSet<Identity>,
@@ -70,7 +70,8 @@ impl Ancestry {
         self.backends.iter().any(|backend| backend.process == process)
     }
 
-    /// Takes note of a table that has every descendant of `own`, this process, and may have others, ascending by process id.
+    /// Takes note of a table that has every descendant of `own`, this process, and may have others, ascending by
+    /// process id.
     pub(super) fn observe(&mut self, table: &[Process], own: u32) {
         let mut places = vec![Place::Unknown; table.len()];
         for index in 0..table.len() {
@@ -154,8 +155,8 @@ impl Ancestry {
         self.backends.iter().position(|backend| backend.seen.contains(&process))
     }
 
-    /// Those that were seen below a backend that is gone, and are children of ours now. Not those that have ended, and not
-    /// those that are tracked themselves.
+    /// Those that were seen below a backend that is gone, and are children of ours now. Not those that have ended, and
+    /// not those that are tracked themselves.
     pub(super) fn orphans<'a>(&'a self, table: &'a [Process], own: u32) -> impl Iterator<Item = Identity> + 'a {
         let handed_to_us = table.iter().filter(move |process| process.parent == own && !process.is_zombie());
         handed_to_us.map(identity).filter(|process| {

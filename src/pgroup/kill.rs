@@ -31,18 +31,19 @@ pub struct KillReport {
 
 impl ProcessGroupManager {
     /// Sends a signal to every descendant of this process, and to every other member of the process group that
-    /// [`setup`](Self::setup) has made, ourselves excepted (in a group that this process led already there may be others: the
-    /// rest of a shell's pipeline, say, is left alone); and goes on, in rounds, with those that are started meanwhile, until a look at the
-    /// process table shows none that lives or `grace` is over. With a `grace` of zero there is one round.
+    /// [`setup`](Self::setup) has made, ourselves excepted (in a group that this process led already there may be
+    /// others: the rest of a shell's pipeline, say, is left alone); and goes on, in rounds, with those that are started
+    /// meanwhile, until a look at the process table shows none that lives or `grace` is over. With a `grace` of zero
+    /// there is one round.
     ///
-    /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each process is
-    /// signalled once, and woken if it is stopped and the signal asks it to end. Those that were adopted are collected; the
-    /// host's own children are the host's to wait for, and a zombie does not live. Nobody is killed who has outlived another
-    /// signal: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
+    /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each
+    /// process is signalled once, and woken if it is stopped and the signal asks it to end. Those that were adopted are
+    /// collected; the host's own children are the host's to wait for, and a zombie does not live. Nobody is killed who
+    /// has outlived another signal: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
     ///
     /// # Errors
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that does not exist; else what could not be read.
-    /// One that may not be signalled is in the report and stops nothing.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that does not exist; else what could not be
+    /// read. One that may not be signalled is in the report and stops nothing.
     pub fn kill_all_children(&self, signal: i32, grace: Duration) -> Result<KillReport, Error> {
         valid_signal(signal)?;
         let inner = self.inner();

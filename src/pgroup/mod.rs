@@ -33,23 +33,23 @@ const PROC: &str = "/proc";
 /// How long an orphan has to end by itself, unless the host says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Keeps the processes of the host together, ends those that were orphaned, and gives the host every exit status that is
-/// its own.
+/// Keeps the processes of the host together, ends those that were orphaned, and gives the host every exit status that
+/// is its own.
 ///
-/// Hosts that start helpers which start helpers leak processes: a parent dies, and its children live on. Guessing whose they
-/// are by their names, or by their parent being 1, has ended user sessions. This goes by what it has seen: an orphan is a
-/// process that was seen below a [tracked backend](Self::track_backend_pid), whose backend is gone, and that was handed to
-/// this process, the [subreaper](#what-a-subreaper-changes). It is signalled through a handle (`pidfd_open(2)`) after its
-/// start time was compared. Everything else is left alone: the host's own children, daemons that it started on purpose,
-/// strangers, and whoever was given a number again.
+/// Hosts that start helpers which start helpers leak processes: a parent dies, and its children live on. Guessing whose
+/// they are by their names, or by their parent being 1, has ended user sessions. This goes by what it has seen: an
+/// orphan is a process that was seen below a [tracked backend](Self::track_backend_pid), whose backend is gone, and
+/// that was handed to this process, the [subreaper](#what-a-subreaper-changes). It is signalled through a handle
+/// (`pidfd_open(2)`) after its start time was compared. Everything else is left alone: the host's own children, daemons
+/// that it started on purpose, strangers, and whoever was given a number again.
 ///
 /// Nothing is changed before [`setup`](Self::setup). Set with
-/// [`set_process_group`](crate::ResourceMonitor::set_process_group), it cleans up once per interval of the monitor and takes
-/// note of ancestry after its checks; a host without a monitor calls [`observe`](ProcessGroup::observe),
-/// [`cleanup_orphans`](ProcessGroup::cleanup_orphans) and [`reap_orphaned_backends`](ProcessGroup::reap_orphaned_backends)
-/// itself. All methods may be called from any thread. A look costs about what a check does; [`kill_all_children`](Self::kill_all_children)
-/// looks at every process on the machine, 7 us each.
-/// In a forked child the manager knows nothing and ends nothing of its parent's.
+/// [`set_process_group`](crate::ResourceMonitor::set_process_group), it cleans up once per interval of the monitor and
+/// takes note of ancestry after its checks; a host without a monitor calls [`observe`](ProcessGroup::observe),
+/// [`cleanup_orphans`](ProcessGroup::cleanup_orphans) and
+/// [`reap_orphaned_backends`](ProcessGroup::reap_orphaned_backends) itself. All methods may be called from any thread.
+/// A look costs about what a check does; [`kill_all_children`](Self::kill_all_children) looks at every process on the
+/// machine, 7 us each. In a forked child the manager knows nothing and ends nothing of its parent's.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -73,15 +73,16 @@ const GRACE: Duration = Duration::from_secs(5);
 /// countable. With it come duties and surprises:
 ///
 /// - `wait` for *any* child (`waitpid(-1)`, `Process.wait` of some languages) also returns adopted ones;
-/// - adopted zombies stay until somebody collects them: [`reap_orphaned_backends`](ProcessGroup::reap_orphaned_backends) does
-///   for those that were seen with another parent before. One that was adopted and ended between two looks cannot be
-///   told from a child that the host has forked, and is left to the host;
+/// - adopted zombies stay until somebody collects them:
+///   [`reap_orphaned_backends`](ProcessGroup::reap_orphaned_backends) does for those that were seen with another parent
+///   before. One that was adopted and ended between two looks cannot be told from a child that the host has forked, and
+///   is left to the host;
 /// - daemons that detach on purpose by a double fork now hang from this process too, and are counted. They are not
 ///   ended, unless they were seen below a tracked backend;
 /// - `getppid` in an orphan is not 1, which some daemons test for.
 ///
-/// Do not use one ([`with_subreaper(false)`](Self::with_subreaper)) in a program that waits for any child, in one that starts
-/// daemons for others to own, or where a supervisor above counts on adopting orphans.
+/// Do not use one ([`with_subreaper(false)`](Self::with_subreaper)) in a program that waits for any child, in one that
+/// starts daemons for others to own, or where a supervisor above counts on adopting orphans.
 ///
 /// # Old kernels
 ///
@@ -125,8 +126,9 @@ impl ProcessGroupManager {
         ProcessGroupManager { own_group: true, subreaper: true, grace: GRACE, inner: PerProcess::new(Inner::default()) }
     }
 
-    /// Whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs in the foreground of a
-    /// terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has left that group.
+    /// Whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs
+    /// in the foreground of a terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has left
+    /// that group.
     #[must_use]
     pub fn with_own_group(mut self, own_group: bool) -> Self {
         self.own_group = own_group;
@@ -147,8 +149,8 @@ impl ProcessGroupManager {
         self
     }
 
-    /// Makes this process leader of its own process group (`setpgid(2)`) and a child subreaper (`prctl(2)`), as far as that
-    /// was not opted out of. Calling it again, or when it is so already, is fine.
+    /// Makes this process leader of its own process group (`setpgid(2)`) and a child subreaper (`prctl(2)`), as far as
+    /// that was not opted out of. Calling it again, or when it is so already, is fine.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process), with what the system said; what was changed by then is changed back.
@@ -190,8 +192,8 @@ impl ProcessGroupManager {
         Ok(())
     }
 
-    /// Undoes what [`setup`](Self::setup) changed: it is subreaper as before, and goes back to the process group that it was
-    /// in. What was adopted meanwhile stays. Without a `setup` nothing happens.
+    /// Undoes what [`setup`](Self::setup) changed: it is subreaper as before, and goes back to the process group that
+    /// it was in. What was adopted meanwhile stays. Without a `setup` nothing happens.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process): the group is gone, so that there is no way back into it.
@@ -208,13 +210,13 @@ impl ProcessGroupManager {
     }
 
     /// Takes charge of a process and of all that is seen below it from now on, until it is
-    /// [untracked](Self::untrack_backend_pid) or all of it has ended. By identity: a process that is given the same number
-    /// later is another one.
+    /// [untracked](Self::untrack_backend_pid) or all of it has ended. By identity: a process that is given the same
+    /// number later is another one.
     ///
     /// # Errors
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a number that is 0, 1, this process's own, or negative in the
-    /// kernel's eyes; [`Process`](crate::ErrorKind::Process) when it does not descend from this process, or is not there; else
-    /// what could not be read.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a number that is 0, 1, this process's own, or negative
+    /// in the kernel's eyes; [`Process`](crate::ErrorKind::Process) when it does not descend from this process, or is
+    /// not there; else what could not be read.
     pub fn track_backend_pid(&self, pid: u32) -> Result<(), Error> {
         let pid = valid(pid)?;
         let tracked = self.inner().look(|state, table, _| {
@@ -225,14 +227,14 @@ impl ProcessGroupManager {
         tracked.ok_or_else(|| Error::process(format!("process {pid} does not descend from this process")))
     }
 
-    /// Lets go of a tracked process and of what was seen below it: none of that is an orphan from now on. Returns whether it
-    /// was tracked.
+    /// Lets go of a tracked process and of what was seen below it: none of that is an orphan from now on. Returns
+    /// whether it was tracked.
     pub fn untrack_backend_pid(&self, pid: u32) -> bool {
         self.inner().state.lock().ancestry.untrack(pid)
     }
 
-    /// Takes note of the processes there are now. A host whose backends come and go faster than its monitor checks calls this
-    /// as often as it must know; [`observe`](ProcessGroup::observe), which a monitor calls, minds a budget.
+    /// Takes note of the processes there are now. A host whose backends come and go faster than its monitor checks
+    /// calls this as often as it must know; [`observe`](ProcessGroup::observe), which a monitor calls, minds a budget.
     ///
     /// # Errors
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
@@ -240,7 +242,8 @@ impl ProcessGroupManager {
         self.inner().look(|_, _, _| ())
     }
 
-    /// The processes that were seen below a tracked backend and were there at the last look, ascending. Zombies included.
+    /// The processes that were seen below a tracked backend and were there at the last look, ascending. Zombies
+    /// included.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid), and
@@ -251,12 +254,12 @@ impl ProcessGroupManager {
         Ok(pids)
     }
 
-    /// Looks, and sends a signal to a tracked backend and to everything that was seen below it, whatever process group or
-    /// session that is in. Returns whom it reached.
+    /// Looks, and sends a signal to a tracked backend and to everything that was seen below it, whatever process group
+    /// or session that is in. Returns whom it reached.
     ///
     /// # Errors
-    /// As [`backend_pids`](Self::backend_pids), and [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that
-    /// does not exist. One that ends meanwhile is no error, and one that may not be signalled is said in the log.
+    /// As [`backend_pids`](Self::backend_pids), and [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal
+    /// that does not exist. One that ends meanwhile is no error, and one that may not be signalled is said in the log.
     pub fn signal_backend(&self, pid: u32, signal: i32) -> Result<Vec<u32>, Error> {
         valid_signal(signal)?;
         valid(pid)?;
@@ -281,8 +284,8 @@ impl ProcessGroupManager {
         Ok((backend, below))
     }
 
-    /// Asks for the exit status of one child to be collected when it ends, for [`exit_status`](Self::exit_status) to tell.
-    /// Nothing else is ever reaped: a child that the host waits for itself must not be given here.
+    /// Asks for the exit status of one child to be collected when it ends, for [`exit_status`](Self::exit_status) to
+    /// tell. Nothing else is ever reaped: a child that the host waits for itself must not be given here.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
@@ -299,8 +302,8 @@ impl ProcessGroupManager {
         }
     }
 
-    /// The exit status of a [watched](Self::watch_child) child; `None` while it runs, when it is not watched, and for good
-    /// when somebody else has taken its status. Looks for itself; it need not have been reaped before.
+    /// The exit status of a [watched](Self::watch_child) child; `None` while it runs, when it is not watched, and for
+    /// good when somebody else has taken its status. Looks for itself; it need not have been reaped before.
     pub fn exit_status(&self, pid: u32) -> Option<ExitStatus> {
         let inner = self.inner();
         let mut state = inner.state.lock();
@@ -309,7 +312,8 @@ impl ProcessGroupManager {
         watched.status()
     }
 
-    /// Ceases to watch a child, and returns its exit status if it has ended. One that runs on is the host's to wait for.
+    /// Ceases to watch a child, and returns its exit status if it has ended. One that runs on is the host's to wait
+    /// for.
     pub fn unwatch_child(&self, pid: u32) -> Option<ExitStatus> {
         let status = self.exit_status(pid);
         self.inner().state.lock().watched.remove(&pid);
@@ -322,8 +326,8 @@ impl ProcessGroupManager {
 }
 
 impl ProcessGroup for ProcessGroupManager {
-    /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not wait for
-    /// them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
+    /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not
+    /// wait for them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let inner = self.inner();
         let due = inner.look(|State { ancestry, endings, .. }, table, own| {
@@ -358,8 +362,8 @@ impl ProcessGroup for ProcessGroupManager {
         self.inner().reap().map_err(io_error)
     }
 
-    /// Takes at most a hundredth of one core: it does nothing until a hundred times as long as the last look took has gone
-    /// by.
+    /// Takes at most a hundredth of one core: it does nothing until a hundred times as long as the last look took has
+    /// gone by.
     fn observe(&self) -> io::Result<()> {
         let inner = self.inner();
         let began = Instant::now();
@@ -414,8 +418,8 @@ impl Inner {
         }
     }
 
-    /// Sends a signal to that process, if it is still the one that it was. What is told to end is woken as well: a stopped
-    /// process dies of nothing but `SIGKILL`.
+    /// Sends a signal to that process, if it is still the one that it was. What is told to end is woken as well: a
+    /// stopped process dies of nothing but `SIGKILL`.
     fn send(&self, process: Identity, signal: i32) -> io::Result<()> {
         let handle = Handle::open(process.pid)?;
         // Whoever has the number now had it when the handle was opened, or the handle reaches nobody.

@@ -108,8 +108,8 @@ impl Files {
         self.is_own_kernels(path, self.own_pid(path)?)
     }
 
-    /// As [`descendants`](Self::descendants), but for the memory, which is read in scope `Tree` alone, and for the cost:
-    /// reads only what can have changed since the last call, where the kernel can be asked for that.
+    /// As [`descendants`](Self::descendants), but for the memory, which is read in scope `Tree` alone, and for the
+    /// cost: reads only what can have changed since the last call, where the kernel can be asked for that.
     pub(crate) fn tracked<T>(
         &self,
         path: &Path,

@@ -5,9 +5,9 @@
 //! NSpid:  4242  17  1
 //! ```
 //!
-//! `NSpid` has the numbers of a process in each pid namespace from that of this `/proc` down to its own. The surprises: the
-//! numbers under `/proc` are those that system calls take only where there is one of them; and `/proc/<tid>` is there for
-//! every thread, though no listing shows it, and seems a process of its own but for its `Tgid`.
+//! `NSpid` has the numbers of a process in each pid namespace from that of this `/proc` down to its own. The surprises:
+//! the numbers under `/proc` are those that system calls take only where there is one of them; and `/proc/<tid>` is
+//! there for every thread, though no listing shows it, and seems a process of its own but for its `Tgid`.
 
 use std::os::fd::AsFd;
 
@@ -17,8 +17,8 @@ use crate::sys::file::{name, read_at_start};
 /// Long enough for what comes before these lines, and for them.
 const STATUS_BUFFER: usize = 4096;
 
-/// Whether the numbers under this `/proc` mean the same processes to the system calls of this process. When that cannot be
-/// told, the answer is no.
+/// Whether the numbers under this `/proc` mean the same processes to the system calls of this process. When that cannot
+/// be told, the answer is no.
 pub(super) fn is_of_own_namespace(source: Source<'_>, own_pid: u32) -> bool {
     let mut buffer = [0; STATUS_BUFFER];
     let status = read(source, own_pid, &mut buffer);

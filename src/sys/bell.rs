@@ -20,8 +20,8 @@ pub(crate) struct Bell {
     wire: ForkCell<Option<Arc<EventFd>>>,
 }
 
-/// A bell's way to one thread that waits for descriptors. Each such thread has its own, so that none takes what was meant
-/// for another.
+/// A bell's way to one thread that waits for descriptors. Each such thread has its own, so that none takes what was
+/// meant for another.
 #[derive(Debug)]
 pub(crate) struct Wire<'a> {
     bell: &'a Bell,
@@ -56,8 +56,8 @@ impl Bell {
         };
     }
 
-    /// From now on rings go to the calling thread, wherever it waits, until it drops the wire. To be laid before rings are
-    /// counted.
+    /// From now on rings go to the calling thread, wherever it waits, until it drops the wire. To be laid before rings
+    /// are counted.
     pub(crate) fn lay_wire(&self) -> io::Result<Wire<'_>> {
         let event = Arc::new(EventFd::new()?);
         self.lay(Some(Arc::clone(&event)));
@@ -81,8 +81,9 @@ impl Bell {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: timeout.subsec_nanos() as libc::c_long,
         };
-        // SAFETY: the word and the timeout are valid and aligned for the whole call; the kernel only reads them, the word
-        // atomically. Every way for it to return (woken, changed before it slept, timed out, interrupted) is allowed here.
+        // SAFETY: the word and the timeout are valid and aligned for the whole call; the kernel only reads them, the
+        // word atomically. Every way for it to return (woken, changed before it slept, timed out, interrupted) is
+        // allowed here.
         unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -96,8 +97,9 @@ impl Bell {
 }
 
 impl Wire<'_> {
-    /// Sleeps until the bell has been rung since `seen` was counted, or one of the descriptors is ready, or for `timeout`, or
-    /// for no reason at all. `ready` has one place more than there are descriptors; the first is the bell's.
+    /// Sleeps until the bell has been rung since `seen` was counted, or one of the descriptors is ready, or for
+    /// `timeout`, or for no reason at all. `ready` has one place more than there are descriptors; the first is the
+    /// bell's.
     ///
     /// It fails as [`poll`] does, and then has not waited.
     pub(crate) fn wait<'a>(

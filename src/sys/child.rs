@@ -1,4 +1,5 @@
-//! Looking at our own children without taking their status (`waitid(2)` with `WNOWAIT`): the host's `wait` still gets it.
+//! Looking at our own children without taking their status (`waitid(2)` with `WNOWAIT`): the host's `wait` still gets
+//! it.
 
 use std::io;
 use std::mem::MaybeUninit;

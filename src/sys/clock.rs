@@ -9,8 +9,8 @@ pub(crate) fn coarse_now() -> Duration {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-/// The same time to the nanosecond, which the coarse clock has not reached yet: `CLOCK_MONOTONIC`. A wait that counts from
-/// here, by the coarse clock, is not too short.
+/// The same time to the nanosecond, which the coarse clock has not reached yet: `CLOCK_MONOTONIC`. A wait that counts
+/// from here, by the coarse clock, is not too short.
 pub(crate) fn fine_now() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
@@ -23,8 +23,8 @@ pub(crate) fn thread_cpu_time() -> Duration {
 #[inline]
 fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec to write to, for the whole call. All three clocks exist since Linux 2.6.32, so it
-    // cannot fail; if it did, `time` would still be the zero it was made with.
+    // SAFETY: `time` is a valid timespec to write to, for the whole call. All three clocks exist since Linux 2.6.32, so
+    // it cannot fail; if it did, `time` would still be the zero it was made with.
     unsafe { libc::clock_gettime(clock, &mut time) };
     // The kernel never returns a negative time or a billion nanoseconds.
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -19,8 +19,8 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn generation() -> u64 {
     // Acquire: the page is mapped and marked before its address is stored.
     let page = PAGE.load(Ordering::Acquire);
-    // SAFETY: a non-null address is that of a page that was mapped for good, aligned and readable, with nothing but this
-    // atomic in it.
+    // SAFETY: a non-null address is that of a page that was mapped for good, aligned and readable, with nothing but
+    // this atomic in it.
     let generation = match unsafe { page.as_ref() } {
         // Relaxed: the number is the whole message.
         Some(generation) => generation.load(Ordering::Relaxed),
@@ -40,8 +40,8 @@ fn first_call() -> u64 {
         // No such page on this kernel. A pid is never 0, and differs from that of every living ancestor.
         return u64::from(std::process::id());
     };
-    // Numbers may be skipped when threads race here; none is handed out twice along a line of descent, because the count
-    // was raised before the number could be stored. Relaxed: no other memory is involved.
+    // Numbers may be skipped when threads race here; none is handed out twice along a line of descent, because the
+    // count was raised before the number could be stored. Relaxed: no other memory is involved.
     let next = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
     match page.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => next,
@@ -172,7 +172,8 @@ impl<T> Drop for PerProcess<T> {
             // SAFETY: dropped here, once, and not used after.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }
-        // An inherited value is lost on purpose: its drop might take a lock that a thread of the parent held at the fork.
+        // An inherited value is lost on purpose: its drop might take a lock that a thread of the parent held at the
+        // fork.
         let successor = *self.successor.get_mut();
         if !successor.is_null() {
             // SAFETY: it came from `Box::into_raw`, and nobody can use it through `self` any more.

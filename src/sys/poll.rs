@@ -30,8 +30,8 @@ impl Ready {
     }
 }
 
-/// Waits until what is waited for happens at one of the descriptors, or for `timeout`, or for no reason at all. At most as
-/// many as `ready` has places; what it holds afterwards is in the order of the descriptors.
+/// Waits until what is waited for happens at one of the descriptors, or for `timeout`, or for no reason at all. At most
+/// as many as `ready` has places; what it holds afterwards is in the order of the descriptors.
 ///
 /// It fails, and does not wait, when there are more descriptors than `RLIMIT_NOFILE` allows by now.
 pub(crate) fn poll<'a>(
@@ -55,8 +55,8 @@ pub(crate) fn poll<'a>(
         tv_sec: timeout.as_secs().min(3600) as libc::time_t,
         tv_nsec: timeout.subsec_nanos() as libc::c_long,
     };
-    // SAFETY: `polled` has at least `count` entries, which the kernel reads and writes during the call; it only reads the
-    // timeout; no signal mask is passed. The descriptors are borrowed for the whole call.
+    // SAFETY: `polled` has at least `count` entries, which the kernel reads and writes during the call; it only reads
+    // the timeout; no signal mask is passed. The descriptors are borrowed for the whole call.
     let answered = unsafe { libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &timeout, std::ptr::null()) };
     if answered < 0 {
         let error = io::Error::last_os_error();

@@ -1,5 +1,5 @@
-//! Processes as such: handles that no reuse of a number can mislead (`pidfd_open(2)`, Linux 5.3), the status of one child,
-//! process groups, and the child subreaper.
+//! Processes as such: handles that no reuse of a number can mislead (`pidfd_open(2)`, Linux 5.3), the status of one
+//! child, process groups, and the child subreaper.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -91,7 +91,8 @@ pub(crate) fn join_group(group: u32) -> io::Result<()> {
     check(unsafe { libc::setpgid(0, group) })
 }
 
-/// Whether descendants of this process that lose their parent become children of its own (`PR_SET_CHILD_SUBREAPER(2const)`).
+/// Whether descendants of this process that lose their parent become children of its own
+/// (`PR_SET_CHILD_SUBREAPER(2const)`).
 pub(crate) fn is_subreaper() -> io::Result<bool> {
     let mut is_subreaper: libc::c_int = 0;
     // SAFETY: the kernel writes one integer to `is_subreaper`.

@@ -1,4 +1,5 @@
-//! The C interface as a C programmer meets it: the header, the two libraries, and a server that is linked with one of them.
+//! The C interface as a C programmer meets it: the header, the two libraries, and a server that is linked with one of
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -31,7 +32,8 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Builds the example server, and the library that it is linked with: by the commands in the README, with other folders.
+/// Builds the example server, and the library that it is linked with: by the commands in the README, with other
+/// folders.
 fn make(goal: &str) {
     let variables = ["OUT", "TARGET_DIR"].map(|name| format!("{name}={}", target().display()));
     let mut make = Command::new("make");
@@ -71,8 +73,8 @@ fn host() -> &'static Path {
     })
 }
 
-/// Valgrind, to run what comes next; what it finds is an exit status of 99, and in the log. What is only possibly lost is the C
-/// library's: a thread that has not quite ended when the process does.
+/// Valgrind, to run what comes next; what it finds is an exit status of 99, and in the log. What is only possibly lost
+/// is the C library's: a thread that has not quite ended when the process does.
 fn valgrind(log: &Path) -> Command {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=99"]);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// A control group of version 1 below the one that this process is in, and one below that, which the process is put into
-/// and taken out of again at the end.
+/// A control group of version 1 below the one that this process is in, and one below that, which the process is put
+/// into and taken out of again at the end.
 pub struct Groups {
     before: PathBuf,
     pub outer: PathBuf,

@@ -20,7 +20,8 @@ use nix::unistd::{fork, ForkResult, Pid};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-/// Long enough for a loaded machine, and for a virtual one whose host stops it for most of a minute; reached only by a failure.
+/// Long enough for a loaded machine, and for a virtual one whose host stops it for most of a minute; reached only by a
+/// failure.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition, and fails when it does not come true in time.

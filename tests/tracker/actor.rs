@@ -179,8 +179,8 @@ impl Actor {
     }
 
     fn start_thread(&self, wire: usize) -> Result<Pid, Errno> {
-        // A thread that is just being made holds locks of the C library, and a sibling forked at that moment would wait for them
-        // for ever: there is no answer before it has begun.
+        // A thread that is just being made holds locks of the C library, and a sibling forked at that moment would wait
+        // for them for ever: there is no answer before it has begun.
         static BEGUN: AtomicUsize = AtomicUsize::new(0);
         let (wires, before) = (self.wires, BEGUN.load(Ordering::SeqCst));
         let body = move || {

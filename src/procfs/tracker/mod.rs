@@ -2,10 +2,10 @@
 //!
 //! What may be relied upon, and what follows from it:
 //!
-//! - A process is its number and the inode of its directory, which a listing of `/proc` gives with the name: a number that
-//!   is given away again comes with another inode. Whoever is listed as before is not read again.
-//! - A parent changes only by dying, and a process whose ancestors do not include us never comes below us. So a stranger
-//!   stays one, and a descendant is read again when its parent has ended, zombies included.
+//! - A process is its number and the inode of its directory, which a listing of `/proc` gives with the name: a number
+//!   that is given away again comes with another inode. Whoever is listed as before is not read again.
+//! - A parent changes only by dying, and a process whose ancestors do not include us never comes below us. So a
+//!   stranger stays one, and a descendant is read again when its parent has ended, zombies included.
 //! - The kernel tells without any text whether a process has ended: `waitid` of a child of ours, and the number of open
 //!   files of any other, which is 0 then. (0 may be true of the living too, and is always said before Linux 6.2: then
 //!   `stat` decides.)
@@ -14,8 +14,8 @@
 //! than `/proc` is to list. Their lists can miss a live process for a moment, so whoever was known before is kept until
 //! it is seen to be gone.
 //!
-//! Nothing is believed for ever: in each check a few processes are read again, and in [`REREAD_EVERY`] checks all of them.
-//! Anything odd, any error included, forgets everything, and the next check reads it all.
+//! Nothing is believed for ever: in each check a few processes are read again, and in [`REREAD_EVERY`] checks all of
+//! them. Anything odd, any error included, forgets everything, and the next check reads it all.
 
 mod children;
 mod list;
@@ -33,8 +33,8 @@ use crate::resource::MemoryScope;
 use crate::sys::child::{self, Child};
 use crate::sys::file::{name, Listing};
 
-/// In so many checks each process that is known is read again at least once: enough of them that this costs less than the
-/// rest of a check.
+/// In so many checks each process that is known is read again at least once: enough of them that this costs less than
+/// the rest of a check.
 const REREAD_EVERY: usize = 256;
 
 /// A process as it was last read, and the inode under which it was listed: 0 when it has not been, which no inode is.

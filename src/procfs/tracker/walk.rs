@@ -7,8 +7,8 @@ use crate::procfs::descendants::index_of_key;
 use crate::procfs::process_table::read_process;
 use crate::procfs::{status, Source};
 
-/// As many entries of `/proc`, 0.26 us each, can be listed for the price of what a walk costs: 2.5 us for a process (the
-/// number of its threads, its open files) and 3.8 us for each thread (its children).
+/// As many entries of `/proc`, 0.26 us each, can be listed for the price of what a walk costs: 2.5 us for a process
+/// (the number of its threads, its open files) and 3.8 us for each thread (its children).
 const LISTED_PER_PROCESS: u64 = 10;
 const LISTED_PER_THREAD: u64 = 15;
 
