@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::judgement::Event;
 use crate::limits::ResourceLimits;
 use crate::resource::{Level, Quantity, Resource, Unit, MB};
+use crate::verdict::percent_tenths;
 
 const TARGET: &str = "highwater";
 
@@ -74,7 +75,9 @@ pub(crate) fn judged(event: &Event) {
             };
             // Not clamped: usage may be above its limit. No limit, no percentage; of a limit of 0, all that there is.
             let percent = limit.map(|limit| *usage as f64 * 100.0 / limit.max(1) as f64);
-            let shown = percent.map_or_else(|| "no limit".to_string(), |percent| format!("{percent:.1} %"));
+            let shown = limit.map(|limit| percent_tenths((*usage).into(), limit));
+            let shown =
+                shown.map_or_else(|| "no limit".to_string(), |tenths| format!("{}.{} %", tenths / 10, tenths % 10));
             let message = format!("{resource} {what}: {} ({shown})", Quantity(*resource, *usage));
             let cgroup = group.as_ref().map(|group| group.display().to_string());
             let (usage_mb, limit_mb) = (*usage as f64 / MB as f64, limit.map(|limit| limit as f64 / MB as f64));

@@ -44,7 +44,8 @@
 //! anew, with the limits and the manager of the parent: `start(); daemon();` needs one more `start()`. No lock, thread,
 //! permit, subscription or descriptor of the parent's is used there. The manager and the logger are the host's: a
 //! thread of the parent's may have been in one of them at the fork, so until a call has come back only the monitor's
-//! own threads call them there.
+//! own threads call them there. Of an inherited monitor, memory and descriptors stay until the child ends, because a
+//! thread of the parent's may have held them.
 //!
 //! # In a container
 //!

@@ -1,24 +1,96 @@
 //! What every function of the border needs: panics stay on this side, errors become texts, structs have a size.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, CString};
+use std::fmt;
 use std::mem::{size_of, MaybeUninit};
 
-use crate::host::{contained, BoxError};
+use crate::error::{Error, ErrorKind};
+use crate::host::contained;
+use crate::verdict::Verdict;
+
+/// Why a function has failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Failed(String),
+    Invalid(String),
+    Refused(Verdict),
+    Ended,
+}
+
+impl Failure {
+    /// `HW_FAILED` and so on.
+    pub(super) fn code(&self) -> c_int {
+        match self {
+            Failure::Failed(_) => 1,
+            Failure::Invalid(_) => 2,
+            Failure::Refused(verdict) if verdict.could_never_fit() => 4,
+            Failure::Refused(_) => 3,
+            Failure::Ended => 5,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(text) | Failure::Invalid(text) => f.write_str(text),
+            Failure::Refused(verdict) => verdict.fmt(f),
+            Failure::Ended => f.write_str("no more snapshots: the monitor was freed, or this process was forked"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error.kind() {
+            ErrorKind::InvalidLimit | ErrorKind::InvalidSetting => Failure::Invalid(error.to_string()),
+            _ => Failure::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<Verdict> for Failure {
+    fn from(verdict: Verdict) -> Failure {
+        Failure::Refused(verdict)
+    }
+}
+
+/// What is wrong with an argument.
+impl From<&str> for Failure {
+    fn from(text: &str) -> Failure {
+        Failure::Invalid(text.to_owned())
+    }
+}
+
+/// Room for the text of the last error, and its NUL.
+const TEXT: usize = 1024;
 
 thread_local! {
-    static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+    static LAST_CODE: Cell<c_int> = const { Cell::new(0) };
+    /// In one place for as long as the thread lives, so that a pointer to it is good for as long.
+    static LAST_TEXT: RefCell<[c_char; TEXT]> = const { RefCell::new([0; TEXT]) };
 }
 
 #[no_mangle]
 pub(super) extern "C" fn hw_last_error() -> *const c_char {
     // Nothing is left of it when the thread ends.
-    LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(b"\0".as_ptr().cast())
+    LAST_TEXT.try_with(|text| text.borrow().as_ptr()).unwrap_or(b"\0".as_ptr().cast())
 }
 
-fn set_last_error(text: &str) {
-    let text = c_text(text);
-    let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = text);
+#[no_mangle]
+pub(super) extern "C" fn hw_last_error_code() -> c_int {
+    LAST_CODE.try_with(Cell::get).unwrap_or(0)
+}
+
+fn set_last_error(failure: &Failure) {
+    let text = failure.to_string().replace('\0', "");
+    let _ = LAST_CODE.try_with(|last| last.set(failure.code()));
+    let _ = LAST_TEXT.try_with(|last| {
+        let mut place = last.borrow_mut();
+        // SAFETY: it has room for as many bytes.
+        unsafe { write_text(&text, place.as_mut_ptr(), TEXT) };
+    });
 }
 
 /// The text without what would end it early.
@@ -30,27 +102,27 @@ pub(super) fn c_text(text: &str) -> CString {
 #[inline(always)]
 pub(super) fn guarded<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
     contained(body).unwrap_or_else(|message| {
-        set_last_error(&format!("a panic in the library: {message}"));
+        set_last_error(&Failure::Failed(format!("a panic in the library: {message}")));
         on_panic
     })
 }
 
 /// The body of a function that returns an `int`: -1 and a last error when it fails.
-pub(super) fn status(body: impl FnOnce() -> Result<c_int, BoxError>) -> c_int {
+pub(super) fn status(body: impl FnOnce() -> Result<c_int, Failure>) -> c_int {
     guarded(-1, || {
-        body().unwrap_or_else(|error| {
-            set_last_error(&error.to_string());
+        body().unwrap_or_else(|failure| {
+            set_last_error(&failure);
             -1
         })
     })
 }
 
 /// The body of a function that hands something over: NULL and a last error when it fails.
-pub(super) fn handed_over<T>(body: impl FnOnce() -> Result<T, BoxError>) -> *mut T {
+pub(super) fn handed_over<T>(body: impl FnOnce() -> Result<T, Failure>) -> *mut T {
     guarded(std::ptr::null_mut(), || match body() {
         Ok(made) => Box::into_raw(Box::new(made)),
-        Err(error) => {
-            set_last_error(&error.to_string());
+        Err(failure) => {
+            set_last_error(&failure);
             std::ptr::null_mut()
         }
     })
@@ -69,9 +141,9 @@ pub(super) unsafe fn taken_back<T>(handle: *mut T) {
 
 /// # Safety
 /// NULL, or a pointer that is good for as long as the reference lives.
-pub(super) unsafe fn given<'a, T>(handle: *const T, what: &str) -> Result<&'a T, BoxError> {
+pub(super) unsafe fn given<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
     // SAFETY: as the caller says.
-    unsafe { handle.as_ref() }.ok_or_else(|| format!("there is no {what}: it is NULL").into())
+    unsafe { handle.as_ref() }.ok_or_else(|| Failure::Invalid(format!("there is no {what}: it is NULL")))
 }
 
 /// A struct of plain data that begins with its size and grows at its end.
@@ -93,13 +165,13 @@ const LARGEST: usize = 4096;
 ///
 /// # Safety
 /// A struct that begins with a `usize`.
-unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, BoxError> {
+unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, Failure> {
     // SAFETY: as the caller says.
     let size = unsafe { of.cast::<usize>().read_unaligned() };
     if (T::FIRST_SIZE..=LARGEST).contains(&size) {
         return Ok(size);
     }
-    Err(format!("the size of {} is {size}: it is to be sizeof({})", T::NAME, T::NAME).into())
+    Err(Failure::Invalid(format!("the size of {} is {size}: it is to be sizeof({})", T::NAME, T::NAME)))
 }
 
 /// The struct that the caller has filled, as far as it knew it; `None` for NULL. What it did not know is zero. What it
@@ -107,7 +179,7 @@ unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, BoxError> {
 ///
 /// # Safety
 /// NULL, or a struct that is as long as its first field says.
-pub(super) unsafe fn read<T: Versioned>(from: *const T) -> Result<Option<T>, BoxError> {
+pub(super) unsafe fn read<T: Versioned>(from: *const T) -> Result<Option<T>, Failure> {
     if from.is_null() {
         return Ok(None);
     }
@@ -117,7 +189,8 @@ pub(super) unsafe fn read<T: Versioned>(from: *const T) -> Result<Option<T>, Box
     let theirs = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), size) };
     let (known, unknown) = theirs.split_at(size.min(size_of::<T>()));
     if unknown.iter().any(|byte| *byte != 0) {
-        return Err(format!("a field of {} is set that this version of the library does not know", T::NAME).into());
+        let text = format!("a field of {} is set that this version of the library does not know", T::NAME);
+        return Err(Failure::Invalid(text));
     }
     let mut whole = MaybeUninit::<T>::zeroed();
     // SAFETY: `known` fits into `whole`, which is elsewhere.
@@ -130,7 +203,7 @@ pub(super) unsafe fn read<T: Versioned>(from: *const T) -> Result<Option<T>, Box
 ///
 /// # Safety
 /// NULL, or a struct that is as long as its first field says.
-pub(super) unsafe fn fill<T: Versioned>(to: *mut T, from: &T) -> Result<(), BoxError> {
+pub(super) unsafe fn fill<T: Versioned>(to: *mut T, from: &T) -> Result<(), Failure> {
     if to.is_null() {
         return Ok(());
     }

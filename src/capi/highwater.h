@@ -15,6 +15,10 @@
  *     ...
  *     hw_monitor_free(monitor);
  *
+ * The answer is that of the last check, which cannot have seen what was started
+ * since: a program that starts several things in a burst, or from several
+ * threads, asks hw_try_admit() for each, which counts what it has admitted.
+ *
  * Linking. cc program.c libhighwater.a -lpthread -ldl -lm, or -lhighwater. The
  * shared library must not be unloaded again.
  *
@@ -39,11 +43,19 @@
  * zero, or the call fails, and is left as it is where the library fills it. A
  * size that cannot be right, like 0, fails.
  *
+ * Descriptors. A monitor keeps at most 16, close-on-exec, from its first check
+ * until it is freed.
+ *
  * fork(). In a forked child the gate is closed until the child calls
  * hw_check_now() or hw_monitor_start() itself. Every handle is good there, and
- * is the child's own to free; limits and callbacks are those of the fork, what
- * the parent's permits had reserved is not, and hw_snapshots of the parent's
- * have ended. No thread, lock or descriptor of the parent's is used.
+ * is the child's own to free; limits, log and callbacks are those of the fork,
+ * what the parent's permits had reserved is not, and hw_snapshots of the
+ * parent's have ended. No thread, lock or descriptor of the parent's is used.
+ * Inherited callbacks shed the parent's jobs: a child that is to start the
+ * monitor sets its own, or none, before. Of an inherited monitor, memory and
+ * descriptors stay until the process ends, freed or not, because a thread of
+ * the parent's may have held them; a child that lives on and forks in its turn
+ * makes a monitor of its own.
  *
  * Signals. The threads of the library block every signal but the synchronous
  * faults. Callbacks run under the signal mask of the thread that last called
@@ -77,11 +89,22 @@ enum {
 /* ---- errors ------------------------------------------------------------ */
 
 /*
- * Why the last call that failed on this thread has failed. Never NULL; empty
- * when none has. The text is the library's, and good until the next call that
- * fails on this thread, or the end of the thread.
+ * Why the last call that failed on this thread has failed; a success changes
+ * nothing. Never NULL; empty when none has. The text is in one place for as
+ * long as the thread lives, and overwritten by its next failure.
  */
 const char *hw_last_error(void);
+
+enum {
+    HW_FAILED = 1,     /* something could not be done or read */
+    HW_INVALID = 2,    /* an argument that makes no sense */
+    HW_REFUSED = 3,    /* hw_try_admit(): not now */
+    HW_NEVER_FITS = 4, /* hw_try_admit(): never, under these limits */
+    HW_ENDED = 5       /* hw_snapshots_wait(): there will be no more */
+};
+
+/* The same as a number; 0 when none has failed. */
+int hw_last_error_code(void);
 
 /* ---- the log ----------------------------------------------------------- */
 
@@ -89,17 +112,19 @@ enum { HW_LOG_ERROR = 1, HW_LOG_WARN = 2, HW_LOG_INFO = 3, HW_LOG_DEBUG = 4, HW_
 
 /*
  * Where the library's log goes, which is nowhere until this was called: to
- * write(), once per line and from any thread, with user, the level, and a text
- * without a newline: a message and then key=value pairs, of which the first is
- * event=monitor.started and so on. Lines above level are left out. Once per
- * process; it fails when the log is set already. write() must not throw,
- * longjmp, or end the thread.
+ * write(), once per line, with user, the level, and a text without a newline: a
+ * message and then key=value pairs, of which the first is event=monitor.started
+ * and so on. Lines above level are left out. It is called from any thread, from
+ * several at once, and may call any function of the library; it must not throw,
+ * longjmp, or end the thread. Once per process, and for as long as that lives;
+ * fails when the log is set already.
  */
 int hw_set_log(void (*write)(void *user, int level, const char *line), void *user, int level);
 
 /* ---- limits ------------------------------------------------------------ */
 
-/* Limits. A limit of 0 is none. */
+/* Limits. A limit of 0 is none. Thresholds are in percent of each limit, and
+ * reached at or above it; resume < warn < hard <= 100. */
 typedef struct hw_limits {
     size_t size;                       /* sizeof(hw_limits) */
     uint64_t max_memory_bytes;         /* resident memory of this process */
@@ -108,7 +133,7 @@ typedef struct hw_limits {
     uint32_t max_pressure_percent;     /* memory pressure, some avg10 */
     uint32_t warn_percent;             /* the gate closes there; 0 means 80 */
     uint32_t hard_percent;             /* work is shed there; 0 means 95 */
-    uint32_t resume_percent;           /* hysteresis; 0 means none */
+    uint32_t resume_percent;           /* once closed, open below it; 0: none */
 } hw_limits;
 
 #define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0}
@@ -137,10 +162,13 @@ void hw_monitor_free(hw_monitor *monitor);
 
 /*
  * Takes the first check on the calling thread, then starts the thread that
- * checks every interval_ms milliseconds, and sooner when callers ask. A first
- * check that failed is no error: the gate is closed, and the thread keeps
- * trying. Does nothing when it runs; after a stop it starts anew. Fails for an
- * interval of 0, or when there can be no thread.
+ * checks every interval_ms milliseconds; sooner when usage climbs towards a
+ * limit, and within 100 ms when somebody asks the gate. But checking takes at
+ * most a hundredth of one core: after a check that took 5 ms of it, as the first
+ * does among hundreds of processes, the next comes 500 ms later.
+ * A first check that failed is no error: the gate is closed, and the thread
+ * keeps trying. Does nothing when it runs; after a stop it starts anew. Fails
+ * for an interval of 0, or when there can be no thread.
  */
 int hw_monitor_start(hw_monitor *monitor, uint64_t interval_ms);
 
@@ -156,9 +184,11 @@ int hw_update_limits(hw_monitor *monitor, const hw_limits *limits);
 
 /*
  * Whether new work should be accepted: a few loads and a clock read. It never
- * blocks. False for NULL, before the first check that succeeded, after one that
- * failed, when the last is older than three intervals (or 2 s, if that is
- * more), after a stop, and in a forked child.
+ * blocks. False when usage, with what permits reserve, is at the warning
+ * threshold of any limit; for NULL, before the first check that succeeded, after
+ * one that failed, after a stop, in a forked child; and when the last check is
+ * older than 2 s and three times what there is between checks at the most: the
+ * interval, or what a hundredth of one core makes of it.
  */
 bool hw_is_accepting_work(const hw_monitor *monitor);
 
@@ -184,11 +214,17 @@ typedef struct hw_work {
 typedef struct hw_permit hw_permit;
 
 /*
- * Admits a piece of work, or returns NULL with the reason in hw_last_error().
- * NULL for the work is work that adds nothing. Its cost is reserved until the
- * first check after the permit was freed: free it with hw_permit_free() when
- * all that was declared can be seen (forked, allocated), or when the work has
- * ended. It may take a check, which reads files.
+ * Admits a piece of work, or returns NULL with the reason in hw_last_error():
+ * HW_REFUSED and HW_NEVER_FITS are answers, everything else is a mistake. It is
+ * admitted if the gate is open and the work, on top of what is measured and
+ * reserved, stays below the hard threshold of every limit. NULL for the work is
+ * work that adds nothing.
+ * The cost is reserved until the first check after the permit was freed: free
+ * it with hw_permit_free() when all that was declared can be seen (forked,
+ * allocated), or when the work has ended. Until that check it may be counted
+ * twice, measured and reserved.
+ * It may take a check on this thread, which reads files, when the last is more
+ * than 100 ms old; before the first check everything is refused.
  */
 hw_permit *hw_try_admit(hw_monitor *monitor, const hw_work *work);
 
@@ -197,7 +233,8 @@ void hw_permit_free(hw_permit *permit);
 
 /* ---- snapshots --------------------------------------------------------- */
 
-/* What a check found. HW_NONE: it could not be read, or is not there. */
+/* What a check found. HW_NONE: it could not be read, or is not there, as the
+ * fields of a control group without any limit. */
 typedef struct hw_snapshot {
     size_t size;                        /* sizeof(hw_snapshot) */
     uint64_t memory_bytes;              /* resident */
@@ -206,7 +243,7 @@ typedef struct hw_snapshot {
     uint64_t running_jobs;              /* as the callbacks said */
     uint64_t active_jobs;
     uint64_t threads;                   /* of this process */
-    uint64_t cgroup_memory_bytes;       /* as judged */
+    uint64_t cgroup_memory_bytes;       /* of the group with least room left */
     uint64_t cgroup_memory_raw_bytes;   /* with what would be dropped */
     uint64_t cgroup_memory_limit_bytes;
     uint64_t cgroup_pids;
@@ -225,9 +262,10 @@ typedef struct hw_snapshot {
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 
 /*
- * Takes a check on the calling thread and publishes it. Needs no start; after a
- * stop it opens no gate. A check that found something unreadable is no error of
- * this function: the fields say HW_NONE, and the verdict says why.
+ * Takes a check on the calling thread and publishes it. Needs no start: the gate
+ * follows it for 2 s. After a stop it opens no gate. A check that found something
+ * unreadable is no error of this function: the fields say HW_NONE, and the
+ * verdict says why.
  */
 int hw_check_now(hw_monitor *monitor, hw_snapshot *snapshot);
 
@@ -236,15 +274,19 @@ int hw_latest(const hw_monitor *monitor, hw_snapshot *snapshot);
 
 typedef struct hw_snapshots hw_snapshots;
 
-/* Every snapshot from now on. To be freed with hw_snapshots_free(). A reader
- * that falls 64 behind loses the oldest; no check waits for it. */
+/*
+ * Every snapshot from now on, each after the gate has followed it. To be freed
+ * with hw_snapshots_free(). A reader that falls 64 behind loses the oldest; no
+ * check waits for it. To wait is not to ask the gate: it brings no check
+ * forward. For what is so now, and not what was, take hw_latest().
+ */
 hw_snapshots *hw_snapshots_new(hw_monitor *monitor);
 
 /*
  * Waits for the next snapshot, at most timeout_ms milliseconds. Returns 1 when
- * there was one, 0 when the time was over, -1 when the monitor was freed, or
- * the process was forked. After a stop it waits. One thread at a time waits at
- * one handle.
+ * there was one, 0 when the time was over, -1 with HW_ENDED when the monitor was
+ * freed and nothing is left to be read, or the process was forked. After a stop
+ * it waits. Of several threads that wait at one handle, one gets each snapshot.
  */
 int hw_snapshots_wait(hw_snapshots *snapshots, uint64_t timeout_ms, hw_snapshot *snapshot);
 
@@ -260,10 +302,18 @@ void hw_snapshots_free(hw_snapshots *snapshots);
 #define HW_JOB_ID_SIZE 256
 
 /*
- * The host's jobs. The functions are called from a thread of the library's,
- * one at a time; the two counts also from the thread that calls
- * hw_monitor_start() or hw_check_now(), which must not hold a lock that they
- * take; and dropped() from whichever thread lets go last. Each may be NULL.
+ * The host's jobs, for a started monitor to shed when a limit's hard threshold
+ * is reached: the oldest is paused; if that did not help after one interval, or
+ * cannot be done, it is cancelled; then the next one, an interval later, until
+ * usage is below the hard threshold. So a paused job stays the oldest one until
+ * it has ended. When every limit is below its warning threshold again,
+ * pressure_cleared() is called: let paused jobs go on there.
+ *
+ * The functions are called from a thread of the library's, one at a time; the
+ * two counts also from the thread that calls hw_monitor_start() or
+ * hw_check_now(), and dropped() from whichever thread lets go last, which may be
+ * one in hw_set_callbacks() or hw_monitor_free(): none of these may hold a lock
+ * that they take. Each may be NULL.
  * They may block, and may call any function of the library, with these
  * exceptions: the counts must not free the monitor, and dropped() must not use
  * it. They must not throw, longjmp, or end the thread.
@@ -276,14 +326,15 @@ void hw_snapshots_free(hw_snapshots *snapshots);
 typedef struct hw_callbacks {
     size_t size; /* sizeof(hw_callbacks) */
     void *user;  /* handed to each of them, and used by nothing else */
+    /* Jobs that run, and units of work in them: for snapshots, and no more. */
     uint64_t (*running_count)(void *user);
     uint64_t (*active_job_count)(void *user);
     /* Writes the name of the job to shed first, in UTF-8 and with its NUL, into
      * job_id, which has HW_JOB_ID_SIZE bytes. Returns 0, or something else when
      * there is no job; what is no such name is no job either. */
     int (*oldest_running_job)(void *user, char *job_id, size_t size);
-    /* Both return 0, or something else when it cannot be done: after a pause
-     * that cannot be done the job is cancelled. resource is HW_MEMORY, ... */
+    /* Both return 0, or something else when it cannot be done, as when pausing
+     * would free nothing of resource, which is HW_MEMORY, ... */
     int (*pause_job)(void *user, const char *job_id, int resource);
     int (*cancel_job)(void *user, const char *job_id, int resource);
     /* Everything is normal again after a shed. */

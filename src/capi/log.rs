@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use log::kv::{self, Key, Value};
 use log::{LevelFilter, Metadata, Record};
 
-use super::border;
+use super::border::{self, Failure};
 
 pub(super) type Callback = unsafe extern "C" fn(*mut c_void, c_int, *const c_char);
 
@@ -67,7 +67,7 @@ pub(super) unsafe extern "C" fn hw_set_log(write: Option<Callback>, user: *mut c
             Log { write, user }
         });
         if !is_news || log::set_logger(log).is_err() {
-            return Err("the log of this process is set already".into());
+            return Err(Failure::Failed("the log of this process is set already".to_owned()));
         }
         log::set_max_level(level);
         Ok(0)

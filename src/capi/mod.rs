@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
+use self::border::Failure;
 use self::limits::{Limits, Work};
 use self::manager::{Callbacks, Manager};
 use self::snapshot::Snapshot;
@@ -149,7 +150,7 @@ unsafe extern "C" fn hw_latest(monitor: *const Monitor, snapshot: *mut Snapshot)
     border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
         let latest = unsafe { border::given(monitor, MONITOR) }?.0.latest();
-        let latest = latest.ok_or("no check has been taken yet")?;
+        let latest = latest.ok_or_else(|| Failure::Failed("no check has been taken yet".to_owned()))?;
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
         unsafe { border::fill(snapshot, &Snapshot::from(&latest)) }?;
         Ok(0)
@@ -180,7 +181,7 @@ unsafe extern "C" fn hw_snapshots_wait(
                 Ok(1)
             }
             Err(RecvTimeoutError::Timeout) => Ok(0),
-            Err(RecvTimeoutError::Disconnected) => Err("no more snapshots: the monitor was freed, or forked".into()),
+            Err(RecvTimeoutError::Disconnected) => Err(Failure::Ended),
         }
     })
 }

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
 
-use super::border::{guarded, hw_last_error, Versioned};
+use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
 use super::*;
+use crate::limits::ResourceLimits;
 use crate::resource::Resource;
 
 fn last_error() -> String {
@@ -76,8 +77,25 @@ fn every_constant_is_what_the_header_says() {
     let levels = ::log::Level::iter().map(|level| (format!("LOG_{level}"), level as u64));
     let others = [("NONE", snapshot::NONE), ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64)];
     let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let limits = ResourceLimits::builder().max_processes(10).build().unwrap();
+    let monitor = ResourceMonitor::new(limits);
+    let refused = |processes| {
+        monitor.check_now();
+        Failure::Refused(monitor.try_admit(crate::work::Work::new().processes(processes)).unwrap_err())
+    };
+    let never_fits = refused(10);
+    let permit = monitor.try_admit(crate::work::Work::new().processes(5)).unwrap();
+    let failures = [
+        ("FAILED", Failure::Failed(String::new())),
+        ("INVALID", Failure::Invalid(String::new())),
+        ("REFUSED", refused(5)),
+        ("NEVER_FITS", never_fits),
+        ("ENDED", Failure::Ended),
+    ];
+    drop(permit);
+    let failures = failures.into_iter().map(|(name, failure)| (name.to_owned(), failure.code() as u64));
     let assert = |(name, value)| format!("_Static_assert(HW_{name} == {value}u, \"{name}\");\n");
-    holds_in_c(&resources.chain(levels).chain(others).map(assert).collect::<String>());
+    holds_in_c(&resources.chain(levels).chain(others).chain(failures).map(assert).collect::<String>());
 }
 
 /// Prototypes in C, each beside the type of the function as Rust has it, which is checked here. C checks the prototype:
@@ -93,6 +111,7 @@ macro_rules! prototypes {
 fn every_function_has_the_type_that_the_header_says() {
     let prototypes = prototypes! {
         hw_last_error: extern "C" fn() -> *const c_char = "const char *hw_last_error(void);";
+        hw_last_error_code: extern "C" fn() -> c_int = "int hw_last_error_code(void);";
         hw_set_log: unsafe extern "C" fn(Option<Callback>, *mut c_void, c_int) -> c_int
             = "int hw_set_log(void (*)(void *, int, const char *), void *, int);";
         hw_limits_detect: unsafe extern "C" fn(*mut Limits) -> c_int = "int hw_limits_detect(hw_limits *);";
@@ -175,8 +194,8 @@ fn a_bad_value_is_named_in_the_last_error_of_this_thread() {
     let limits = Limits { size: size_of::<Limits>(), warn_percent: 300, ..Limits::default() };
     // SAFETY: the struct is as long as it says.
     assert!(unsafe { hw_monitor_new(&limits) }.is_null());
-    assert_eq!(last_error(), "warn threshold 300 % must not be above 100 %");
-    std::thread::spawn(|| assert_eq!(last_error(), "")).join().unwrap();
+    assert_eq!((hw_last_error_code(), &*last_error()), (2, "warn threshold 300 % must not be above 100 %"));
+    std::thread::spawn(|| assert_eq!((hw_last_error_code(), &*last_error()), (0, ""))).join().unwrap();
 }
 
 /// A struct that has grown by one field since its first version.

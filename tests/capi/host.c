@@ -239,11 +239,17 @@ static void limits_are_reloaded_and_snapshots_waited_for(void)
     hw_work work = HW_WORK_INIT;
     work.processes = 3;
     hw_permit *permit = hw_try_admit(monitor, &work);
-    require(permit && !hw_try_admit(NULL, &work));
+    require(permit && !hw_try_admit(NULL, &work) && hw_last_error_code() == HW_INVALID);
+    limits.max_processes = CHILDREN + 9;
+    require(hw_update_limits(monitor, &limits) == 0 && hw_last_error_code() == HW_INVALID);
+    work.processes = 40;
+    require(!hw_try_admit(monitor, &work) && hw_last_error_code() == HW_NEVER_FITS);
+    work.processes = 9;
+    require(!hw_try_admit(monitor, &work) && hw_last_error_code() == HW_REFUSED);
     hw_monitor_free(monitor);
     while (hw_snapshots_wait(snapshots, 0, NULL) == 1)
         ;
-    require(hw_snapshots_wait(snapshots, 0, NULL) == -1);
+    require(hw_snapshots_wait(snapshots, 0, NULL) == -1 && hw_last_error_code() == HW_ENDED);
     hw_snapshots_free(snapshots);
     hw_permit_free(permit);
     forget(children);

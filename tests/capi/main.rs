@@ -196,7 +196,8 @@ fn fill_up(server: &Server, megabytes: u64) {
     });
     assert!(refusal.contains("warning threshold of 80 %"), "{refusal}");
     for stream in &holding {
-        stream.shutdown(Shutdown::Write).unwrap();
+        // One that was refused has been hung up on already.
+        let _ = stream.shutdown(Shutdown::Write);
     }
     let answers: Vec<_> = holding.into_iter().map(Server::answer).collect();
     assert!(answers.iter().filter(|answer| *answer == "done").count() >= 4, "{answers:?}");
