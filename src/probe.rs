@@ -18,6 +18,9 @@ use crate::sys::rlimit;
 
 /// Whatever the resources are read from; tests put something else in its place.
 pub(crate) trait Probe: Send + Sync {
+    /// Does what makes the first reading dearer than those after it, so that its cost tells theirs.
+    fn prepare(&self, _settings: &Settings) {}
+
     /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which
     /// nothing is left.
     fn read(&self, settings: &Settings, into: &mut Reading);
@@ -236,6 +239,12 @@ fn split<T>(read: Partly<T>) -> (Optional<T>, Option<Arc<Error>>) {
 }
 
 impl Probe for SystemProbe {
+    fn prepare(&self, settings: &Settings) {
+        if settings.memory_scope == MemoryScope::Own {
+            self.files().fill_tracker(self.root());
+        }
+    }
+
     fn read(&self, settings: &Settings, into: &mut Reading) {
         into.clear();
         let scope = settings.memory_scope;

@@ -257,6 +257,13 @@ impl Core {
         self.word.amend(&judgement.publication(&self.limits.get(), &self.config.settings));
     }
 
+    /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it would
+    /// be seconds.
+    pub(super) fn prepare(&self) {
+        // What panics here does so again in the check, and is reported there.
+        drop(contained(|| self.config.probe.prepare(&self.config.settings)));
+    }
+
     /// A check on a caller's thread, asking the manager for its counts.
     pub(crate) fn check_on_caller(&self) -> (ResourceSnapshot, Option<Report>) {
         if !self.inherited.manager.load(Ordering::Relaxed) && !self.lifecycle.hook_left_behind() {

@@ -191,6 +191,7 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
         run
     };
     core.host_mask.set(SignalMask::current());
+    core.prepare();
     let (_, report) = core.check_on_caller();
     let announced_by_thread = core.logger_is_inherited();
     // On this thread, because reading the environment races with a host that changes it.

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Config;
@@ -19,10 +20,16 @@ const LONG: Duration = Duration::from_secs(120);
 /// alone, is what the readings' number would make it.
 struct Scripted<F> {
     readings: AtomicUsize,
+    /// How many readings there had been, each time that it was asked to prepare.
+    prepared: Arc<Mutex<Vec<usize>>>,
     script: F,
 }
 
 impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
+    fn prepare(&self, _: &Settings) {
+        self.prepared.lock().push(self.readings.load(Ordering::SeqCst));
+    }
+
     fn read(&self, _: &Settings, into: &mut Reading) {
         into.clear();
         into.memory = Some(1);
@@ -49,8 +56,14 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
     }
 }
 
+impl<F> Scripted<F> {
+    fn new(script: F) -> Scripted<F> {
+        Scripted { readings: AtomicUsize::new(0), prepared: Arc::default(), script }
+    }
+}
+
 fn monitor(settings: Settings, script: impl Fn(usize, &mut Reading) + Send + Sync + 'static) -> ResourceMonitor {
-    let probe = Box::new(Scripted { readings: AtomicUsize::new(0), script });
+    let probe = Box::new(Scripted::new(script));
     let limits = ResourceLimits::builder().max_processes(100).build().unwrap();
     ResourceMonitor::with_config(Config { settings, probe }, limits)
 }
@@ -146,10 +159,7 @@ fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
 fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
     // A budget that puts hours between checks; memory doubles with every reading.
     let settings = Settings { cpu_budget: 1e-9, ..Settings::default() };
-    let probe = Scripted {
-        readings: AtomicUsize::new(0),
-        script: |number: usize, into: &mut Reading| into.memory = Some(10 << number.min(20)),
-    };
+    let probe = Scripted::new(|number: usize, into: &mut Reading| into.memory = Some(10 << number.min(20)));
     let limits = ResourceLimits::builder().max_memory_bytes(1000).build().unwrap();
     let config = Config { settings, probe: Box::new(probe) };
     let monitor = ResourceMonitor::with_config(config, limits);
@@ -161,6 +171,20 @@ fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
     wait_until("the gate closes", || !monitor.is_accepting_work());
     assert!(monitor.verdict().to_string().contains("memory"), "{}", monitor.verdict());
     assert!(snapshots.try_recv().is_err(), "without a check");
+}
+
+#[test]
+fn a_probe_prepares_before_the_first_reading_of_a_start_and_of_nothing_else() {
+    let probe = Scripted::new(|_, _: &mut Reading| ());
+    let prepared = Arc::clone(&probe.prepared);
+    let config = Config { settings: Settings::default(), probe: Box::new(probe) };
+    let monitor = ResourceMonitor::with_config(config, ResourceLimits::builder().build().unwrap());
+    monitor.check_now();
+    assert!(prepared.lock().is_empty());
+    monitor.start(LONG).unwrap();
+    monitor.start(LONG).unwrap();
+    monitor.check_now();
+    assert_eq!(*prepared.lock(), [1]);
 }
 
 #[test]

@@ -127,6 +127,14 @@ impl Files {
         self.descendants(path, judge)
     }
 
+    /// Reads what a later [`tracked`](Self::tracked) need not read again, if that can be. What cannot be read is for that
+    /// one to say.
+    pub(crate) fn fill_tracker(&self, path: &Path) {
+        if self.is_of_own_kernel(path).unwrap_or(false) {
+            let _ = self.tracked(path, MemoryScope::Own, |_| ());
+        }
+    }
+
     /// Has `judge` look at a fresh table; it says `None` when this process is not in it.
     fn scan<T>(
         &self,
