@@ -9,32 +9,40 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/work?mb=M&ms=T` | holds M MB for T ms in a process of its own and in this one; 503 with the reason when that would be too much |
+//! | `/work?mb=M&ms=T` | holds M MB (up to 2048) for T ms (up to 60000), and has a process that waits as long; 503 with the reason when that is too much now, 422 when it always would be |
 //! | `/livez` | 200 for as long as it serves; never asks the monitor: a full service is not a dead one |
 //! | `/readyz` | 200, or 503 with `Retry-After`; the verdict as text, or as JSON by `Accept` |
 //! | `/metrics` | for Prometheus |
 //!
-//! The agent port speaks HAProxy's agent-check: `ready up 75%`, or `drain`. On SIGTERM `/readyz` and the agent say no for
-//! the drain time, while requests are served as before; then it stops.
+//! The agent port speaks HAProxy's agent-check: `ready up 75%`, or `drain`. On SIGTERM `/readyz` and the agent say no, while
+//! requests are served as before; it stops when the drain time has passed and no work is in progress. A second signal stops
+//! it at once.
 
 mod agent;
 mod metrics;
+mod reading;
 mod service;
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use crossbeam_channel::Receiver;
 use highwater::{BoxError, ResourceLimits, ResourceMonitor};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
-use tiny_http::Server;
+use tiny_http::{Header, Server};
 
 use crate::metrics::Metrics;
 use crate::service::Service;
+
+/// Threads that are never at work, so that a probe finds one.
+const THREADS_FOR_PROBES: u16 = 4;
 
 /// A blocking HTTP service that says how much more work it can take
 #[derive(Debug, Parser)]
@@ -47,37 +55,39 @@ struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     agent: SocketAddr,
 
-    /// The most memory that this process may have resident, in MB; detected if neither limit is given
+    /// The most memory that this process may have resident, in MB; detected if not given
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
     max_memory_mb: Option<u64>,
 
-    /// The most processes that requests may have running
+    /// The most processes that requests may have running; detected if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_processes: Option<u64>,
 
-    /// Threads that serve
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Threads that serve; all but four may be at work
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(5..))]
     threads: u16,
 
     /// How long to say no before serving ends
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     drain_ms: u64,
 
-    /// The name in the header `X-Instance` of each answer
-    #[arg(long, value_name = "NAME", default_value = "", value_parser = ascii)]
-    name: String,
+    /// How long after the signal to stop, whatever work is still in progress
+    #[arg(long, value_name = "MS", default_value_t = 65_000)]
+    stop_ms: u64,
+
+    /// A name for the header X-Instance of each answer
+    #[arg(long, value_name = "NAME", value_parser = x_instance)]
+    name: Option<Header>,
 }
 
-fn ascii(name: &str) -> Result<String, String> {
+fn x_instance(name: &str) -> Result<Header, String> {
     let printable = name.bytes().all(|byte| byte.is_ascii_graphic());
-    printable.then(|| name.to_owned()).ok_or_else(|| "must be printable ASCII".to_owned())
+    let header = Header::from_bytes("X-Instance", name).ok().filter(|_| printable);
+    header.ok_or_else(|| "must be printable ASCII".to_owned())
 }
 
 impl Options {
     fn limits(&self) -> Result<ResourceLimits, BoxError> {
-        if self.max_memory_mb.is_none() && self.max_processes.is_none() {
-            return Ok(ResourceLimits::detect()?);
-        }
         let mut limits = ResourceLimits::builder();
         if let Some(mb) = self.max_memory_mb {
             limits = limits.max_memory_mb(mb);
@@ -85,15 +95,28 @@ impl Options {
         if let Some(processes) = self.max_processes {
             limits = limits.max_processes(processes);
         }
-        Ok(limits.build()?)
+        Ok(limits.detect()?.build()?)
     }
 }
 
 fn main() -> Result<(), BoxError> {
     let options = Options::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+
+    let (end, ended) = crossbeam_channel::bounded(1);
+    let draining = Arc::new(AtomicBool::new(false));
     // Before anything is served: a signal is to drain, and not to end, from the first request on.
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal raises the flag, which the second one finds raised.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&draining))?;
+        flag::register(signal, Arc::clone(&draining))?;
+    }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let signalled = end.clone();
+    thread::spawn(move || {
+        signals.forever().next();
+        let _ = signalled.try_send(Ok(()));
+    });
 
     let monitor = ResourceMonitor::new(options.limits()?);
     monitor.start(Duration::from_secs(1))?;
@@ -103,29 +126,57 @@ fn main() -> Result<(), BoxError> {
     let agent = TcpListener::bind(options.agent)?;
     println!("listening on {}, agent on {}", server.server_addr(), agent.local_addr()?);
 
-    let draining = Arc::new(AtomicBool::new(false));
-    let service = Arc::new(Service::new(&monitor, Metrics::new()?, Arc::clone(&draining), options.name));
-    let serving: Vec<_> = (0..options.threads)
-        .map(|_| {
-            let (server, service) = (Arc::clone(&server), Arc::clone(&service));
-            thread::spawn(move || {
-                while let Ok(request) = server.recv() {
-                    service.answer(request);
-                }
-            })
-        })
-        .collect();
+    let service = Arc::new(Service {
+        monitor,
+        metrics: Metrics::new()?,
+        draining,
+        working: AtomicUsize::new(0),
+        max_working: usize::from(options.threads - THREADS_FOR_PROBES),
+        instance: options.name,
+    });
+    for _ in 0..options.threads {
+        let (server, service, end) = (Arc::clone(&server), Arc::clone(&service), end.clone());
+        thread::spawn(move || loop {
+            match server.recv() {
+                Ok(request) => service.answer(request),
+                // Said once, to one of the threads; the others go on with what is connected.
+                Err(error) => drop(end.try_send(Err(BoxError::from(error)))),
+            }
+        });
+    }
     let answering = Arc::clone(&service);
     thread::spawn(move || agent::answer(&agent, &answering));
 
-    let signal = signals.forever().next();
-    log::info!("signal {signal:?}: draining for {} ms", options.drain_ms);
-    draining.store(true, Ordering::Relaxed);
-    thread::sleep(Duration::from_millis(options.drain_ms));
-    // Each call ends one thread's wait, after the request that it is at.
-    serving.iter().for_each(|_| server.unblock());
-    for thread in serving {
-        let _ = thread.join();
+    let reason = wait_for_end(&ended, server.server_addr().to_ip());
+    if let Err(error) = &reason {
+        log::error!("no more connections are accepted: {error}");
     }
-    Ok(())
+    service.draining.store(true, Ordering::Relaxed);
+    let (since, drain) = (Instant::now(), Duration::from_millis(options.drain_ms));
+    let stop = Duration::from_millis(options.stop_ms);
+    while since.elapsed() < drain || (service.working() > 0 && since.elapsed() < stop) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    service.monitor.stop();
+    match service.working() {
+        0 => reason,
+        working => Err(format!("{working} requests were still in progress after {} ms", options.stop_ms).into()),
+    }
+}
+
+/// Waits for a signal, or until no connection can be accepted any more.
+fn wait_for_end(ended: &Receiver<Result<(), BoxError>>, address: Option<SocketAddr>) -> Result<(), BoxError> {
+    loop {
+        if let Ok(reason) = ended.recv_timeout(Duration::from_secs(1)) {
+            return reason;
+        }
+        // The server's own thread that accepts may panic where descriptors or threads run out, and `recv` does not tell. Without
+        // a descriptor for this connection none could be accepted either; a full backlog, or no free port, says nothing.
+        match address.map(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1))) {
+            Some(Err(error)) if !matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::AddrNotAvailable) => {
+                return Err(error.into());
+            }
+            _ => {}
+        }
+    }
 }

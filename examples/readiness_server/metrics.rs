@@ -1,60 +1,46 @@
-//! What Prometheus is told. Names and units by its conventions: base units, `_total` for what only grows.
+//! What Prometheus is told. Names and units by its conventions: base units, `_total` for what only grows, the time at which
+//! something happened and not how long ago that was.
 
-use highwater::{BoxError, Readiness, ResourceLimits, ResourceSnapshot};
+use highwater::BoxError;
 use prometheus::{Encoder, Gauge, IntCounterVec, Opts, Registry, TextEncoder};
-use tiny_http::Response;
 
-use crate::service::{with_header, Answer};
+use crate::reading::Reading;
 
+type Table = [(&'static str, &'static str, fn(&Reading) -> f64); 17];
+
+#[rustfmt::skip]
+const GAUGES: Table = [
+    ("highwater_accepting_work", "Whether new work is accepted: 1 or 0.", |reading| f64::from(reading.accepting)),
+    ("highwater_degraded", "Whether five checks in a row have failed: 1 or 0.", |reading| f64::from(reading.degraded)),
+    ("highwater_last_check_timestamp_seconds", "When the last check succeeded; NaN before the first.", |reading| reading.last_check),
+    ("highwater_check_duration_seconds", "How long the last check took; NaN before the first.", Reading::check_duration),
+    ("highwater_memory_bytes", "Resident memory; NaN if unread.", Reading::memory),
+    ("highwater_memory_limit_bytes", "The limit on resident memory; NaN without one.", Reading::memory_limit),
+    ("highwater_processes", "Descendant processes; NaN if unread.", Reading::processes),
+    ("highwater_processes_limit", "The limit on descendant processes; NaN without one.", Reading::processes_limit),
+    ("highwater_zombies", "Descendants that have ended and that nobody has waited for; NaN if unread.", Reading::zombies),
+    ("highwater_open_files", "Open file descriptors; NaN if unread.", Reading::open_files),
+    ("highwater_open_files_limit", "The limit on open file descriptors; NaN without one.", Reading::open_files_limit),
+    ("highwater_cgroup_memory_bytes", "Memory of the control group with the least room; NaN if unread or unlimited.", Reading::cgroup_memory),
+    ("highwater_cgroup_memory_limit_bytes", "The limit on memory of that control group; NaN without one.", Reading::cgroup_memory_limit),
+    ("highwater_cgroup_pids", "Tasks of the control group with the least room; NaN if unread or unlimited.", Reading::cgroup_pids),
+    ("highwater_cgroup_pids_limit", "The limit on tasks of that control group; NaN without one.", Reading::cgroup_pids_limit),
+    ("highwater_memory_pressure_ratio", "Share of the last 10 s in which a task waited for memory; NaN if unread.", Reading::memory_pressure),
+    ("highwater_headroom_ratio", "What is left below the warning threshold of the nearest resource; 0 or less: nothing.", Reading::headroom),
+];
+
+/// What is counted, and not read.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    registry: Registry,
     requests: IntCounterVec,
-    accepting: Gauge,
-    degraded: Gauge,
-    since_last_check: Gauge,
-    check_duration: Gauge,
-    memory: Gauge,
-    memory_limit: Gauge,
-    processes: Gauge,
-    processes_limit: Gauge,
-    zombies: Gauge,
-    open_files: Gauge,
-    cgroup_memory: Gauge,
-    cgroup_memory_limit: Gauge,
-    pressure: Gauge,
 }
 
 impl Metrics {
+    pub(crate) const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
     pub(crate) fn new() -> Result<Metrics, BoxError> {
-        let registry = Registry::new();
-        let gauge = |name: &str, help: &str| -> Result<Gauge, BoxError> {
-            let gauge = Gauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let requests = IntCounterVec::new(Opts::new("http_requests_total", "Requests answered."), &["path", "code"])?;
-        registry.register(Box::new(requests.clone()))?;
-        Ok(Metrics {
-            accepting: gauge("highwater_accepting_work", "Whether new work is accepted: 1 or 0.")?,
-            degraded: gauge("highwater_degraded", "Whether five checks in a row have failed: 1 or 0.")?,
-            since_last_check: gauge("highwater_since_last_check_seconds", "Time since the last successful check.")?,
-            check_duration: gauge("highwater_check_duration_seconds", "How long the last check took.")?,
-            memory: gauge("highwater_memory_bytes", "Resident memory.")?,
-            memory_limit: gauge("highwater_memory_limit_bytes", "The limit on resident memory; NaN without one.")?,
-            processes: gauge("highwater_processes", "Descendant processes.")?,
-            processes_limit: gauge("highwater_processes_limit", "The limit on descendants; NaN without one.")?,
-            zombies: gauge("highwater_zombies", "Descendants that have ended and that nobody has waited for.")?,
-            open_files: gauge("highwater_open_files", "Open file descriptors.")?,
-            cgroup_memory: gauge("highwater_cgroup_memory_bytes", "Memory of the control group that binds.")?,
-            cgroup_memory_limit: gauge("highwater_cgroup_memory_limit_bytes", "The limit of that control group.")?,
-            pressure: gauge(
-                "highwater_memory_pressure_ratio",
-                "Share of the last 10 s in which a task waited for memory.",
-            )?,
-            requests,
-            registry,
-        })
+        let requests = Opts::new("http_requests_total", "Requests answered.");
+        Ok(Metrics { requests: IntCounterVec::new(requests, &["path", "code"])? })
     }
 
     pub(crate) fn count(&self, path: &str, code: u16) {
@@ -63,35 +49,20 @@ impl Metrics {
         self.requests.with_label_values(&[path, &code.to_string()]).inc();
     }
 
-    pub(crate) fn page(
-        &self,
-        readiness: &Readiness,
-        snapshot: Option<&ResourceSnapshot>,
-        limits: &ResourceLimits,
-    ) -> Answer {
-        let number = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
-        let count = |value: Option<usize>| value.map_or(f64::NAN, |value| value as f64);
-        self.accepting.set(f64::from(u8::from(readiness.is_accepting_work())));
-        self.degraded.set(f64::from(u8::from(readiness.is_degraded())));
-        self.since_last_check.set(readiness.seconds_since_last_check());
-        self.memory_limit.set(number(limits.max_memory_bytes()));
-        self.processes_limit.set(number(limits.max_processes()));
-        if let Some(snapshot) = snapshot {
-            self.check_duration.set(snapshot.check_duration.as_secs_f64());
-            self.memory.set(number(snapshot.memory_bytes));
-            self.processes.set(count(snapshot.child_process_count));
-            self.zombies.set(snapshot.zombie_pids.len() as f64);
-            self.open_files.set(number(snapshot.open_files.map(|files| files.count)));
-            let group = snapshot.cgroup_memory.as_ref();
-            self.cgroup_memory.set(number(group.map(|group| group.usage_bytes)));
-            self.cgroup_memory_limit.set(number(group.map(|group| group.limit_bytes)));
-            self.pressure.set(snapshot.memory_pressure.map_or(f64::NAN, |pressure| pressure.some_avg10 / 100.0));
+    pub(crate) fn page(&self, reading: &Reading, working: usize) -> Result<Vec<u8>, BoxError> {
+        let registry = Registry::new();
+        registry.register(Box::new(self.requests.clone()))?;
+        let gauge = |name: &str, help: &str, value: f64| {
+            let gauge = Gauge::new(name, help)?;
+            gauge.set(value);
+            registry.register(Box::new(gauge))
+        };
+        gauge("work_in_progress", "Requests for /work that are being answered.", working as f64)?;
+        for (name, help, value) in GAUGES {
+            gauge(name, help, value(reading))?;
         }
-        let encoder = TextEncoder::new();
         let mut page = Vec::new();
-        match encoder.encode(&self.registry.gather(), &mut page) {
-            Ok(()) => with_header(Response::from_data(page), "Content-Type", encoder.format_type()),
-            Err(error) => Response::from_string(format!("{error}\n")).with_status_code(500),
-        }
+        TextEncoder::new().encode(&registry.gather(), &mut page)?;
+        Ok(page)
     }
 }

@@ -1,100 +1,129 @@
 //! What is answered to whom.
 
 use std::io;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::{Readiness, ResourceMonitor, ResourceSnapshot, Snapshots, Verdict, Work};
-use parking_lot::Mutex;
+use highwater::{Permit, ResourceMonitor, Work};
+use memmap2::MmapMut;
 use serde_json::json;
 use tiny_http::{Header, Request, Response};
 
 use crate::metrics::Metrics;
+use crate::reading::Reading;
+
+/// The most that one request may ask for. What may take for ever could not be waited for at the end.
+const MAX_MB: u32 = 2048;
+const MAX_MS: u32 = 60_000;
 
 /// When somebody who was refused may come again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-pub(crate) type Answer = Response<io::Cursor<Vec<u8>>>;
+type Answer = Response<io::Cursor<Vec<u8>>>;
 
 /// The requests' side of the service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    readiness: Readiness,
-    metrics: Metrics,
-    /// The newest snapshot, of those that have come since.
-    latest: Mutex<(Snapshots, Option<ResourceSnapshot>)>,
-    limits: highwater::ResourceLimits,
-    draining: Arc<AtomicBool>,
-    name: String,
+    pub(crate) monitor: ResourceMonitor,
+    pub(crate) metrics: Metrics,
+    pub(crate) draining: Arc<AtomicBool>,
+    /// Requests for `/work` in progress, and the most that there may be.
+    pub(crate) working: AtomicUsize,
+    pub(crate) max_working: usize,
+    /// The header `X-Instance`.
+    pub(crate) instance: Option<Header>,
+}
+
+/// One request's place among those in progress.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // Release: who sees that none is left, and ends the process, comes after the answer has been written.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Service {
-    pub(crate) fn new(monitor: &ResourceMonitor, metrics: Metrics, draining: Arc<AtomicBool>, name: String) -> Service {
-        Service {
-            readiness: monitor.readiness(),
-            metrics,
-            latest: Mutex::new((monitor.snapshots(), monitor.latest())),
-            limits: monitor.limits(),
-            draining,
-            name,
-        }
-    }
-
     pub(crate) fn answer(&self, request: Request) {
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-        let (path, query) = (path.to_owned(), query.to_owned());
-        let answer = match path.as_str() {
-            "/work" => self.work(&query),
-            "/livez" => text(200, "ok\n".into()),
+        let methods = if path == "/work" { "GET, HEAD, POST" } else { "GET, HEAD" };
+        // Held until the answer has been written.
+        let place = if path == "/work" { self.place() } else { None };
+        let answer = match path {
+            _ if !methods.split(", ").any(|method| method == request.method().as_str()) => {
+                with_header(text(405, "no such method\n"), "Allow", methods)
+            }
+            "/work" if place.is_none() => refusal("as many requests are in progress as there may be\n"),
+            "/work" => self.work(query),
+            "/livez" => text(200, "ok\n"),
             "/readyz" => self.readyz(&request),
-            "/metrics" => self.metrics.page(&self.readiness, self.snapshot().as_ref(), &self.limits),
-            _ => text(404, "no such page\n".into()),
+            "/metrics" => match self.metrics.page(&Reading::of(&self.monitor), self.working()) {
+                Ok(page) => with_header(Response::from_data(page), "Content-Type", Metrics::CONTENT_TYPE),
+                Err(error) => text(500, format!("{error}\n")),
+            },
+            _ => text(404, "no such page\n"),
         };
-        self.metrics.count(&path, answer.status_code().0);
+        self.metrics.count(path, answer.status_code().0);
+        let answer = match &self.instance {
+            Some(instance) => answer.with_header(instance.clone()),
+            None => answer,
+        };
         // Who has gone away meanwhile needs no answer.
-        let _ = request.respond(with_header(answer, "X-Instance", &self.name));
+        let _ = request.respond(answer);
+        drop(place);
     }
 
-    /// Holds memory here and a process beside, both declared, and admitted or refused.
+    fn place(&self) -> Option<Place<'_>> {
+        let one_more = |working| (working < self.max_working).then_some(working + 1);
+        self.working.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(&self.working))
+    }
+
+    pub(crate) fn working(&self) -> usize {
+        self.working.load(Ordering::Acquire)
+    }
+
     fn work(&self, query: &str) -> Answer {
-        let parameter = |name: &str| {
-            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.into_iter().find(|(key, _)| *key == name).map_or(Ok(0), |(_, value)| value.parse::<u64>())
+        let number = |name: &str, most: u32| {
+            let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
+            value.map_or(Some(0), |(_, value)| value.parse().ok()).filter(|number| *number <= most)
         };
-        let (Ok(mb), Ok(ms)) = (parameter("mb"), parameter("ms")) else {
-            return text(400, "mb and ms are whole numbers\n".into());
+        let (Some(mb), Some(ms)) = (number("mb", MAX_MB), number("ms", MAX_MS)) else {
+            return text(400, format!("mb is a whole number up to {MAX_MB}, ms one up to {MAX_MS}\n"));
         };
-        let permit = match self.readiness.try_admit(Work::new().memory_mb(mb).processes(1)) {
+        let permit = match self.monitor.try_admit(Work::new().memory_mb(u64::from(mb)).processes(1)) {
             Ok(permit) => permit,
-            Err(verdict) => return refusal(verdict.to_string()),
+            // Not 503: to try again, here or elsewhere, would not help.
+            Err(verdict) if verdict.could_never_fit() => return text(422, format!("{verdict}\n")),
+            Err(verdict) => return refusal(format!("{verdict}\n")),
         };
-        let seconds = Duration::from_millis(ms).as_secs_f64().to_string();
-        let process = Command::new("sleep").arg(seconds).stdin(Stdio::null()).spawn();
-        let held = vec![1_u8; usize::try_from(mb << 20).unwrap_or_default()];
-        // Both are there now, for the next check to see.
-        drop(permit);
-        match process.and_then(|mut process| process.wait()) {
-            Ok(_) => text(200, format!("held {} MB for {ms} ms\n", held.len() >> 20)),
-            Err(error) => text(500, format!("{error}\n")),
+        match hold(mb, ms, permit) {
+            Ok(status) if status.success() => text(200, format!("held {mb} MB for {ms} ms\n")),
+            Ok(status) => text(500, format!("the process did not wait for {ms} ms: {status}\n")),
+            Err(error) => refusal(format!("{error}\n")),
         }
     }
 
     fn readyz(&self, request: &Request) -> Answer {
-        let verdict = self.readiness.verdict();
-        let ready = verdict.is_accepting() && !self.is_draining();
-        let reason = if self.is_draining() { "draining".to_owned() } else { verdict.to_string() };
-        let accepts_json = request
-            .headers()
-            .iter()
-            .any(|header| header.field.equiv("Accept") && header.value.as_str().contains("application/json"));
-        let answer = if accepts_json {
-            let page = json!({ "ready": ready, "reason": reason, "resource": resource(&verdict) });
+        let verdict = self.monitor.verdict();
+        let (ready, reason) = match self.closed() {
+            Some(reason) => (false, reason.to_owned()),
+            None => (verdict.is_accepting(), verdict.to_string()),
+        };
+        let accept = request.headers().iter().filter(|header| header.field.equiv("Accept"));
+        let accept: Vec<_> = accept.map(|header| header.value.as_str()).collect();
+        let answer = if prefers_json(&accept.join(",")) {
+            let resource = verdict.resource().map(|resource| resource.to_string());
+            let page = json!({ "ready": ready, "reason": reason, "resource": resource });
             with_header(text(200, format!("{page}\n")), "Content-Type", "application/json")
         } else {
             text(200, format!("{reason}\n"))
         };
+        let answer = with_header(answer, "Vary", "Accept");
         if ready {
             answer
         } else {
@@ -102,51 +131,70 @@ impl Service {
         }
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Why no work should come here, whatever the monitor says.
+    fn closed(&self) -> Option<&'static str> {
+        if self.draining.load(Ordering::Relaxed) {
+            Some("draining")
+        } else if self.working() >= self.max_working {
+            Some("as many requests are in progress as there may be")
+        } else {
+            None
+        }
     }
 
-    /// The share of work that should come here, in percent: what is left below the warning threshold of whichever resource is
-    /// nearest to it. `None` when nothing should.
-    pub(crate) fn weight(&self) -> Option<u64> {
-        if self.is_draining() || !self.readiness.is_accepting_work() {
-            return None;
-        }
-        let snapshot = self.snapshot();
-        let share = |usage: Option<u64>, limit: Option<u64>| {
-            let threshold = limit? as f64 * f64::from(self.limits.warn_percent()) / 100.0;
-            Some(1.0 - usage? as f64 / threshold)
+    /// The share of work that should come here, in percent; `None` when nothing should.
+    pub(crate) fn weight(&self) -> Option<u8> {
+        let reading = Reading::of(&self.monitor);
+        let open = reading.accepting && self.closed().is_none();
+        open.then_some((reading.headroom() * 100.0).clamp(1.0, 100.0) as u8)
+    }
+}
+
+/// Holds so much memory here, while a process beside waits for so long.
+fn hold(mb: u32, ms: u32, permit: Permit) -> io::Result<ExitStatus> {
+    // Not from the allocator, which may keep what is freed resident: then the gate would not open again.
+    let mut memory = MmapMut::map_anon((mb << 20) as usize)?;
+    // A page takes memory once it has been written to.
+    memory.fill(1);
+    let seconds = Duration::from_millis(u64::from(ms)).as_secs_f64().to_string();
+    let mut process = Command::new("sleep")
+        .arg(seconds)
+        .stdin(Stdio::null())
+        // Of its own, so that a signal to the service's group, such as that of Ctrl-C, does not end what is in progress.
+        .process_group(0)
+        .spawn()?;
+    // Both are there now, for the next check to see.
+    drop(permit);
+    process.wait()
+}
+
+/// Whether a client would rather have JSON than text, by its header `Accept` (RFC 9110, 12.5.1).
+fn prefers_json(accept: &str) -> bool {
+    let accept = accept.to_ascii_lowercase();
+    // The most specific range that is there says it.
+    let quality = |ranges: [&str; 3]| {
+        let of = |range| {
+            accept.split(',').find_map(|item| {
+                let (name, mut parameters) = (item.split(';').next()?.trim(), item.split(';').skip(1));
+                let q = parameters.find_map(|parameter| parameter.trim().strip_prefix("q="));
+                (name == range).then(|| q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+            })
         };
-        let memory = snapshot.as_ref().and_then(|snapshot| snapshot.memory_bytes);
-        let processes = snapshot.as_ref().and_then(|snapshot| snapshot.child_process_count).map(|count| count as u64);
-        let shares = [share(memory, self.limits.max_memory_bytes()), share(processes, self.limits.max_processes())];
-        let least = shares.into_iter().flatten().fold(1.0, f64::min);
-        Some(((least * 100.0) as u64).clamp(1, 100))
-    }
-
-    fn snapshot(&self) -> Option<ResourceSnapshot> {
-        let mut latest = self.latest.lock();
-        while let Ok(snapshot) = latest.0.try_recv() {
-            latest.1 = Some(snapshot);
-        }
-        latest.1.clone()
-    }
+        ranges.into_iter().find_map(of).unwrap_or(0.0_f32)
+    };
+    quality(["application/json", "application/*", "*/*"]) > quality(["text/plain", "text/*", "*/*"])
 }
 
-fn resource(verdict: &Verdict) -> Option<String> {
-    verdict.resource().map(|resource| resource.to_string())
+fn refusal(reason: impl Into<String>) -> Answer {
+    with_header(text(503, reason), "Retry-After", RETRY_AFTER_SECONDS)
 }
 
-fn refusal(reason: String) -> Answer {
-    with_header(text(503, format!("{reason}\n")), "Retry-After", RETRY_AFTER_SECONDS)
-}
-
-fn text(status: u16, body: String) -> Answer {
+fn text(status: u16, body: impl Into<String>) -> Answer {
     Response::from_string(body).with_status_code(status)
 }
 
 /// With one more header; a value that cannot be one is left out.
-pub(crate) fn with_header(answer: Answer, name: &str, value: &str) -> Answer {
+fn with_header(answer: Answer, name: &str, value: &str) -> Answer {
     match Header::from_bytes(name, value) {
         Ok(header) => answer.with_header(header),
         Err(()) => answer,
