@@ -156,3 +156,7 @@ pub(crate) fn get(url: &str) -> (u16, String, String) {
         Err(error) => (0, error, String::new()),
     }
 }
+
+pub(crate) fn deploy(file: &str) -> String {
+    format!("{}/examples/deploy/{file}", env!("CARGO_MANIFEST_DIR"))
+}

@@ -5,5 +5,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod ending;
+mod haproxy;
 mod instance;
 mod requests;
