@@ -7,4 +7,5 @@ mod common;
 mod ending;
 mod haproxy;
 mod instance;
+mod prometheus;
 mod requests;
