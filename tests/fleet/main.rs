@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod deployment;
 mod ending;
 mod haproxy;
 mod instance;
