@@ -1,14 +1,14 @@
 //! What the gate costs from C, beside the same question from Rust: `hw_is_accepting_work` called by a program in C,
 //! which this bench builds with the system's compiler and the static library. Needs the feature `capi`.
 //!
-//! And at what rate an HTTP handler answers `/readyz` that asks a monitor, which checks at its demand rate meanwhile,
-//! beside the same handler that does not.
+//! And at what rate an HTTP handler answers `/readyz` under load that asks a monitor, which checks at its demand rate
+//! meanwhile, beside the same handler that does not.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tiny_http::{Response, Server};
 
 const CALLS: u32 = 10_000_000;
 const ROUNDS: usize = 61;
+const CLIENTS: usize = 4;
 /// As long as what a verdict says.
 const TEXT: &str = "accepting work: memory 12.4 MB (no limit), processes 0 (no limit), open files 13 of 1024 (1.3 %)";
 
@@ -104,36 +105,48 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Requests a second that are answered to one client, which keeps its connection.
+/// Requests a second that are answered to clients which keep their connections and every core busy.
 fn rate(monitor: Option<&ResourceMonitor>) -> f64 {
-    let readiness = monitor.map(ResourceMonitor::readiness);
-    let server = Arc::new(Server::http("127.0.0.1:0").unwrap());
+    let server = Server::http("127.0.0.1:0").unwrap();
     let url = format!("http://{}/readyz", server.server_addr());
-    let serving = {
-        let server = Arc::clone(&server);
-        thread::spawn(move || {
-            while let Ok(request) = server.recv() {
-                let (status, text) = match &readiness {
-                    Some(readiness) => {
-                        let verdict = readiness.verdict();
-                        (if verdict.is_accepting() { 200 } else { 503 }, verdict.to_string())
+    let readiness = monitor.map(ResourceMonitor::readiness);
+    let (began, answered, done) = (Instant::now(), AtomicU32::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let servers: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Ok(request) = server.recv() {
+                        let (status, text) = match &readiness {
+                            Some(readiness) => {
+                                let verdict = readiness.verdict();
+                                (if verdict.is_accepting() { 200 } else { 503 }, verdict.to_string())
+                            }
+                            None => (200, TEXT.to_owned()),
+                        };
+                        let _ = request.respond(Response::from_string(text).with_status_code(status));
                     }
-                    None => (200, TEXT.to_owned()),
-                };
-                let _ = request.respond(Response::from_string(text).with_status_code(status));
-            }
-        })
-    };
-    let agent = ureq::agent();
-    let (began, mut answered) = (Instant::now(), 0_u32);
-    while began.elapsed() < Duration::from_millis(250) {
-        assert_eq!(agent.get(&url).call().unwrap().into_string().unwrap().split(':').next(), Some("accepting work"));
-        answered += 1;
-    }
-    let rate = f64::from(answered) / began.elapsed().as_secs_f64();
-    server.unblock();
-    serving.join().unwrap();
-    rate
+                })
+            })
+            .collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let agent = ureq::agent();
+                    while !done.load(Relaxed) {
+                        let text = agent.get(&url).call().unwrap().into_string().unwrap();
+                        assert!(text.starts_with("accepting work: "));
+                        answered.fetch_add(1, Relaxed);
+                    }
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(250));
+        done.store(true, Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        let rate = f64::from(answered.load(Relaxed)) / began.elapsed().as_secs_f64();
+        servers.iter().for_each(|_| server.unblock());
+        rate
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

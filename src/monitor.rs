@@ -64,8 +64,8 @@ impl ResourceMonitor {
     /// Takes the first check on the calling thread, then starts the check thread, which checks once per `interval` and
     /// sooner when callers ask.
     ///
-    /// Before that check it reads every process on the machine, 7 us each, so that the check itself costs what all later
-    /// ones do, and the CPU budget does not put the next one off.
+    /// Before that check it reads every process on the machine, 7 us each, so that the check itself costs what all
+    /// later ones do, and the CPU budget does not put the next one off.
     ///
     /// When it returns, the gate shows what the first check found. A first check that failed is not an error: the gate
     /// is closed and the thread keeps trying. A second `start` does nothing; after [`stop`](Self::stop), or in a forked

@@ -1,5 +1,5 @@
-//! A blocking HTTP service behind a load balancer: it does real work for each request, says whether it can take more in the
-//! ways that load balancers and metrics servers ask, and drains before it stops.
+//! A blocking HTTP service behind a load balancer: it does real work for each request, says whether it can take more in
+//! the ways that load balancers and metrics servers ask, and drains before it stops.
 //!
 //! ```sh
 //! cargo run --release --example readiness_server -- --listen 127.0.0.1:8080 --agent 127.0.0.1:8081 --max-memory-mb 256
@@ -14,9 +14,9 @@
 //! | `/readyz` | 200, or 503 with `Retry-After`; the verdict as text, or as JSON by `Accept` |
 //! | `/metrics` | for Prometheus |
 //!
-//! The agent port speaks HAProxy's agent-check: `ready up 75%`, or `drain`. On SIGTERM `/readyz` and the agent say no, while
-//! requests are served as before; it stops when the drain time has passed and no work is in progress. A second signal stops
-//! it at once.
+//! The agent port speaks HAProxy's agent-check: `ready up 75%`, or `drain`. On SIGTERM `/readyz` and the agent say no,
+//! while requests are served as before; it stops when the drain time has passed and no work is in progress. A second
+//! signal stops it at once.
 
 mod agent;
 mod metrics;
@@ -170,8 +170,9 @@ fn wait_for_end(ended: &Receiver<Result<(), BoxError>>, address: Option<SocketAd
         if let Ok(reason) = ended.recv_timeout(Duration::from_secs(1)) {
             return reason;
         }
-        // The server's own thread that accepts may panic where descriptors or threads run out, and `recv` does not tell. Without
-        // a descriptor for this connection none could be accepted either; a full backlog, or no free port, says nothing.
+        // The server's own thread that accepts may panic where descriptors or threads run out, and `recv` does not
+        // tell. Without a descriptor for this connection none could be accepted either; a full backlog, or no free
+        // port, says nothing.
         match address.map(|address| TcpStream::connect_timeout(&address, Duration::from_secs(1))) {
             Some(Err(error)) if !matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::AddrNotAvailable) => {
                 return Err(error.into());

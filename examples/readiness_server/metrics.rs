@@ -1,5 +1,5 @@
-//! What Prometheus is told. Names and units by its conventions: base units, `_total` for what only grows, the time at which
-//! something happened and not how long ago that was.
+//! What Prometheus is told. Names and units by its conventions: base units, `_total` for what only grows, the time at
+//! which something happened and not how long ago that was.
 
 use highwater::BoxError;
 use prometheus::{Encoder, Gauge, IntCounterVec, Opts, Registry, TextEncoder};

@@ -27,7 +27,8 @@ impl Reading {
         }
     }
 
-    /// What is left below the warning threshold of whichever resource is nearest to it: 1 is all, 0 and less is nothing.
+    /// What is left below the warning threshold of whichever resource is nearest to it: 1 is all, 0 and less is
+    /// nothing.
     pub(crate) fn headroom(&self) -> f64 {
         let used = [
             self.memory() / self.memory_limit(),

@@ -160,7 +160,8 @@ fn hold(mb: u32, ms: u32, permit: Permit) -> io::Result<ExitStatus> {
     let mut process = Command::new("sleep")
         .arg(seconds)
         .stdin(Stdio::null())
-        // Of its own, so that a signal to the service's group, such as that of Ctrl-C, does not end what is in progress.
+        // Of its own, so that a signal to the service's group, such as that of Ctrl-C, does not end what is in
+        // progress.
         .process_group(0)
         .spawn()?;
     // Both are there now, for the next check to see.

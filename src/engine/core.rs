@@ -257,8 +257,8 @@ impl Core {
         self.word.amend(&judgement.publication(&self.limits.get(), &self.config.settings));
     }
 
-    /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it would
-    /// be seconds.
+    /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it
+    /// would be seconds.
     pub(super) fn prepare(&self) {
         // What panics here does so again in the check, and is reported there.
         drop(contained(|| self.config.probe.prepare(&self.config.settings)));

@@ -127,8 +127,8 @@ impl Files {
         self.descendants(path, judge)
     }
 
-    /// Reads what a later [`tracked`](Self::tracked) need not read again, if that can be. What cannot be read is for that
-    /// one to say.
+    /// Reads what a later [`tracked`](Self::tracked) need not read again, if that can be. What cannot be read is for
+    /// that one to say.
     pub(crate) fn fill_tracker(&self, path: &Path) {
         if self.is_of_own_kernel(path).unwrap_or(false) {
             let _ = self.tracked(path, MemoryScope::Own, |_| ());
