@@ -168,11 +168,11 @@ impl Alarm {
             },
             // What it says is no news for us; what is left over wakes the thread again.
             Kind::Told => match (&self.file).read(&mut buffer) {
-                Ok(1..) => Heard::AReasonToLook,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                     Heard::Nothing
                 }
                 Ok(0) | Err(_) => Heard::TheLast,
+                Ok(_) => Heard::AReasonToLook,
             },
         }
     }

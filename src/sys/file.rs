@@ -218,6 +218,7 @@ fn length<T: TryInto<usize>>(mut call: impl FnMut() -> T) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::ffi::CString;
     use std::fs;
 
     use super::*;
@@ -280,10 +281,11 @@ mod tests {
         fs::write(root.path().join("file"), "four").unwrap();
         let directory = Directory::open(root.path()).unwrap();
         let mut names = BTreeSet::new();
-        directory.visit(c"below", &mut [0; 4096], |entry| assert!(names.insert(entry.name.to_owned()))).unwrap();
-        assert!(names.len() == 3 && names.contains(c"inner"));
-        assert_eq!(directory.status(c"file").unwrap().size, 4);
-        assert!(directory.status(c"none").is_err() && !directory.is_procfs());
+        let named = |name: &str| CString::new(name).unwrap();
+        directory.visit(&named("below"), &mut [0; 4096], |entry| assert!(names.insert(entry.name.to_owned()))).unwrap();
+        assert!(names.len() == 3 && names.contains(&named("inner")));
+        assert_eq!(directory.status(&named("file")).unwrap().size, 4);
+        assert!(directory.status(&named("none")).is_err() && !directory.is_procfs());
         assert!(Directory::open(Path::new("/proc")).unwrap().is_procfs());
     }
 
