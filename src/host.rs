@@ -8,7 +8,11 @@ use crate::resource::Resource;
 /// An error of the host's own.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The host's jobs, as far as the monitor needs to know them.
+/// The host's jobs, for a started monitor to shed when measured usage reaches the hard threshold (95 %) of a limit.
+///
+/// The oldest is paused. If it is still the oldest, and usage still critical, one settle time later, or if it could not
+/// be paused, it is cancelled; then the next, one settle time apart. When every resource is below its warning threshold
+/// again, [`pressure_cleared`](Self::pressure_cleared) is called. The two counts are for snapshots, and no more.
 ///
 /// The methods are called from the monitor's action thread, one at a time, under the signal mask of the thread that
 /// called [`start`](crate::ResourceMonitor::start) or [`set_manager`](crate::ResourceMonitor::set_manager); the two
@@ -19,13 +23,15 @@ pub trait JobManager: Send + Sync {
     /// The number of jobs that are running.
     fn running_count(&self) -> usize;
 
-    /// The number of units of work in progress inside the running jobs.
+    /// The number of units of work in progress inside the running jobs, whatever a job consists of: `active_sheets` in
+    /// a snapshot.
     fn active_job_count(&self) -> usize;
 
     /// The job to shed first. A paused job still counts, until it was cancelled or has ended.
     fn oldest_running_job(&self) -> Option<String>;
 
-    /// Makes a job use no more of what is critical. An error, or a panic, makes the monitor cancel the job instead.
+    /// Makes a job use no more of what is critical, by `SIGSTOP` for example. An error, or a panic, makes the monitor
+    /// cancel the job instead.
     ///
     /// # Errors
     /// Any reason why pausing this job would not help.

@@ -98,10 +98,10 @@
 //! # With an async runtime
 //!
 //! [`is_accepting_work`](Readiness::is_accepting_work) never blocks, so a task may ask it as it is, and so may it ask
-//! for the [`verdict`](Readiness::verdict), which takes a lock that is never held across a reading. What may take a
-//! check on the calling thread belongs where a pause of a few hundred microseconds is fine:
-//! [`try_admit`](Readiness::try_admit), [`check_now`](ResourceMonitor::check_now) and
-//! [`start`](ResourceMonitor::start).
+//! for the [`verdict`](Readiness::verdict), which takes a lock that is never held across a reading. What reads files on
+//! the calling thread belongs where blocking is fine: [`start`](ResourceMonitor::start) and a first
+//! [`check_now`](ResourceMonitor::check_now), which read every process on the machine; later ones; and
+//! [`try_admit`](Readiness::try_admit), which takes a check or waits for somebody else's when the last one is old.
 //!
 //! ```
 //! async fn answer(readiness: highwater::Readiness) -> (u16, String) {
@@ -116,8 +116,8 @@
 //! # What it does not do
 //!
 //! It limits nothing by itself. It cannot count what it cannot see: with `/proc` mounted `hidepid=2` and no privileges,
-//! descendants of the same user are exact and others are invisible. It judges by `memory.max`, not by `memory.high`. It
-//! is for Linux.
+//! descendants that run as another user are invisible, and so is whatever descends from them. It judges by
+//! `memory.max`, not by `memory.high`. It is for Linux.
 //!
 //! # Log events
 //!

@@ -151,13 +151,14 @@ struct Given {
 }
 
 impl ResourceLimitsBuilder {
-    /// Limits resident memory, in MB of 1024 x 1024 bytes.
+    /// Limits resident memory, in MB of 1024 x 1024 bytes: of this process, and in scope
+    /// [`Tree`](crate::MemoryScope::Tree) of its descendants.
     pub fn max_memory_mb(mut self, mb: u64) -> Self {
         *self.limits.get_mut(Resource::Memory) = Some(Given { number: mb, in_mb: true, origin: None });
         self
     }
 
-    /// Limits resident memory, in bytes.
+    /// Limits resident memory, in bytes; as [`max_memory_mb`](Self::max_memory_mb).
     pub fn max_memory_bytes(self, bytes: u64) -> Self {
         self.with(Resource::Memory, bytes)
     }

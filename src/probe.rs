@@ -18,7 +18,7 @@ use crate::sys::rlimit;
 
 /// Whatever the resources are read from; tests put something else in its place.
 pub(crate) trait Probe: Send + Sync {
-    /// Does what makes the first reading dearer than those after it, so that its cost tells theirs.
+    /// Does what would make the first reading dearer than those after it.
     fn prepare(&self, _settings: &Settings) {}
 
     /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which
@@ -87,7 +87,7 @@ where
     read.as_ref().map(|read| read.as_ref().map(amount)).map_err(Arc::clone)
 }
 
-/// The readings that a monitor judges, without a monitor.
+/// Own memory, descendants and zombies without a monitor, each by a full scan.
 ///
 /// They come from `/proc`, as proc_pid_statm(5) and proc_pid_stat(5) describe it. Three descriptors are opened when
 /// first needed and kept, close-on-exec. Any number of threads may read at once. A forked child opens its own.
@@ -135,7 +135,7 @@ impl SystemProbe {
 
     /// The number of processes that descend from this one, at any depth, zombies included.
     ///
-    /// Costs about 7 us for each process on the machine, whoever it descends from: one read of `<pid>/stat`. A process
+    /// Costs about 10 us for each process on the machine, whoever it descends from: one read of `<pid>/stat`. A process
     /// that started before the parent it claims does not count: that parent's number was given away again.
     ///
     /// # Errors
@@ -240,8 +240,9 @@ fn split<T>(read: Partly<T>) -> (Optional<T>, Option<Arc<Error>>) {
 
 impl Probe for SystemProbe {
     fn prepare(&self, settings: &Settings) {
-        if settings.memory_scope == MemoryScope::Own {
-            self.files().fill_tracker(self.root());
+        // Elsewhere every reading reads everything.
+        if self.files().is_of_own_kernel(self.root()).unwrap_or(false) {
+            self.read(settings, &mut Reading::default());
         }
     }
 
@@ -326,6 +327,22 @@ mod tests {
     #[test]
     fn this_process_has_some_memory() {
         assert!(SystemProbe::new().memory_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_prepared_probe_need_not_read_strangers_again_and_a_tree_is_not_read_twice() {
+        for memory_scope in [MemoryScope::Own, MemoryScope::Tree] {
+            let settings = Settings { memory_scope, ..Settings::default() };
+            let prepared = SystemProbe::new();
+            assert_eq!(prepared.files().strangers(), 0);
+            prepared.prepare(&settings);
+            // Init at the least.
+            assert!(prepared.files().strangers() > 0);
+            let root = tree(7, [process(1, 0), process(7, 1)]);
+            let of_a_tree = probe(&root);
+            of_a_tree.prepare(&settings);
+            assert_eq!(of_a_tree.files().strangers(), 0);
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ impl Readiness {
     /// that is longer): when the last check is older, one caller takes a fresh one on its own thread and the others
     /// wait for it. Before the first check it is refused.
     ///
+    /// Between two checks nothing that was reserved is given back, so work that ends sooner than that is limited to
+    /// what fits below the warning threshold once per `refresh_after`: a server of short requests declares what lasts.
+    ///
     /// # Errors
     /// The verdict that refused the work; see [`Verdict::could_never_fit`].
     pub fn try_admit(&self, work: Work) -> Result<Permit, Verdict> {
@@ -67,6 +70,9 @@ impl Readiness {
     }
 
     /// Whether five checks in a row have failed, and none has succeeded since.
+    ///
+    /// Checks then come ever more rarely, the interval doubling up to 5 minutes, but once a second while somebody asks.
+    /// One good check ends it.
     pub fn is_degraded(&self) -> bool {
         self.shared.current().is_some_and(|core| core.word.is_degraded())
     }

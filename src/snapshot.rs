@@ -27,15 +27,15 @@ pub struct ResourceSnapshot {
     pub zombie_pids: Vec<u32>,
     /// Threads of this process; `None` when they could not be counted.
     pub thread_count: Option<usize>,
-    /// `None` when no control group that can be seen limits memory, or it could not be read, or was not to be.
+    /// `None` when no control group that can be seen limits memory, or it could not be read, or is ignored.
     pub cgroup_memory: Option<CgroupMemory>,
-    /// `None` when no control group that can be seen limits tasks, or it could not be read, or was not to be.
+    /// `None` when no control group that can be seen limits tasks, or it could not be read, or is ignored.
     pub cgroup_pids: Option<CgroupPids>,
-    /// `None` when they could not be counted, or were not to be.
+    /// `None` when they could not be counted, or are ignored.
     pub open_files: Option<OpenFiles>,
-    /// `None` where the kernel does not tell, or it could not be read, or was not to be.
+    /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub memory_pressure: Option<MemoryPressure>,
-    /// How long the reading took, by the clock on the wall.
+    /// How long the reading took, in elapsed time, not CPU time.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
     /// check thread had planned it.

@@ -226,6 +226,8 @@ fn a_manager_that_was_taken_away_is_dropped_and_asked_no_more() {
         snapshots.recv_timeout(common::DEADLINE).unwrap();
     }
     assert_eq!(jobs.calls.lock().len(), calls);
+    let snapshot = monitor.latest().unwrap();
+    assert_eq!((snapshot.running_jobs, snapshot.active_sheets), (0, 0));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/work?mb=M&ms=T` | holds M MB (up to 2048) for T ms (up to 60000), and has a process that waits as long; 503 with the reason when that is too much now, 422 when it always would be |
+//! | `/work?mb=M&ms=T` | holds M MB (up to 2048) for T ms (up to `--max-ms`), and has a process that waits as long; 503 with the reason when that is too much now, 422 when it always would be |
 //! | `/livez` | 200 for as long as it serves; never asks the monitor: a full service is not a dead one |
 //! | `/readyz` | 200, or 503 with `Retry-After`; the verdict as text, or as JSON by `Accept` |
 //! | `/metrics` | for Prometheus |
@@ -66,6 +66,10 @@ struct Options {
     /// Threads that serve; all but four may be at work
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(5..))]
     threads: u16,
+
+    /// The longest that a request may take; --stop-ms should be more
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    max_ms: u32,
 
     /// How long to say no before serving ends
     #[arg(long, value_name = "MS", default_value_t = 2000)]
@@ -132,6 +136,7 @@ fn main() -> Result<(), BoxError> {
         draining,
         working: AtomicUsize::new(0),
         max_working: usize::from(options.threads - THREADS_FOR_PROBES),
+        max_ms: options.max_ms,
         instance: options.name,
     });
     for _ in 0..options.threads {

@@ -15,9 +15,8 @@ use tiny_http::{Header, Request, Response};
 use crate::metrics::Metrics;
 use crate::reading::Reading;
 
-/// The most that one request may ask for. What may take for ever could not be waited for at the end.
+/// The most that one request may ask for.
 const MAX_MB: u32 = 2048;
-const MAX_MS: u32 = 60_000;
 
 /// When somebody who was refused may come again.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -33,6 +32,8 @@ pub(crate) struct Service {
     /// Requests for `/work` in progress, and the most that there may be.
     pub(crate) working: AtomicUsize,
     pub(crate) max_working: usize,
+    /// The longest that one may take: what took for ever could not be waited for at the end.
+    pub(crate) max_ms: u32,
     /// The header `X-Instance`.
     pub(crate) instance: Option<Header>,
 }
@@ -92,8 +93,8 @@ impl Service {
             let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
             value.map_or(Some(0), |(_, value)| value.parse().ok()).filter(|number| *number <= most)
         };
-        let (Some(mb), Some(ms)) = (number("mb", MAX_MB), number("ms", MAX_MS)) else {
-            return text(400, format!("mb is a whole number up to {MAX_MB}, ms one up to {MAX_MS}\n"));
+        let (Some(mb), Some(ms)) = (number("mb", MAX_MB), number("ms", self.max_ms)) else {
+            return text(400, format!("mb is a whole number up to {MAX_MB}, ms one up to {}\n", self.max_ms));
         };
         let permit = match self.monitor.try_admit(Work::new().memory_mb(u64::from(mb)).processes(1)) {
             Ok(permit) => permit,

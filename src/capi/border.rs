@@ -74,8 +74,8 @@ thread_local! {
 
 #[no_mangle]
 pub(super) extern "C" fn hw_last_error() -> *const c_char {
-    // Nothing is left of it when the thread ends.
-    LAST_TEXT.try_with(|text| text.borrow().as_ptr()).unwrap_or(b"\0".as_ptr().cast())
+    // Not through a reference, which would end when the text is next written.
+    LAST_TEXT.try_with(|text| text.as_ptr().cast::<c_char>().cast_const()).unwrap_or(b"\0".as_ptr().cast())
 }
 
 #[no_mangle]
@@ -199,22 +199,36 @@ pub(super) unsafe fn read<T: Versioned>(from: *const T) -> Result<Option<T>, Fai
     Ok(Some(unsafe { whole.assume_init() }))
 }
 
-/// Fills the caller's struct as far as both know it, but for its size. NULL is filled with nothing.
+/// A struct of the caller's that is to be filled.
+pub(super) struct Destination<T> {
+    to: *mut T,
+    /// How much of it both sides know.
+    known: usize,
+}
+
+/// Where a struct is to be filled: judged before anything is done for it. NULL is filled with nothing.
 ///
 /// # Safety
-/// NULL, or a struct that is as long as its first field says.
-pub(super) unsafe fn fill<T: Versioned>(to: *mut T, from: &T) -> Result<(), Failure> {
-    if to.is_null() {
-        return Ok(());
+/// NULL, or a struct that is as long as its first field says, for as long as the destination lives.
+pub(super) unsafe fn destination<T: Versioned>(to: *mut T) -> Result<Destination<T>, Failure> {
+    let known = match to.is_null() {
+        true => 0,
+        // SAFETY: it is not NULL.
+        false => unsafe { size(to) }?.min(size_of::<T>()),
+    };
+    Ok(Destination { to, known })
+}
+
+impl<T: Versioned> Destination<T> {
+    /// As far as both sides know it, but for its size.
+    pub(super) fn fill(self, from: &T) {
+        let head = size_of::<usize>();
+        let Some(length) = self.known.checked_sub(head) else { return };
+        // SAFETY: the size comes first in both.
+        let (from, to) = unsafe { ((from as *const T).cast::<u8>().add(head), self.to.cast::<u8>().add(head)) };
+        // SAFETY: `known` bytes are there in both, which are two.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, length) };
     }
-    // SAFETY: it is not NULL.
-    let known = unsafe { size(to) }?.min(size_of::<T>());
-    let head = size_of::<usize>();
-    // SAFETY: the size comes first in both.
-    let (from, to) = unsafe { ((from as *const T).cast::<u8>().add(head), to.cast::<u8>().add(head)) };
-    // SAFETY: `known` bytes are there in both, which are two.
-    unsafe { std::ptr::copy_nonoverlapping(from, to, known - head) };
-    Ok(())
 }
 
 /// As much of the text as there is room for, and a NUL.

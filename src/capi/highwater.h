@@ -115,9 +115,10 @@ enum { HW_LOG_ERROR = 1, HW_LOG_WARN = 2, HW_LOG_INFO = 3, HW_LOG_DEBUG = 4, HW_
  * write(), once per line, with user, the level, and a text without a newline: a
  * message and then key=value pairs, of which the first is event=monitor.started
  * and so on. Lines above level are left out. It is called from any thread, from
- * several at once, and may call any function of the library; it must not throw,
- * longjmp, or end the thread. Once per process, and for as long as that lives;
- * fails when the log is set already.
+ * several at once, and may call any function of the library but one that frees
+ * the monitor, which may be what writes the line; it must not throw, longjmp, or
+ * end the thread. Once per process, and for as long as that lives; fails when
+ * the log is set already.
  */
 int hw_set_log(void (*write)(void *user, int level, const char *line), void *user, int level);
 
@@ -166,7 +167,7 @@ void hw_monitor_free(hw_monitor *monitor);
  * limit, and within 100 ms when somebody asks the gate. But checking takes at
  * most a hundredth of one core: after a check that took 5 ms of it, as one of a
  * deep tree of thousands does, the next comes 500 ms later. Before the first
- * check every process on the machine is read once, 7 us each.
+ * check every process on the machine is read once, some 10 us each.
  * A first check that failed is no error: the gate is closed, and the thread
  * keeps trying. Does nothing when it runs; after a stop it starts anew. Fails
  * for an interval of 0, or when there can be no thread.
@@ -220,12 +221,13 @@ typedef struct hw_permit hw_permit;
  * admitted if the gate is open and the work, on top of what is measured and
  * reserved, stays below the hard threshold of every limit. NULL for the work is
  * work that adds nothing.
- * The cost is reserved until the first check after the permit was freed: free
- * it with hw_permit_free() when all that was declared can be seen (forked,
+ * The cost is reserved until the first good check after the permit was freed:
+ * free it with hw_permit_free() when all that was declared can be seen (forked,
  * allocated), or when the work has ended. Until that check it may be counted
  * twice, measured and reserved.
- * It may take a check on this thread, which reads files, when the last is more
- * than 100 ms old; before the first check everything is refused.
+ * When the last check is more than 100 ms old (or what a hundredth of one core
+ * makes of it), this takes one on the calling thread, or waits for another
+ * thread's. Before the first check everything is refused.
  */
 hw_permit *hw_try_admit(hw_monitor *monitor, const hw_work *work);
 
@@ -264,7 +266,7 @@ typedef struct hw_snapshot {
 
 /*
  * Takes a check on the calling thread and publishes it. Needs no start: the gate
- * follows it for 2 s. After a stop it opens no gate. A check that found something
+ * follows it for 2 s at least. After a stop it opens no gate. A check that found something
  * unreadable is no error of this function: the fields say HW_NONE, and the
  * verdict says why.
  */
@@ -340,9 +342,9 @@ typedef struct hw_callbacks {
     int (*cancel_job)(void *user, const char *job_id, int resource);
     /* Everything is normal again after a shed. */
     void (*pressure_cleared)(void *user);
-    /* None of them is running or will be called again. Once for every
-     * hw_set_callbacks() that succeeded, but not in a forked child for those
-     * that were set before the fork. */
+    /* None of them is running or will be called again. Once for all callbacks
+     * that hw_set_callbacks() has set, but not in a forked child for those that
+     * were set before the fork. */
     void (*dropped)(void *user);
 } hw_callbacks;
 

@@ -44,23 +44,23 @@ impl Limits {
             builder = builder.max_open_files(self.max_open_files);
         }
         if self.max_pressure_percent > 0 {
-            builder = builder.max_memory_pressure_percent(percent("pressure", self.max_pressure_percent)?);
+            builder = builder.max_memory_pressure_percent(percent("memory pressure limit", self.max_pressure_percent)?);
         }
         if self.warn_percent > 0 {
-            builder = builder.warn_percent(percent("warn", self.warn_percent)?);
+            builder = builder.warn_percent(percent("warn threshold", self.warn_percent)?);
         }
         if self.hard_percent > 0 {
-            builder = builder.hard_percent(percent("hard", self.hard_percent)?);
+            builder = builder.hard_percent(percent("hard threshold", self.hard_percent)?);
         }
         if self.resume_percent > 0 {
-            builder = builder.resume_percent(percent("resume", self.resume_percent)?);
+            builder = builder.resume_percent(percent("resume threshold", self.resume_percent)?);
         }
         Ok(builder)
     }
 }
 
 fn percent(name: &str, percent: u32) -> Result<u8, Error> {
-    u8::try_from(percent).map_err(|_| Error::limit(format!("{name} threshold {percent} % must not be above 100 %")))
+    u8::try_from(percent).map_err(|_| Error::limit(format!("{name} {percent} % must not be above 100 %")))
 }
 
 #[no_mangle]
@@ -76,7 +76,7 @@ pub(super) unsafe extern "C" fn hw_limits_detect(limits: *mut Limits) -> c_int {
             ..given
         };
         // SAFETY: as above.
-        unsafe { border::fill(limits, &found) }?;
+        unsafe { border::destination(limits) }?.fill(&found);
         Ok(0)
     })
 }

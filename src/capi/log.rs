@@ -29,7 +29,8 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let mut line = record.args().to_string();
+        // What the message names, such as a job, is the host's, and may not look like another line.
+        let mut line = record.args().to_string().replace(char::is_control, " ");
         // Nothing that is written to a string fails.
         let _ = record.key_values().visit(&mut Pairs(&mut line));
         let line = border::c_text(&line);

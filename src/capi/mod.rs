@@ -32,6 +32,14 @@ struct Subscription(Snapshots);
 
 const MONITOR: &str = "monitor";
 
+/// The header says that any thread may use a handle.
+const _: fn() = || {
+    fn for_any_thread<T: Send + Sync>() {}
+    for_any_thread::<Monitor>();
+    for_any_thread::<Permit>();
+    for_any_thread::<Subscription>();
+};
+
 #[no_mangle]
 unsafe extern "C" fn hw_monitor_new(limits: *const Limits) -> *mut Monitor {
     border::handed_over(|| {
@@ -138,9 +146,10 @@ unsafe extern "C" fn hw_permit_free(permit: *mut Permit) {
 unsafe extern "C" fn hw_check_now(monitor: *mut Monitor, snapshot: *mut Snapshot) -> c_int {
     border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let taken = unsafe { border::given(monitor, MONITOR) }?.0.check_now();
+        let monitor = unsafe { border::given(monitor, MONITOR) }?;
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        unsafe { border::fill(snapshot, &Snapshot::from(&taken)) }?;
+        let snapshot = unsafe { border::destination(snapshot) }?;
+        snapshot.fill(&Snapshot::from(&monitor.0.check_now()));
         Ok(0)
     })
 }
@@ -149,10 +158,12 @@ unsafe extern "C" fn hw_check_now(monitor: *mut Monitor, snapshot: *mut Snapshot
 unsafe extern "C" fn hw_latest(monitor: *const Monitor, snapshot: *mut Snapshot) -> c_int {
     border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let latest = unsafe { border::given(monitor, MONITOR) }?.0.latest();
-        let latest = latest.ok_or_else(|| Failure::Failed("no check has been taken yet".to_owned()))?;
+        let monitor = unsafe { border::given(monitor, MONITOR) }?;
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        unsafe { border::fill(snapshot, &Snapshot::from(&latest)) }?;
+        let snapshot = unsafe { border::destination(snapshot) }?;
+        let latest = monitor.0.latest();
+        let latest = latest.ok_or_else(|| Failure::Failed("no check has been taken yet".to_owned()))?;
+        snapshot.fill(&Snapshot::from(&latest));
         Ok(0)
     })
 }
@@ -174,10 +185,11 @@ unsafe extern "C" fn hw_snapshots_wait(
     border::status(|| {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
         let snapshots = unsafe { border::given(snapshots, "subscription") }?;
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        let snapshot = unsafe { border::destination(snapshot) }?;
         match snapshots.0.recv_timeout(Duration::from_millis(timeout_ms)) {
             Ok(received) => {
-                // SAFETY: the caller passes NULL or a struct that is as long as it says.
-                unsafe { border::fill(snapshot, &Snapshot::from(&received)) }?;
+                snapshot.fill(&Snapshot::from(&received));
                 Ok(1)
             }
             Err(RecvTimeoutError::Timeout) => Ok(0),

@@ -77,22 +77,17 @@ fn every_constant_is_what_the_header_says() {
     let levels = ::log::Level::iter().map(|level| (format!("LOG_{level}"), level as u64));
     let others = [("NONE", snapshot::NONE), ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64)];
     let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let limits = ResourceLimits::builder().max_processes(10).build().unwrap();
-    let monitor = ResourceMonitor::new(limits);
-    let refused = |processes| {
-        monitor.check_now();
-        Failure::Refused(monitor.try_admit(crate::work::Work::new().processes(processes)).unwrap_err())
-    };
-    let never_fits = refused(10);
-    let permit = monitor.try_admit(crate::work::Work::new().processes(5)).unwrap();
+    // Before the first check everything is refused.
+    let monitor = ResourceMonitor::new(ResourceLimits::builder().max_processes(10).build().unwrap());
+    let refused =
+        |processes| Failure::Refused(monitor.try_admit(crate::work::Work::new().processes(processes)).unwrap_err());
     let failures = [
         ("FAILED", Failure::Failed(String::new())),
         ("INVALID", Failure::Invalid(String::new())),
-        ("REFUSED", refused(5)),
-        ("NEVER_FITS", never_fits),
+        ("REFUSED", refused(9)),
+        ("NEVER_FITS", refused(10)),
         ("ENDED", Failure::Ended),
     ];
-    drop(permit);
     let failures = failures.into_iter().map(|(name, failure)| (name.to_owned(), failure.code() as u64));
     let assert = |(name, value)| format!("_Static_assert(HW_{name} == {value}u, \"{name}\");\n");
     holds_in_c(&resources.chain(levels).chain(others).chain(failures).map(assert).collect::<String>());
@@ -224,7 +219,7 @@ fn what_a_caller_does_not_know_of_a_struct_is_neither_read_nor_written() {
     for (size, second) in [(16, 9), (24, 4)] {
         let mut theirs = Grown { size, first: 9, second: 9 };
         // SAFETY: as above.
-        unsafe { border::fill(&mut theirs, &Grown { size: 24, first: 3, second: 4 }) }.unwrap();
+        unsafe { border::destination(&mut theirs) }.unwrap().fill(&Grown { size: 24, first: 3, second: 4 });
         assert_eq!(theirs, Grown { size, first: 3, second });
     }
 }
@@ -236,7 +231,7 @@ fn what_we_do_not_know_of_a_struct_has_to_be_zero_and_is_left_alone() {
     // SAFETY: the struct is as long as it says.
     assert_eq!(unsafe { border::read(theirs) }.unwrap(), Some(Grown { size: 40, first: 1, second: 2 }));
     // SAFETY: as above.
-    unsafe { border::fill(theirs, &Grown { size: 24, first: 3, second: 4 }) }.unwrap();
+    unsafe { border::destination(theirs) }.unwrap().fill(&Grown { size: 24, first: 3, second: 4 });
     assert_eq!(later, [40, 3, 4, 0, 0]);
     later[4] = 1;
     // SAFETY: as above.
@@ -259,9 +254,10 @@ fn a_size_that_nobody_has_set_is_not_believed() {
         assert_eq!(hw_latest(monitor, std::ptr::null_mut()), -1);
         assert_eq!(last_error(), "no check has been taken yet");
         assert_eq!(hw_check_now(monitor, snapshot.as_mut_ptr().cast()), -1);
+        assert_eq!(last_error(), "the size of hw_snapshot is 0: it is to be sizeof(hw_snapshot)");
+        assert_eq!(hw_latest(monitor, std::ptr::null_mut()), -1, "no check was taken for it");
         hw_monitor_free(monitor);
     }
-    assert_eq!(last_error(), "the size of hw_snapshot is 0: it is to be sizeof(hw_snapshot)");
 }
 
 #[test]

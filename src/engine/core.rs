@@ -67,6 +67,7 @@ pub(crate) struct Core {
     stopped: AtomicBool,
     /// Whether a manager or a process group is set. Looking without taking a handle, whose drop is the host's code.
     hooked: AtomicBool,
+    has_manager: AtomicBool,
     manager_settings: AtomicU64,
     /// Whether the manager panicked when it was last asked for its counts.
     count_panicked: AtomicBool,
@@ -141,6 +142,7 @@ impl Core {
             config,
             limits: ForkCell::new(limits),
             hooked: AtomicBool::new(manager.manager.is_some() || group.is_some()),
+            has_manager: AtomicBool::new(manager.manager.is_some()),
             manager_settings: AtomicU64::new(manager.setting),
             manager: ForkCell::new(manager),
             group: ForkCell::new(group),
@@ -375,6 +377,7 @@ impl Core {
     pub(crate) fn set_manager(&self, manager: Option<Arc<dyn JobManager>>) {
         let setting = self.manager_settings.fetch_add(1, Ordering::Relaxed) + 1;
         self.hooked.fetch_or(manager.is_some(), Ordering::Relaxed);
+        self.has_manager.store(manager.is_some(), Ordering::Relaxed);
         self.inherited.manager.store(false, Ordering::Relaxed);
         self.host_mask.set(SignalMask::current());
         let old = self.manager.set(Manager { manager, setting });
@@ -421,8 +424,12 @@ impl Core {
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         snapshot.memory_bytes = reading.memory;
         snapshot.child_process_count = reading.descendants.map(to_usize);
-        snapshot.running_jobs = self.running_jobs.load(Ordering::Relaxed);
-        snapshot.active_sheets = self.active_sheets.load(Ordering::Relaxed);
+        // One that was taken away may still be counting.
+        let counts = match self.has_manager.load(Ordering::Relaxed) {
+            true => (self.running_jobs.load(Ordering::Relaxed), self.active_sheets.load(Ordering::Relaxed)),
+            false => (0, 0),
+        };
+        (snapshot.running_jobs, snapshot.active_sheets) = counts;
         snapshot.zombie_pids.clear();
         snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
 

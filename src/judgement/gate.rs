@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{amount, limit, threshold, unread, Judgement, Last, Settings, Stopped};
+use super::{amount, limit, threshold, unread_error, Judgement, Last, Settings, Stopped};
 use crate::error::Error;
 use crate::limits::ResourceLimits;
 use crate::readiness_word::Publication;
@@ -139,7 +139,7 @@ impl Judgement {
 
     fn unread(&self) -> Vec<(Resource, Arc<Error>)> {
         let Some(found) = self.found() else { return Vec::new() };
-        let error = |resource| Some((resource, unread(found.get(resource))?.clone()));
+        let error = |resource| Some((resource, unread_error(found.get(resource))?.clone()));
         Resource::ALL.into_iter().filter_map(error).collect()
     }
 

@@ -160,7 +160,7 @@ fn amount(found: &Found, resource: Resource) -> Option<&Amount> {
 }
 
 /// Why something of the resource was not read.
-fn unread(found: &Optional<Amount>) -> Option<&Arc<Error>> {
+fn unread_error(found: &Optional<Amount>) -> Option<&Arc<Error>> {
     match found {
         Ok(amount) => amount.as_ref()?.unread.as_ref(),
         Err(error) => Some(error),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::breaker::DEGRADED_AT;
 use super::climb::Climb;
 use super::unread::News;
-use super::{amount, cadence, damping, limit, shed, unread, Judgement, Last, Settings, MEMORY};
+use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last, Settings, MEMORY};
 use crate::error::{Error, ErrorKind};
 use crate::identity::Identity;
 use crate::limits::ResourceLimits;
@@ -196,7 +196,7 @@ impl Judgement {
         settle: Duration,
         events: &mut Vec<Event>,
     ) {
-        let error = unread(found);
+        let error = unread_error(found);
         match self.unread.get_mut(resource).step(error.is_none(), now) {
             None => {}
             Some(News::ReadAgain) => events.push(Event::ReadAgain { resource }),

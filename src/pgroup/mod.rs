@@ -49,7 +49,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// [`cleanup_orphans`](ProcessGroup::cleanup_orphans) and
 /// [`reap_orphaned_backends`](ProcessGroup::reap_orphaned_backends) itself. All methods may be called from any thread.
 /// A look costs about what a check does; [`kill_all_children`](Self::kill_all_children) looks at every process on the
-/// machine, 7 us each. In a forked child the manager knows nothing and ends nothing of its parent's.
+/// machine, some 10 us each. In a forked child the manager knows nothing and ends nothing of its parent's.
 ///
 /// ```no_run
 /// use std::process::Command;

@@ -127,14 +127,6 @@ impl Files {
         self.descendants(path, judge)
     }
 
-    /// Reads what a later [`tracked`](Self::tracked) need not read again, if that can be. What cannot be read is for
-    /// that one to say.
-    pub(crate) fn fill_tracker(&self, path: &Path) {
-        if self.is_of_own_kernel(path).unwrap_or(false) {
-            let _ = self.tracked(path, MemoryScope::Own, |_| ());
-        }
-    }
-
     /// Has `judge` look at a fresh table; it says `None` when this process is not in it.
     fn scan<T>(
         &self,
@@ -208,6 +200,14 @@ impl Files {
             pid.ok_or_else(|| Error::malformed(path.join("self"), "it does not point to a process"))
         })?;
         Ok(*own_pid)
+    }
+}
+
+#[cfg(test)]
+impl Files {
+    /// How many processes need not be read again because they do not descend from this one.
+    pub(crate) fn strangers(&self) -> usize {
+        self.tracker.lock().strangers()
     }
 }
 

@@ -1,6 +1,6 @@
 /*
- * A host in C that uses all of the interface but the gate's everyday use, which examples/c shows: callbacks, hot reload, waiting
- * for snapshots, fork, and handles that outlive their monitor.
+ * A host in C that uses all of the interface but the gate's everyday use, which examples/c shows: callbacks, hot
+ * reload, waiting for snapshots, fork, and handles that outlive their monitor.
  */
 #define _DEFAULT_SOURCE
 
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,16 +38,24 @@ static void spawn(pid_t *children)
 {
     for (int i = 0; i < CHILDREN; i++) {
         children[i] = fork();
-        if (children[i] == 0)
+        require(children[i] >= 0);
+        if (children[i] == 0) {
+            /* Ends with this program, and keeps nobody waiting for its output. */
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            close(1);
+            close(2);
             for (;;)
                 pause();
+        }
     }
 }
 
-/* Ends a forked child that has used the library. Not by exit(): valgrind takes for lost what threads of the parent's had. */
+/* Ends a forked child that has used the library. Not by exit(): valgrind takes for lost what threads of the parent's
+ * had. */
 static void end_well(void)
 {
     execlp("true", "true", (char *)NULL);
+    _exit(127);
 }
 
 /* What the callbacks have seen. */
@@ -81,14 +90,14 @@ static int oldest_running_job(void *user, char *job_id, size_t size)
     if (running_count(user) == 0)
         return 1;
     jobs->wrong |= size != HW_JOB_ID_SIZE;
-    snprintf(job_id, size, "j\xc3\xb6" "b %d", 7);
+    snprintf(job_id, size, "j\xc3\xb6" "b\n%d", 7);
     return 0;
 }
 
 static int pause_job(void *user, const char *job_id, int resource)
 {
     struct jobs *jobs = (struct jobs *)user;
-    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b 7") != 0 || resource != HW_PROCESSES;
+    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b\n7") != 0 || resource != HW_PROCESSES;
     jobs->asked_to_pause++;
     return 1;
 }
@@ -96,7 +105,7 @@ static int pause_job(void *user, const char *job_id, int resource)
 static int cancel_job(void *user, const char *job_id, int resource)
 {
     struct jobs *jobs = (struct jobs *)user;
-    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b 7") != 0 || resource != HW_PROCESSES || jobs->asked_to_pause != 1;
+    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b\n7") != 0 || resource != HW_PROCESSES || jobs->asked_to_pause != 1;
     forget(jobs->children);
     pthread_mutex_lock(&jobs->lock);
     jobs->running = 0;
@@ -129,12 +138,24 @@ static int count(struct jobs *jobs, const int *what)
     return value;
 }
 
-/* Until it is so, or the test that runs this gives up. */
+static void moment(void)
+{
+    const struct timespec time = {0, 5 * 1000 * 1000};
+    nanosleep(&time, NULL);
+}
+
 static void wait_for(struct jobs *jobs, const int *what, int value)
 {
-    const struct timespec moment = {0, 5 * 1000 * 1000};
-    while (count(jobs, what) != value)
-        nanosleep(&moment, NULL);
+    while (count(jobs, what) < value)
+        moment();
+    require(count(jobs, what) == value);
+}
+
+/* Not one question: on a machine that stands still for a while the answer is that the last check is stale. */
+static void wait_until_open(hw_monitor *monitor)
+{
+    while (!hw_is_accepting_work(monitor))
+        moment();
 }
 
 static void write_line(void *user, int level, const char *line)
@@ -144,12 +165,19 @@ static void write_line(void *user, int level, const char *line)
         printf("%d %s\n", level, line);
 }
 
-static hw_monitor *started(uint64_t max_processes)
+static hw_monitor *unstarted(uint64_t max_processes)
 {
     hw_limits limits = HW_LIMITS_INIT;
     limits.max_processes = max_processes;
     hw_monitor *monitor = hw_monitor_new(&limits);
-    require(monitor && hw_monitor_start(monitor, 50) == 0);
+    require(monitor);
+    return monitor;
+}
+
+static hw_monitor *started(uint64_t max_processes)
+{
+    hw_monitor *monitor = unstarted(max_processes);
+    require(hw_monitor_start(monitor, 50) == 0);
     return monitor;
 }
 
@@ -157,7 +185,7 @@ static void sheds_through_the_callbacks(void)
 {
     static struct jobs jobs = {.lock = PTHREAD_MUTEX_INITIALIZER, .running = 1};
     spawn(jobs.children);
-    hw_monitor *monitor = started(CHILDREN + 1);
+    hw_monitor *monitor = unstarted(CHILDREN + 1);
     hw_callbacks callbacks = HW_CALLBACKS_INIT;
     callbacks.user = &jobs;
     callbacks.running_count = running_count;
@@ -172,7 +200,8 @@ static void sheds_through_the_callbacks(void)
     hw_snapshot snapshot = HW_SNAPSHOT_INIT;
     require(hw_check_now(monitor, &snapshot) == 0);
     require(snapshot.size == sizeof snapshot && snapshot.memory_bytes > 0 && snapshot.memory_bytes != HW_NONE);
-    require(snapshot.active_jobs == snapshot.running_jobs * 3);
+    require(snapshot.running_jobs == 1 && snapshot.active_jobs == 3);
+    require(hw_monitor_start(monitor, 50) == 0);
     wait_for(&jobs, &jobs.cancelled, 1);
     wait_for(&jobs, &jobs.cleared, 1);
     require(!jobs.wrong && jobs.asked_to_pause == 1);
@@ -181,6 +210,7 @@ static void sheds_through_the_callbacks(void)
     require(hw_set_callbacks(monitor, &callbacks) == 0);
     wait_for(&jobs, &jobs.dropped, 1);
     pid_t child = fork();
+    require(child >= 0);
     if (child == 0) {
         hw_monitor_free(monitor);
         require(jobs.dropped == 1);
@@ -205,14 +235,17 @@ static void limits_are_reloaded_and_snapshots_waited_for(void)
     pid_t children[CHILDREN];
     spawn(children);
     hw_monitor *monitor = started(0);
-    require(hw_is_accepting_work(monitor));
+    wait_until_open(monitor);
     hw_limits limits = HW_LIMITS_INIT;
     limits.max_processes = CHILDREN + 1;
     require(hw_update_limits(monitor, &limits) == 0 && !hw_is_accepting_work(monitor));
-    char text[200];
+    char text[400];
     bool accepting = true;
-    size_t length = hw_verdict(monitor, text, sizeof text, &accepting);
-    require(!accepting && length == strlen(text) && strstr(text, "processes 19 of 20 (95.0 %)"));
+    do {
+        size_t length = hw_verdict(monitor, text, sizeof text, &accepting);
+        require(!accepting && length == strlen(text));
+    } while (strstr(text, "stale"));
+    require(strstr(text, "processes 19 of 20 (95.0 %)"));
     limits.warn_percent = 96;
     limits.hard_percent = 90;
     require(hw_update_limits(monitor, &limits) == -1 && strstr(hw_last_error(), "96"));
@@ -229,11 +262,12 @@ static void limits_are_reloaded_and_snapshots_waited_for(void)
     hw_monitor_stop(monitor);
     while (hw_snapshots_wait(snapshots, 0, NULL) == 1)
         ;
-    require(hw_snapshots_wait(snapshots, 1, NULL) == 0 && hw_snapshots_missed(snapshots) == 0);
+    require(hw_snapshots_wait(snapshots, 1, NULL) == 0);
     limits.hard_percent = limits.warn_percent = 0;
     limits.max_processes = 0;
     require(hw_update_limits(monitor, &limits) == 0 && !hw_is_accepting_work(monitor));
-    require(hw_monitor_start(monitor, 50) == 0 && hw_is_accepting_work(monitor));
+    require(hw_monitor_start(monitor, 50) == 0);
+    wait_until_open(monitor);
     require(hw_snapshots_wait(snapshots, 600000, NULL) == 1);
 
     hw_work work = HW_WORK_INIT;
@@ -260,26 +294,29 @@ static void a_forked_child_has_a_monitor_of_its_own(void)
     hw_monitor *monitor = started(10);
     hw_snapshots *snapshots = hw_snapshots_new(monitor);
     pid_t child = fork();
+    require(child >= 0);
     if (child == 0) {
         require(!hw_is_accepting_work(monitor));
         require(hw_snapshots_wait(snapshots, 0, NULL) == -1);
         hw_snapshot snapshot = HW_SNAPSHOT_INIT;
         require(hw_check_now(monitor, &snapshot) == 0 && snapshot.processes == 0);
-        require(hw_is_accepting_work(monitor));
         require(hw_monitor_start(monitor, 50) == 0);
+        wait_until_open(monitor);
         hw_snapshots_free(snapshots);
         hw_monitor_free(monitor);
         end_well();
     }
     int status;
     require(waitpid(child, &status, 0) == child && status == 0);
-    require(hw_is_accepting_work(monitor));
+    wait_until_open(monitor);
     hw_snapshots_free(snapshots);
     hw_monitor_free(monitor);
 }
 
 int main(void)
 {
+    /* Whatever never comes: the test fails, and does not hang. */
+    alarm(600);
     require(hw_set_log(NULL, NULL, HW_LOG_INFO) == -1 && hw_set_log(write_line, NULL, 0) == -1);
     require(hw_set_log(write_line, NULL, HW_LOG_INFO) == 0 && hw_set_log(write_line, NULL, HW_LOG_INFO) == -1);
     sheds_through_the_callbacks();

@@ -237,9 +237,10 @@ fn the_same_under_valgrind_has_no_leak_and_no_error() {
 fn a_host_in_c_is_asked_to_shed_reloads_waits_and_forks() {
     let output = run(&mut Command::new(host()));
     let log = String::from_utf8(output.stdout).unwrap();
+    assert!(log.lines().all(|line| line.contains(" event=monitor.")), "a line for each event: {log}");
     for line in [
         "3 monitor started event=monitor.started interval_seconds=0.05",
-        "event=monitor.pause_failed_falling_back_to_cancel job_id=\"jöb 7\"",
+        "event=monitor.pause_failed_falling_back_to_cancel job_id=\"jöb\\n7\"",
         "event=monitor.limits_updated",
     ] {
         assert!(log.contains(line), "{line}: {log}");

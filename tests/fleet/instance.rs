@@ -56,7 +56,7 @@ impl Instance {
     /// One with 200 MB.
     pub(crate) fn start(name: &str, more: &[&str]) -> Instance {
         let mut command = build_example("readiness_server").command();
-        command.args(ANY_PORTS).args(["--max-memory-mb", "200", "--name", name]).args(more);
+        command.args(ANY_PORTS).args(["--max-memory-mb", "200", "--max-ms", "600000", "--name", name]).args(more);
         Instance::run(command)
     }
 
@@ -89,7 +89,7 @@ impl Instance {
 
     /// Holds memory until it is let go.
     pub(crate) fn hold(&self, mb: u32) -> thread::JoinHandle<u16> {
-        let url = self.url(&format!("/work?mb={mb}&ms=60000"));
+        let url = self.url(&format!("/work?mb={mb}&ms=600000"));
         let before = self.sleepers().len();
         let holding = thread::spawn(move || {
             let mut status = 0;
@@ -112,7 +112,7 @@ impl Instance {
 
     /// The processes of requests that are held.
     pub(crate) fn sleepers(&self) -> Vec<Pid> {
-        self.sleepers_for("60")
+        self.sleepers_for("600")
     }
 
     /// The processes of requests that take so many seconds.
@@ -140,7 +140,7 @@ impl Drop for Instance {
 
 pub(crate) fn ask(request: ureq::Request) -> Result<ureq::Response, String> {
     // Longer than anything is held.
-    match request.timeout(Duration::from_secs(120)).call() {
+    match request.timeout(Duration::from_secs(700)).call() {
         Ok(answer) | Err(ureq::Error::Status(_, answer)) => Ok(answer),
         Err(error) => Err(error.to_string()),
     }

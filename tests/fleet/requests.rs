@@ -68,7 +68,7 @@ fn what_cannot_be_done_is_told_apart_from_what_cannot_be_done_now() {
         ("GET", "/work?mb=many", 400, None),
         ("GET", "/work?mb=2049", 400, None),
         ("GET", "/work?mb=18446744073709551615", 400, None),
-        ("GET", "/work?ms=60001", 400, None),
+        ("GET", "/work?ms=600001", 400, None),
         ("GET", "/work?mb=2048", 422, None),
         ("GET", "/else", 404, None),
         ("POST", "/readyz", 405, Some("GET, HEAD")),
@@ -89,7 +89,7 @@ fn work_in_progress_leaves_threads_for_probes() {
     let instance = Instance::start("a", &["--threads", "6"]);
     let holding = [instance.hold(0), instance.hold(0)];
     let refused: Vec<_> =
-        (0..8).map(|_| instance.url("/work?ms=60000")).map(|url| thread::spawn(move || get(&url).0)).collect();
+        (0..8).map(|_| instance.url("/work?ms=600000")).map(|url| thread::spawn(move || get(&url).0)).collect();
     for refused in refused {
         assert_eq!(refused.join().unwrap(), 503);
     }

@@ -1,5 +1,5 @@
-use super::super::shed::ShedStep;
 use super::*;
+use crate::judgement::shed::ShedStep;
 
 #[test]
 fn a_failed_check_closes_the_gate_until_the_next_good_one_and_keeps_the_levels() {

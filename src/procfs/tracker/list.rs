@@ -78,9 +78,9 @@ pub(super) fn links(source: Source<'_>) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{known, pids};
     use super::*;
     use crate::procfs::fixture::process;
+    use crate::procfs::tracker::tests::{known, pids};
 
     #[test]
     fn whoever_is_listed_under_another_inode_is_another() {

@@ -155,6 +155,13 @@ impl Tracker {
     }
 }
 
+#[cfg(test)]
+impl Tracker {
+    pub(crate) fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+}
+
 impl Known {
     /// Read in this check.
     fn new(process: Process, inode: u64) -> Known {
@@ -236,14 +243,15 @@ mod tests {
             while child::find(ended.id()) == Child::Alive {
                 std::thread::yield_now();
             }
-            let expected = files.descendants(Path::new("/proc"), |found| found.map(|one| (one.pid, one.is_zombie())).collect());
+            let pids_and_zombies = |process: &Process| (process.pid, process.is_zombie());
+            let expected = files.descendants(Path::new("/proc"), |found| found.map(pids_and_zombies).collect());
             let expected: Vec<_> = expected.unwrap();
             for _ in 0..3 {
                 tracker.fresh.clear();
                 assert!(tracker.walk(source, own).unwrap());
                 tracker.look(source, own, MemoryScope::Own, true).unwrap();
                 tracker.place(source, own, true).unwrap();
-                let walked: Vec<_> = tracker.family.iter().map(|known| (known.pid(), known.process.is_zombie())).collect();
+                let walked: Vec<_> = tracker.family.iter().map(|known| pids_and_zombies(&known.process)).collect();
                 assert_eq!(walked, expected);
             }
             ended.wait().unwrap();

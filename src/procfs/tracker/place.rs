@@ -118,9 +118,9 @@ fn find_parent(family: &[Known], strangers: &[Known], own: &Process, child: &Pro
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{known, pids};
     use super::*;
     use crate::procfs::fixture::{process, Line};
+    use crate::procfs::tracker::tests::{known, pids};
 
     #[test]
     fn a_parent_is_looked_for_among_those_who_could_be_it() {
