@@ -222,7 +222,7 @@ pub(crate) fn loop_died_unexpectedly(thread: &str, message: &str) {
 pub(crate) fn group_set_up(group: u32, subreaper: bool) {
     info!(
         target: TARGET, event = "pgroup.setup_complete", pgid = group, subreaper;
-        "process group {group} is this process's own"
+        "set up in process group {group}"
     );
 }
 
