@@ -20,7 +20,9 @@
  * threads, asks hw_try_admit() for each, which counts what it has admitted.
  *
  * Linking. cc program.c libhighwater.a -lpthread -ldl -lm, or -lhighwater. The
- * shared library must not be unloaded again.
+ * shared library must not be unloaded again. Valgrind calls some 50 bytes
+ * possibly lost when the first thread has waited in the library, which are Rust's
+ * record of that thread: --errors-for-leak-kinds=definite,indirect.
  *
  * Threads. Every function may be called from any thread, at the same time as
  * any other, but for the one that frees a handle: that must be the last call
