@@ -1,0 +1,154 @@
+//! Checks, whoever takes them.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Core, Scratch, Shared};
+use crate::error::{Error, ErrorKind};
+use crate::events;
+use crate::host::contained;
+use crate::judgement::{Observation, Planned, Report};
+use crate::resource::Resource;
+use crate::snapshot::ResourceSnapshot;
+use crate::surroundings::Surroundings;
+use crate::sys;
+
+impl Core {
+    /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it
+    /// would be seconds.
+    pub(crate) fn prepare(&self) {
+        // What panics here does so again in the check, and is reported there.
+        drop(contained(|| self.config.probe.prepare(&self.config.settings)));
+    }
+
+    /// A check on a caller's thread, asking the manager for its counts.
+    pub(crate) fn check_on_caller(&self) -> (ResourceSnapshot, Option<Report>) {
+        if !self.inherited.manager.load(Ordering::Relaxed) && !self.lifecycle.hook_left_behind() {
+            let manager = self.manager.get().manager;
+            if let Some(manager) = manager {
+                let counted = contained(|| {
+                    self.count(&*manager);
+                    drop(manager);
+                });
+                self.counted(None, counted);
+            }
+        }
+        let mut scratch = Scratch::new();
+        let report = self.check_as_caller(&mut scratch);
+        (scratch.snapshot, report)
+    }
+
+    pub(super) fn check_as_caller(&self, scratch: &mut Scratch) -> Option<Report> {
+        self.check_into(scratch, &mut sys::thread_cpu_time(), None)
+    }
+
+    /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU
+    /// time since its last check is the cost of this one.
+    pub(crate) fn check_on_thread(
+        &self,
+        last_own_check: Duration,
+        demanded: bool,
+        cpu_since: &mut Duration,
+        planned: Planned,
+    ) -> Option<Report> {
+        let check = |scratch: &mut Scratch| match self.next_check(last_own_check, demanded) > sys::coarse_now() {
+            true => None,
+            false => self.check_into(scratch, cpu_since, Some(planned)),
+        };
+        self.flight.work(Duration::MAX, check).flatten()
+    }
+
+    /// Reads memory alone, a few microseconds. Returns false when own memory cannot be read, which is left to the next
+    /// check to report.
+    pub(crate) fn read_memory_alone(&self) -> bool {
+        let settings = &self.config.settings;
+        let cpu_began = sys::thread_cpu_time();
+        let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else { return false };
+        let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
+        let mut judgement = self.judgement.lock();
+        judgement.record_memory(&memory, sys::coarse_now(), cpu);
+        self.publish_word(&judgement);
+        matches!(memory.get(Resource::Memory), Ok(Some(_)))
+    }
+
+    /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this
+    /// thread has used from `cpu_since`, which is set to now, is counted as well.
+    fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
+        let Scratch { reading, snapshot } = scratch;
+        // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
+        let number = self.next_number.fetch_add(1, Ordering::SeqCst);
+        let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
+        reading.clear();
+        if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
+            reading.clear();
+            reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
+        }
+        let cpu_now = sys::thread_cpu_time();
+        let cpu = cpu_now.saturating_sub(cpu_began);
+        let cpu_between = cpu_began.saturating_sub(std::mem::replace(cpu_since, cpu_now));
+
+        snapshot.timestamp = Instant::now();
+        snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
+        snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
+        snapshot.memory_bytes = reading.memory;
+        snapshot.child_process_count = reading.descendants.map(to_usize);
+        // One that was taken away may still be counting.
+        let counts = match self.has_manager.load(Ordering::Relaxed) {
+            true => (self.running_jobs.load(Ordering::Relaxed), self.active_sheets.load(Ordering::Relaxed)),
+            false => (0, 0),
+        };
+        (snapshot.running_jobs, snapshot.active_sheets) = counts;
+        snapshot.zombie_pids.clear();
+        snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
+
+        let Surroundings { cgroup_memory, cgroup_pids, open_files, memory_pressure, threads, .. } =
+            &reading.surroundings;
+        snapshot.thread_count = threads.map(to_usize);
+        snapshot.cgroup_memory = cgroup_memory.as_ref().ok().cloned().flatten();
+        snapshot.cgroup_pids = cgroup_pids.as_ref().ok().cloned().flatten();
+        snapshot.open_files = open_files.as_ref().ok().copied().flatten();
+        snapshot.memory_pressure = memory_pressure.as_ref().ok().copied().flatten();
+
+        let found = reading.found();
+        let mut judgement = self.judgement.lock();
+        let report = judgement.record(
+            &Observation {
+                number,
+                now: sys::coarse_now(),
+                ended: sys::fine_now(),
+                cpu,
+                cpu_between,
+                planned,
+                found: &found,
+                zombies: &reading.zombies,
+            },
+            &self.limits.get(),
+            &self.config.settings,
+        )?;
+        self.publish_word(&judgement);
+        // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.
+        let mut publisher = self.publisher.lock();
+        drop(judgement);
+        publisher.publish(snapshot);
+        Some(report)
+    }
+
+    /// Logs what a check on a caller's thread found, and hands it to the action thread.
+    pub(crate) fn follow_up(&self, shared: &Arc<Shared>, report: &Report) {
+        for event in &report.events {
+            self.say(None, || events::judged(event));
+        }
+        if report.climbing {
+            // The thread sleeps until what it thought before.
+            self.bell.ring();
+        }
+        if let Some(run) = self.lifecycle.current_run() {
+            run.hand_over(shared, self, None, report, false);
+        }
+    }
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
