@@ -46,14 +46,14 @@ impl ProcessGroupManager {
     /// read. One that may not be signalled is in the report and stops nothing.
     pub fn kill_all_children(&self, signal: i32, grace: Duration) -> Result<KillReport, Error> {
         valid_signal(signal)?;
-        let inner = self.inner();
+        let registry = self.registry();
         let deadline = Instant::now().checked_add(grace);
         let mut descendants = Descendants::default();
         let mut dealt_with = HashSet::new();
         let mut report = KillReport::default();
         loop {
             let looked =
-                inner.look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)));
+                registry.look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)));
             let alive = match looked {
                 Ok(alive) => alive,
                 // Who was told is on the way out; whether anybody is left is worth another look.
@@ -68,7 +68,7 @@ impl ProcessGroupManager {
                 if dealt_with.contains(&target) {
                     continue;
                 }
-                match inner.send(target, signal) {
+                match registry.send(target, signal) {
                     Ok(()) => report.signaled.push(target.pid),
                     Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                         report_denied(&error, target, signal);
@@ -81,13 +81,13 @@ impl ProcessGroupManager {
                 dealt_with.insert(target);
             }
             // To be collected is not what they are here for.
-            let _ = inner.reap();
+            let _ = registry.reap();
             if alive.is_empty() {
                 break;
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                let alive = inner
+                let alive = registry
                     .look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)))?;
                 report.survivors = alive.into_iter().map(|process| process.pid).collect();
                 break;

@@ -3,30 +3,26 @@
 mod ancestry;
 mod endings;
 mod kill;
+mod registry;
 mod watched;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use self::ancestry::{identity, Ancestry};
-use self::endings::Endings;
+use self::ancestry::identity;
 pub use self::kill::{KillOnDrop, KillReport};
+use self::registry::{Before, Registry, State};
 use self::watched::Watched;
 use crate::error::Error;
 use crate::events;
 use crate::host::{contained, ProcessGroup};
 use crate::identity::Identity;
-use crate::lock::Mutex;
-use crate::procfs::stat::Process;
-use crate::procfs::Files;
-use crate::resource::MemoryScope;
 use crate::sys::child::{self, Child};
 use crate::sys::fork::PerProcess;
-use crate::sys::process::{self, Handle};
+use crate::sys::process;
 
 const PROC: &str = "/proc";
 
@@ -93,37 +89,18 @@ pub struct ProcessGroupManager {
     own_group: bool,
     subreaper: bool,
     grace: Duration,
-    inner: PerProcess<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    files: Files,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    before_setup: Option<Before>,
-    ancestry: Ancestry,
-    /// The next look that is only to take note has time until then.
-    observed_until: Option<Instant>,
-    endings: Endings,
-    /// The children that the host has asked for, and what became of them.
-    watched: BTreeMap<u32, Watched>,
-}
-
-/// What `setup` has changed.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    group: u32,
-    subreaper: bool,
+    registry: PerProcess<Registry>,
 }
 
 impl ProcessGroupManager {
     /// Changes and reads nothing yet. [`setup`](Self::setup) will lead a process group and be a subreaper.
     pub fn new() -> ProcessGroupManager {
-        ProcessGroupManager { own_group: true, subreaper: true, grace: GRACE, inner: PerProcess::new(Inner::default()) }
+        ProcessGroupManager {
+            own_group: true,
+            subreaper: true,
+            grace: GRACE,
+            registry: PerProcess::new(Registry::default()),
+        }
     }
 
     /// Whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs
@@ -155,8 +132,8 @@ impl ProcessGroupManager {
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process), with what the system said; what was changed by then is changed back.
     pub fn setup(&self) -> Result<(), Error> {
-        let inner = self.inner();
-        let mut state = inner.state.lock();
+        let registry = self.registry();
+        let mut state = registry.state.lock();
         if state.before_setup.is_some() {
             return Ok(());
         }
@@ -198,7 +175,7 @@ impl ProcessGroupManager {
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process): the group is gone, so that there is no way back into it.
     pub fn restore(&self) -> Result<(), Error> {
-        let Some(before) = self.inner().state.lock().before_setup.take() else { return Ok(()) };
+        let Some(before) = self.registry().state.lock().before_setup.take() else { return Ok(()) };
         if self.subreaper && !before.subreaper {
             process::set_subreaper(false).map_err(|error| Error::system("could not cease to be a subreaper", error))?;
         }
@@ -219,7 +196,7 @@ impl ProcessGroupManager {
     /// not there; else what could not be read.
     pub fn track_backend_pid(&self, pid: u32) -> Result<(), Error> {
         let pid = valid(pid)?;
-        let tracked = self.inner().look(|state, table, _| {
+        let tracked = self.registry().look(|state, table, _| {
             let process = table.iter().find(|process| process.pid == pid)?;
             state.ancestry.track(identity(process));
             Some(())
@@ -230,7 +207,7 @@ impl ProcessGroupManager {
     /// Lets go of a tracked process and of what was seen below it: none of that is an orphan from now on. Returns
     /// whether it was tracked.
     pub fn untrack_backend_pid(&self, pid: u32) -> bool {
-        self.inner().state.lock().ancestry.untrack(pid)
+        self.registry().state.lock().ancestry.untrack(pid)
     }
 
     /// Takes note of the processes there are now. A host whose backends come and go faster than its monitor checks
@@ -239,7 +216,7 @@ impl ProcessGroupManager {
     /// # Errors
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
     pub fn look(&self) -> Result<(), Error> {
-        self.inner().look(|_, _, _| ())
+        self.registry().look(|_, _, _| ())
     }
 
     /// The processes that were seen below a tracked backend and were there at the last look, ascending. Zombies
@@ -267,7 +244,7 @@ impl ProcessGroupManager {
         let (backend, below) = self.below(pid)?;
         let mut reached = Vec::new();
         for process in std::iter::once(backend).chain(below) {
-            match self.inner().send(process, signal) {
+            match self.registry().send(process, signal) {
                 Ok(()) => reached.push(process.pid),
                 Err(error) => report_denied(&error, process, signal),
             }
@@ -277,7 +254,7 @@ impl ProcessGroupManager {
 
     fn below(&self, pid: u32) -> Result<(Identity, Vec<Identity>), Error> {
         let pid = valid(pid)?;
-        let state = self.inner().state.lock();
+        let state = self.registry().state.lock();
         let backend = state.ancestry.tracked(pid);
         let backend = backend.ok_or_else(|| Error::process(format!("process {pid} is not tracked")))?;
         let below = state.ancestry.below(backend).collect();
@@ -291,11 +268,11 @@ impl ProcessGroupManager {
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
     /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
-        let inner = self.inner();
-        let found = inner.files.process(Path::new(PROC), valid(pid)?)?.map(|process| identity(&process));
+        let registry = self.registry();
+        let found = registry.files.process(Path::new(PROC), valid(pid)?)?.map(|process| identity(&process));
         match found {
             Some(child) if child::find(pid) != Child::Unknown => {
-                inner.state.lock().watched.insert(pid, Watched::new(child));
+                registry.state.lock().watched.insert(pid, Watched::new(child));
                 Ok(())
             }
             _ => Err(Error::process(format!("process {pid} is not a child of this process"))),
@@ -305,10 +282,10 @@ impl ProcessGroupManager {
     /// The exit status of a [watched](Self::watch_child) child; `None` while it runs, when it is not watched, and for
     /// good when somebody else has taken its status. Looks for itself; it need not have been reaped before.
     pub fn exit_status(&self, pid: u32) -> Option<ExitStatus> {
-        let inner = self.inner();
-        let mut state = inner.state.lock();
+        let registry = self.registry();
+        let mut state = registry.state.lock();
         let watched = state.watched.get_mut(&pid)?;
-        watched.collect(&inner.files);
+        watched.collect(&registry.files);
         watched.status()
     }
 
@@ -316,12 +293,12 @@ impl ProcessGroupManager {
     /// for.
     pub fn unwatch_child(&self, pid: u32) -> Option<ExitStatus> {
         let status = self.exit_status(pid);
-        self.inner().state.lock().watched.remove(&pid);
+        self.registry().state.lock().watched.remove(&pid);
         status
     }
 
-    fn inner(&self) -> &Inner {
-        self.inner.current_or_renew(|_inherited| Inner::default())
+    fn registry(&self) -> &Registry {
+        self.registry.current_or_renew(|_inherited| Registry::default())
     }
 }
 
@@ -329,19 +306,19 @@ impl ProcessGroup for ProcessGroupManager {
     /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not
     /// wait for them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
-        let inner = self.inner();
-        let due = inner.look(|State { ancestry, endings, .. }, table, own| {
+        let registry = self.registry();
+        let due = registry.look(|State { ancestry, endings, .. }, table, own| {
             endings.due(&ancestry.orphans(table, own).collect::<Vec<_>>(), self.grace)
         });
         let due = due.map_err(io_error)?;
-        let mut dealt_with = inner.reap().map_err(io_error)?;
+        let mut dealt_with = registry.reap().map_err(io_error)?;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
             let mut told = Vec::new();
             for &(process, _) in due.iter().filter(|(_, due)| *due == signal) {
-                let sent = inner.send(process, signal);
+                let sent = registry.send(process, signal);
                 // What could not even be tried is tried again.
                 if sent.as_ref().map_or_else(|error| error.raw_os_error() == Some(libc::EPERM), |()| true) {
-                    inner.state.lock().endings.note(process, signal);
+                    registry.state.lock().endings.note(process, signal);
                 }
                 match sent {
                     Ok(()) => told.push(process.pid),
@@ -359,102 +336,21 @@ impl ProcessGroup for ProcessGroupManager {
     /// Collects the status of those that were handed to this process and have ended, and of the
     /// [watched](ProcessGroupManager::watch_child) children.
     fn reap_orphaned_backends(&self) -> io::Result<Vec<u32>> {
-        self.inner().reap().map_err(io_error)
+        self.registry().reap().map_err(io_error)
     }
 
     /// Takes at most a hundredth of one core: it does nothing until a hundred times as long as the last look took has
     /// gone by.
     fn observe(&self) -> io::Result<()> {
-        let inner = self.inner();
+        let registry = self.registry();
         let began = Instant::now();
-        if inner.state.lock().observed_until.is_some_and(|until| began < until) {
+        if registry.state.lock().observed_until.is_some_and(|until| began < until) {
             return Ok(());
         }
-        inner.look(|_, _, _| ()).map_err(io_error)?;
+        registry.look(|_, _, _| ()).map_err(io_error)?;
         let cost = began.elapsed();
-        inner.state.lock().observed_until = began.checked_add(cost.saturating_mul(100));
+        registry.state.lock().observed_until = began.checked_add(cost.saturating_mul(100));
         Ok(())
-    }
-}
-
-impl State {
-    /// Whether the process group was made by us, so that whoever else is in it comes from here.
-    fn made_group(&self, own: u32) -> bool {
-        self.before_setup.is_some_and(|before| before.group != own) && process::own_group() == own
-    }
-}
-
-impl Inner {
-    /// Reads the descendants, as far as they can have changed, takes note of who is below whom, and has `judge` look.
-    fn look<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
-        self.ensure_own_kernel()?;
-        // Before anything is read, or an older look could undo what a newer one has seen.
-        let mut state = self.state.lock();
-        let table =
-            self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())?;
-        let own = std::process::id();
-        state.ancestry.observe(&table, own);
-        Ok(judge(&mut state, &table, own))
-    }
-
-    /// The same with every process on the machine.
-    fn look_at_all<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
-        self.ensure_own_kernel()?;
-        let mut state = self.state.lock();
-        let own = std::process::id();
-        self.files.processes(Path::new(PROC), |table| {
-            state.ancestry.observe(table, own);
-            judge(&mut state, table, own)
-        })
-    }
-
-    fn ensure_own_kernel(&self) -> Result<(), Error> {
-        match self.files.is_of_own_kernel(Path::new(PROC))? {
-            true => Ok(()),
-            false => {
-                let what = "its process ids are not those of this process's system calls";
-                Err(Error::malformed(PROC.into(), what))
-            }
-        }
-    }
-
-    /// Sends a signal to that process, if it is still the one that it was. What is told to end is woken as well: a
-    /// stopped process dies of nothing but `SIGKILL`.
-    fn send(&self, process: Identity, signal: i32) -> io::Result<()> {
-        let handle = Handle::open(process.pid)?;
-        // Whoever has the number now had it when the handle was opened, or the handle reaches nobody.
-        let now = self.files.process(Path::new(PROC), process.pid).map_err(io_error)?;
-        if now.map(|now| identity(&now)) != Some(process) {
-            return Err(process::no_such_process());
-        }
-        handle.signal(signal)?;
-        if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
-            // It may have ended of the first.
-            let _ = handle.signal(libc::SIGCONT);
-        }
-        Ok(())
-    }
-
-    fn reap(&self) -> Result<Vec<u32>, Error> {
-        // Found and collected under one lock: of two at once, the slower one would wait for a number in other hands.
-        let reaped = self.look(|state, table, own| {
-            let mut reaped = Vec::new();
-            let State { ancestry, watched, .. } = state;
-            for process in ancestry.adopted_zombies(table, own).filter(|process| !watched.contains_key(&process.pid)) {
-                // An error: somebody who waits for any child was faster.
-                if let Ok(Some(status)) = process::collect(process.pid) {
-                    reaped.push((process.pid, status));
-                }
-            }
-            for (&pid, watched) in watched.iter_mut() {
-                reaped.extend(watched.collect(&self.files).map(|status| (pid, status)));
-            }
-            reaped
-        })?;
-        for (pid, status) in &reaped {
-            say(|| events::zombie_reaped(*pid, &status.to_string()));
-        }
-        Ok(reaped.into_iter().map(|(pid, _)| pid).collect())
     }
 }
 
