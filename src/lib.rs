@@ -160,63 +160,30 @@
 //! A level is logged when entered, `*_normal` once it has held for one settle time; but for a first `*_critical`, at
 //! most one line per resource and level in 60 s, with `changes` counting what was left out.
 
-// 1. vocabulary
-mod error;
-mod identity;
-mod limits;
-mod resource;
-mod snapshot;
-mod surroundings;
-mod verdict;
-mod work;
-
-// 2. judgement
-mod judgement;
-mod readiness_word;
-
-// 3. the outside
-mod cgroup;
-mod fork_cell;
-mod lock;
-mod number;
-mod procfs;
+// In the order of the layers: each imports only from those above it in this list.
 mod sys;
+mod vocabulary; // the words that all others speak // every `unsafe` and every libc call, behind safe signatures
 
-// 4. seams
-mod detect;
-mod events;
-mod host;
-mod probe;
-mod subscription;
+mod judgement; // what checks mean: a pure state machine
+mod readers; // what the kernel says
 
-// 5. the threads
-mod engine;
+mod host; // where the host is called
 
-// 6. the monitor
-mod builder;
-mod monitor;
-mod permit;
-mod pgroup;
-mod readiness;
+mod engine; // the threads
+mod pgroup; // the host's processes
 
-// 7. the C interface
+mod monitor; // what the host holds
+
 #[cfg(feature = "capi")]
-mod capi;
+mod capi; // the same from C
 
 pub use crate::{
-    builder::ResourceMonitorBuilder,
-    error::{Error, ErrorKind},
-    host::{BoxError, JobManager, ProcessGroup},
-    limits::{ResourceLimits, ResourceLimitsBuilder},
-    monitor::ResourceMonitor,
-    permit::Permit,
+    host::{BoxError, JobManager, ProcessGroup, Snapshots},
+    monitor::{Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
-    probe::SystemProbe,
-    readiness::Readiness,
-    resource::{MemoryScope, Resource},
-    snapshot::ResourceSnapshot,
-    subscription::Snapshots,
-    surroundings::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles},
-    verdict::Verdict,
-    work::Work,
+    readers::SystemProbe,
+    vocabulary::{
+        CgroupMemory, CgroupPids, Error, ErrorKind, MemoryPressure, MemoryScope, OpenFiles, Resource, ResourceLimits,
+        ResourceLimitsBuilder, ResourceSnapshot, Verdict, Work,
+    },
 };

@@ -5,9 +5,8 @@ use std::ffi::{c_char, c_int, CString};
 use std::fmt;
 use std::mem::{size_of, MaybeUninit};
 
-use crate::error::{Error, ErrorKind};
 use crate::host::contained;
-use crate::verdict::Verdict;
+use crate::vocabulary::{Error, ErrorKind, Verdict};
 
 /// Why a function has failed.
 #[derive(Debug)]

@@ -4,8 +4,7 @@ use std::ffi::c_int;
 use std::mem::size_of;
 
 use super::border::{self, Versioned};
-use crate::error::Error;
-use crate::limits::ResourceLimits;
+use crate::vocabulary::{Error, ResourceLimits};
 
 /// `hw_limits`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,7 +31,7 @@ impl Limits {
         self.builder()?.build()
     }
 
-    fn builder(self) -> Result<crate::limits::ResourceLimitsBuilder, Error> {
+    fn builder(self) -> Result<crate::vocabulary::ResourceLimitsBuilder, Error> {
         let mut builder = ResourceLimits::builder();
         if self.max_memory_bytes > 0 {
             builder = builder.max_memory_bytes(self.max_memory_bytes);
@@ -97,7 +96,7 @@ unsafe impl Versioned for Work {
     const FIRST_SIZE: usize = size_of::<Work>();
 }
 
-impl From<Work> for crate::work::Work {
+impl From<Work> for crate::vocabulary::Work {
     fn from(work: Work) -> Self {
         let declared = Self::new().memory_bytes(work.memory_bytes);
         declared.processes(work.processes).open_files(work.open_files)

@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use super::border::Versioned;
 use crate::host::{BoxError, JobManager};
-use crate::resource::Resource;
+use crate::vocabulary::Resource;
 
 /// `HW_JOB_ID_SIZE`.
 pub(super) const JOB_ID_SIZE: usize = 256;

@@ -20,9 +20,9 @@ use self::border::Failure;
 use self::limits::{Limits, Work};
 use self::manager::{Callbacks, Manager};
 use self::snapshot::Snapshot;
+use crate::host::Snapshots;
+use crate::monitor::Permit;
 use crate::monitor::ResourceMonitor;
-use crate::permit::Permit;
-use crate::subscription::Snapshots;
 
 /// `hw_monitor`.
 struct Monitor(ResourceMonitor);

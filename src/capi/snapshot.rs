@@ -3,7 +3,7 @@
 use std::mem::size_of;
 
 use super::border::Versioned;
-use crate::snapshot::ResourceSnapshot;
+use crate::vocabulary::ResourceSnapshot;
 
 /// `HW_NONE`.
 pub(super) const NONE: u64 = u64::MAX;

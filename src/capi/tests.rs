@@ -10,8 +10,7 @@ use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
 use super::*;
-use crate::limits::ResourceLimits;
-use crate::resource::Resource;
+use crate::vocabulary::{Resource, ResourceLimits};
 
 fn last_error() -> String {
     // SAFETY: the text is good until the next failure on this thread.
@@ -79,8 +78,9 @@ fn every_constant_is_what_the_header_says() {
     let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
     // Before the first check everything is refused.
     let monitor = ResourceMonitor::new(ResourceLimits::builder().max_processes(10).build().unwrap());
-    let refused =
-        |processes| Failure::Refused(monitor.try_admit(crate::work::Work::new().processes(processes)).unwrap_err());
+    let refused = |processes| {
+        Failure::Refused(monitor.try_admit(crate::vocabulary::Work::new().processes(processes)).unwrap_err())
+    };
     let failures = [
         ("FAILED", Failure::Failed(String::new())),
         ("INVALID", Failure::Invalid(String::new())),

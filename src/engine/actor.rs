@@ -6,12 +6,12 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::events;
+use crate::host::events;
 use crate::host::{contained, BoxError, JobManager, ProcessGroup};
 use crate::judgement::shed::{Checked, Move, ShedPolicy, ShedStep};
 use crate::judgement::Stopped;
 use crate::sys;
-use crate::verdict::Critical;
+use crate::vocabulary::Critical;
 
 use super::core::{Core, Manager, Shared, Shedding};
 use super::lifecycle::{Handover, Run};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cgroup::{Alarms, Watch};
-use crate::error::Error;
-use crate::events;
 use crate::host::contained;
+use crate::host::events;
 use crate::judgement::{Planned, Stopped};
+use crate::readers::cgroup::{Alarms, Watch};
 use crate::sys;
 use crate::sys::bell::{Bell, Wire};
 use crate::sys::poll::Ready;
+use crate::vocabulary::Error;
 
 use super::core::{Core, Shared};
 use super::lifecycle::Run;
@@ -193,7 +193,7 @@ fn wait_until_due(core: &Core, run: &Run, worker: &Worker, bed: &mut Bed<'_>, la
 mod tests {
     use super::*;
     use crate::engine::Config;
-    use crate::limits::ResourceLimits;
+    use crate::vocabulary::ResourceLimits;
 
     #[test]
     fn a_thread_that_dies_closes_the_gate() {

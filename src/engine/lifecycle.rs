@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Watch;
-use crate::error::Error;
-use crate::events;
+use crate::host::events;
 use crate::judgement::shed::Checked;
 use crate::judgement::{Report, Stopped};
-use crate::lock::Mutex;
+use crate::readers::cgroup::Watch;
+use crate::sys::fork::Mutex;
 use crate::sys::{Bell, SignalMask};
+use crate::vocabulary::Error;
 
 use super::core::{Core, Shared};
 use super::worker::Worker;

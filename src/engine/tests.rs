@@ -4,15 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Config;
-use crate::cgroup::{Alarms, Watch};
-use crate::error::{Error, ErrorKind};
-use crate::judgement::Settings;
-use crate::limits::ResourceLimits;
-use crate::lock::Mutex;
 use crate::monitor::ResourceMonitor;
-use crate::probe::{Probe, Reading};
-use crate::resource::{Found, MemoryScope};
-use crate::work::Work;
+use crate::readers::cgroup::{Alarms, Watch};
+use crate::readers::probe::{Probe, Reading};
+use crate::sys::fork::Mutex;
+use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, ResourceLimits, Settings, Work};
 
 const LONG: Duration = Duration::from_secs(120);
 

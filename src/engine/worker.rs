@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::error::Error;
 use crate::host::contained;
-use crate::lock::{Condvar, Mutex};
+use crate::sys::fork::{Condvar, Mutex};
 use crate::sys::{self, SignalMask};
+use crate::vocabulary::Error;
 
 thread_local! {
     /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::resource::Level;
+use crate::vocabulary::Level;
 
 /// At most one line per resource and level in this time, but for a first critical one.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);

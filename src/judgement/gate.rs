@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{amount, limit, threshold, unread_error, Judgement, Last, Settings, Stopped};
-use crate::error::Error;
-use crate::limits::ResourceLimits;
-use crate::readiness_word::Publication;
-use crate::resource::{Amount, Level, PerResource, Resource};
-use crate::verdict::{Reason, Threshold, Usage, Verdict};
-use crate::work::Work;
+use super::{amount, limit, threshold, unread_error, Judgement, Last, Stopped};
+use crate::judgement::word::Publication;
+use crate::vocabulary::{
+    Amount, Error, Level, PerResource, Reason, Resource, ResourceLimits, Settings, Threshold, Usage, Verdict, Work,
+};
 
 impl Judgement {
     /// The state of the gate and its reason, from one reading.

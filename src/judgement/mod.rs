@@ -12,14 +12,13 @@ mod schedule;
 pub(crate) mod shed;
 mod threshold;
 mod unread;
+pub(crate) mod word;
 mod zombies;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::limits::ResourceLimits;
-use crate::resource::{Amount, Found, Level, MemoryScope, Optional, PerResource, Resource};
+use crate::vocabulary::{Amount, Error, Found, Level, Optional, PerResource, Resource, ResourceLimits};
 
 use self::breaker::Breaker;
 use self::climb::Climb;
@@ -28,32 +27,6 @@ pub(crate) use self::record::{Event, Observation, Planned, Report};
 use self::reservations::Reservations;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
-
-/// What the host set once, when it built the monitor.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    pub(crate) max_age: Option<Duration>,
-    pub(crate) refresh_after: Duration,
-    pub(crate) settle: Option<Duration>,
-    /// Share of one core, above 0 and at most 1.
-    pub(crate) cpu_budget: f64,
-    pub(crate) memory_scope: MemoryScope,
-    /// The optional resources that are not read.
-    pub(crate) ignored: PerResource<bool>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            max_age: None,
-            refresh_after: Duration::from_millis(100),
-            settle: None,
-            cpu_budget: 0.01,
-            memory_scope: MemoryScope::Own,
-            ignored: PerResource::default(),
-        }
-    }
-}
 
 /// The state of a monitor as its checks, limits and permits made it.
 #[derive(Debug, Default)]

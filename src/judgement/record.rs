@@ -7,12 +7,11 @@ use std::time::Duration;
 use super::breaker::DEGRADED_AT;
 use super::climb::Climb;
 use super::unread::News;
-use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last, Settings, MEMORY};
-use crate::error::{Error, ErrorKind};
-use crate::identity::Identity;
-use crate::limits::ResourceLimits;
-use crate::resource::{Amount, Found, Level, Optional, PerResource, Resource};
-use crate::verdict::{Critical, Usage};
+use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last, MEMORY};
+use crate::vocabulary::{
+    Amount, Critical, Error, ErrorKind, Found, Identity, Level, Optional, PerResource, Resource, ResourceLimits,
+    Settings, Usage,
+};
 
 /// What one check found.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! What was promised to admitted work and cannot be seen by a check yet.
 
-use crate::resource::{PerResource, Resource};
-use crate::work::Work;
+use crate::vocabulary::{PerResource, Resource, Work};
 
 /// Sums are 128 bits wide: permits for as much as 64 bits hold can be granted where no limit is set, and each must be
 /// taken back in full.

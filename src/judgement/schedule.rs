@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{cadence, threshold, Judgement, Settings, MEMORY};
-use crate::limits::ResourceLimits;
-use crate::resource::{MemoryScope, Resource};
+use super::{cadence, threshold, Judgement, MEMORY};
+use crate::vocabulary::{MemoryScope, Resource, ResourceLimits, Settings};
 
 impl Judgement {
     /// Whether an admission should wait for a check newer than the last.

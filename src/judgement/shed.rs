@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::verdict::Critical;
+use crate::vocabulary::Critical;
 
 /// What shedding needs to know of a check.
 #[derive(Debug, Clone)]
@@ -86,8 +86,7 @@ impl ShedPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::Resource;
-    use crate::verdict::Usage;
+    use crate::vocabulary::{Resource, Usage};
 
     const MAX_AGE: Duration = Duration::from_secs(45);
     const SETTLE: Duration = Duration::from_secs(10);

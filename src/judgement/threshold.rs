@@ -1,7 +1,6 @@
 //! Usage against a limit: exact, in integers, to the byte.
 
-use crate::limits::Thresholds;
-use crate::resource::Level;
+use crate::vocabulary::{Level, Thresholds};
 
 /// Whether `usage` is at least `percent` of `limit`.
 pub(super) fn reaches(usage: u128, limit: u64, percent: u8) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::identity::Identity;
+use crate::vocabulary::Identity;
 
 /// Finds the zombies that were seen in checks at least an interval apart. A zombie is its pid and its start time:
 /// another one under the same pid starts over.

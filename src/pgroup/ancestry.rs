@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::identity::Identity;
-use crate::procfs::descendants::parent_index;
-use crate::procfs::stat::Process;
+use crate::readers::procfs::descendants::parent_index;
+use crate::readers::procfs::stat::Process;
+use crate::vocabulary::Identity;
 
 /// What earlier looks at the process table have shown.
 #[derive(Debug, Default)]
@@ -190,8 +190,8 @@ pub(super) fn identity(process: &Process) -> Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::procfs::fixture::{process, Line};
-    use crate::procfs::stat;
+    use crate::readers::procfs::fixture::{process, Line};
+    use crate::readers::procfs::stat;
 
     const OWN: u32 = 10;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::identity::Identity;
+use crate::vocabulary::Identity;
 
 /// Who was told to end, and when.
 #[derive(Debug, Default)]

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::ancestry::identity;
 use super::{report_denied, say, valid_signal, ProcessGroupManager};
-use crate::error::Error;
-use crate::events;
-use crate::identity::Identity;
-use crate::procfs::descendants::Descendants;
-use crate::procfs::stat::Process;
+use crate::host::events;
+use crate::readers::procfs::descendants::Descendants;
+use crate::readers::procfs::stat::Process;
 use crate::sys;
+use crate::vocabulary::{Error, Identity};
 
 /// Between two looks at who is left.
 const ROUND: Duration = Duration::from_millis(5);

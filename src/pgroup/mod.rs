@@ -16,13 +16,12 @@ use self::ancestry::identity;
 pub use self::kill::{KillOnDrop, KillReport};
 use self::registry::{Before, Registry, State};
 use self::watched::Watched;
-use crate::error::Error;
-use crate::events;
+use crate::host::events;
 use crate::host::{contained, ProcessGroup};
-use crate::identity::Identity;
 use crate::sys::child::{self, Child};
 use crate::sys::fork::PerProcess;
 use crate::sys::process;
+use crate::vocabulary::{Error, Identity};
 
 const PROC: &str = "/proc";
 

@@ -9,14 +9,12 @@ use super::ancestry::{identity, Ancestry};
 use super::endings::Endings;
 use super::watched::Watched;
 use super::{io_error, say, PROC};
-use crate::error::Error;
-use crate::events;
-use crate::identity::Identity;
-use crate::lock::Mutex;
-use crate::procfs::stat::Process;
-use crate::procfs::Files;
-use crate::resource::MemoryScope;
+use crate::host::events;
+use crate::readers::procfs::stat::Process;
+use crate::readers::procfs::Files;
+use crate::sys::fork::Mutex;
 use crate::sys::process::{self, Handle};
+use crate::vocabulary::{Error, Identity, MemoryScope};
 
 /// What a manager keeps in one process.
 #[derive(Debug, Default)]

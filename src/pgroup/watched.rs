@@ -5,9 +5,9 @@ use std::process::ExitStatus;
 
 use super::ancestry::identity;
 use super::PROC;
-use crate::identity::Identity;
-use crate::procfs::Files;
+use crate::readers::procfs::Files;
 use crate::sys::process;
+use crate::vocabulary::Identity;
 
 /// While its zombie is there, nobody else can have its number.
 #[derive(Debug)]

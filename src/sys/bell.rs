@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::poll::{poll, EventFd, Interest, Ready};
-use crate::fork_cell::ForkCell;
+use crate::sys::fork::ForkCell;
 use crate::sys::generation;
 
 /// The longest single sleep; a longer one is a matter of asking again.

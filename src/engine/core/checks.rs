@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Core, Scratch, Shared};
-use crate::error::{Error, ErrorKind};
-use crate::events;
 use crate::host::contained;
+use crate::host::events;
 use crate::judgement::{Observation, Planned, Report};
-use crate::resource::Resource;
-use crate::snapshot::ResourceSnapshot;
-use crate::surroundings::Surroundings;
 use crate::sys;
+use crate::vocabulary::{Error, ErrorKind, Resource, ResourceSnapshot, Surroundings};
 
 impl Core {
     /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Core, Manager};
 use crate::engine::worker::Worker;
-use crate::events;
+use crate::host::events;
 use crate::host::{contained, JobManager, ProcessGroup};
 use crate::sys::SignalMask;
 

@@ -9,21 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cgroup::{Alarms, Watch};
-use crate::events;
-use crate::fork_cell::ForkCell;
+use crate::host::events;
+use crate::host::Publisher;
 use crate::host::{contained, JobManager, ProcessGroup};
 use crate::judgement::shed::ShedPolicy;
-use crate::judgement::{Judgement, Settings, Stopped};
-use crate::limits::ResourceLimits;
-use crate::lock::{Desk, Mutex};
-use crate::probe::{Probe, Reading};
-use crate::readiness_word::ReadinessWord;
-use crate::snapshot::ResourceSnapshot;
-use crate::subscription::Publisher;
+use crate::judgement::word::ReadinessWord;
+use crate::judgement::{Judgement, Stopped};
+use crate::readers::cgroup::{Alarms, Watch};
+use crate::readers::probe::{Probe, Reading};
+use crate::sys::fork::ForkCell;
+use crate::sys::fork::{Desk, Mutex};
 use crate::sys::{self, Bell, PerProcess, SignalMask};
-use crate::verdict::Verdict;
-use crate::work::Work;
+use crate::vocabulary::{ResourceLimits, ResourceSnapshot, Settings, Verdict, Work};
 
 use super::lifecycle::Lifecycle;
 

@@ -6,12 +6,8 @@ mod record;
 mod schedule;
 
 use super::*;
-use crate::error::ErrorKind;
-use crate::identity::Identity;
-use crate::readiness_word::{Publication, ReadinessWord};
-use crate::resource::MB;
-use crate::verdict::Verdict;
-use crate::work::Work;
+use crate::judgement::word::{Publication, ReadinessWord};
+use crate::vocabulary::{ErrorKind, Identity, MemoryScope, Settings, Verdict, Work, MB};
 
 const INTERVAL: Duration = Duration::from_secs(15);
 

@@ -1,0 +1,143 @@
+//! What is set once, before there is a monitor.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::Config;
+use crate::monitor::ResourceMonitor;
+use crate::readers::cgroup::Places;
+use crate::readers::probe::SystemProbe;
+use crate::vocabulary::{Error, MemoryScope, Resource, ResourceLimits, Settings};
+
+/// Collects the settings of a monitor; see [`ResourceMonitor::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ResourceMonitorBuilder {
+    limits: ResourceLimits,
+    settings: Settings,
+    proc_root: Option<PathBuf>,
+    cgroup_root: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()) }
+    }
+}
+
+impl ResourceMonitorBuilder {
+    pub(crate) fn new(limits: ResourceLimits) -> ResourceMonitorBuilder {
+        ResourceMonitorBuilder { limits, settings: Settings::default(), proc_root: None, cgroup_root: None }
+    }
+
+    /// How old a check may be before the gate closes. Default: the larger of 2 s and three times the larger of the
+    /// interval and the gap that the CPU budget puts between checks.
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.settings.max_age = Some(max_age);
+        self
+    }
+
+    /// How old a check may be before a caller that asks wakes the check thread. Default: 100 ms; zero wakes it for
+    /// every check the CPU budget allows.
+    pub fn refresh_after(mut self, refresh_after: Duration) -> Self {
+        self.settings.refresh_after = refresh_after;
+        self
+    }
+
+    /// How long to wait after a shed for its effect, and how long a level must have been normal to be logged as such.
+    /// Default: one interval.
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settings.settle = Some(settle);
+        self
+    }
+
+    /// The share of one core that checking may take, above 0 and at most 1. Default: 0.01, which puts 100 times the
+    /// CPU time of a check between it and the next.
+    pub fn cpu_budget(mut self, share: f64) -> Self {
+        self.settings.cpu_budget = share;
+        self
+    }
+
+    /// Whose memory is held against the memory limit. Default: [`MemoryScope::Own`].
+    pub fn memory_scope(mut self, scope: MemoryScope) -> Self {
+        self.settings.memory_scope = scope;
+        self
+    }
+
+    /// Does not read this resource, which must be an optional one.
+    pub fn ignore(mut self, resource: Resource) -> Self {
+        *self.settings.ignored.get_mut(resource) = true;
+        self
+    }
+
+    /// Where the proc file system is mounted. Default: `/proc`.
+    pub fn proc_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.proc_root = Some(root.into());
+        self
+    }
+
+    /// Where the cgroup file systems are mounted that `mountinfo` has below `/sys/fs/cgroup`. Default: there.
+    pub fn cgroup_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.cgroup_root = Some(root.into());
+        self
+    }
+
+    /// Validates and builds. Nothing is opened or started yet.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), naming the value: a CPU budget that is not a number above
+    /// 0 and at most 1, a `max_age` of zero, a root that is not a directory, a required resource that is to be ignored.
+    pub fn build(self) -> Result<ResourceMonitor, Error> {
+        let budget = self.settings.cpu_budget;
+        if !(budget > 0.0 && budget <= 1.0) {
+            return Err(Error::setting(format!("CPU budget {budget} must be above 0 and at most 1")));
+        }
+        if self.settings.max_age == Some(Duration::ZERO) {
+            return Err(Error::setting("max_age 0 s would never accept work"));
+        }
+        let required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
+        if let Some(resource) = required.into_iter().find(|resource| *self.settings.ignored.get(*resource)) {
+            return Err(Error::setting(format!("{resource} cannot be ignored: without it no check succeeds")));
+        }
+        for (name, root) in [("proc_root", &self.proc_root), ("cgroup_root", &self.cgroup_root)] {
+            if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
+                return Err(Error::setting(format!("{name} {} is not a directory", root.display())));
+            }
+        }
+        let default = Places::default();
+        let probe = SystemProbe::with_places(Places {
+            proc_root: self.proc_root.unwrap_or(default.proc_root),
+            cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
+        });
+        let config = Config { settings: self.settings, probe: Box::new(probe) };
+        Ok(ResourceMonitor::with_config(config, self.limits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn every_bad_setting_is_refused_with_its_value() {
+        let new = || ResourceMonitor::builder(ResourceLimits::builder().build().unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cases = [
+            (new().cpu_budget(0.0), "CPU budget 0 must"),
+            (new().cpu_budget(1.5), "CPU budget 1.5 must"),
+            (new().cpu_budget(f64::NAN), "CPU budget NaN must"),
+            (new().max_age(Duration::ZERO), "max_age 0 s"),
+            (new().proc_root("/nonexistent"), "proc_root /nonexistent is not a directory"),
+            (new().proc_root(file.path()), "proc_root "),
+            (new().ignore(Resource::Processes), "processes cannot be ignored"),
+            (new().cgroup_root("/nonexistent"), "cgroup_root /nonexistent is not a directory"),
+        ];
+        for (builder, expected) in cases {
+            let error = builder.build().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+            assert!(error.to_string().starts_with(expected), "{error} / {expected}");
+        }
+        assert!(new().cpu_budget(1.0).build().is_ok());
+    }
+}

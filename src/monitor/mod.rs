@@ -1,0 +1,218 @@
+//! The monitor: what the host holds.
+
+mod builder;
+mod permit;
+mod readiness;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::ResourceMonitorBuilder;
+pub use self::permit::Permit;
+pub use self::readiness::Readiness;
+use crate::engine::{self, Config, Core, Shared};
+use crate::host::Snapshots;
+use crate::host::{JobManager, ProcessGroup};
+use crate::vocabulary::{Error, ResourceLimits, ResourceSnapshot, Verdict, Work, HARD_PERCENT, MB, WARN_PERCENT};
+
+/// Watches the process it is linked into, and says whether it may take on more work.
+///
+/// All methods take `&self` and may be called from any thread, from the host's own hooks too. Dropping the monitor
+/// [stops](Self::stop) it and ends every subscription. A host uses one: two monitors count the same descendants and do
+/// not see each other's permits.
+///
+/// ```
+/// use std::time::Duration;
+/// use highwater::{ResourceLimits, ResourceMonitor};
+///
+/// let limits = ResourceLimits::builder().max_memory_mb(8192).max_processes(50).build()?;
+/// let monitor = ResourceMonitor::new(limits);
+/// monitor.start(Duration::from_secs(15))?;
+///
+/// let readiness = monitor.readiness();
+/// assert!(readiness.is_accepting_work(), "{}", readiness.verdict());
+/// # Ok::<(), highwater::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ResourceMonitor {
+    readiness: Readiness,
+}
+
+impl ResourceMonitor {
+    /// The default percentage of a limit at which the gate closes.
+    pub const WARN_THRESHOLD: f64 = WARN_PERCENT as f64;
+    /// The default percentage of a limit at which work is shed.
+    pub const HARD_THRESHOLD: f64 = HARD_PERCENT as f64;
+
+    /// A monitor with default settings. Nothing is read, opened or started yet.
+    pub fn new(limits: ResourceLimits) -> ResourceMonitor {
+        ResourceMonitor::with_config(Config::default(), limits)
+    }
+
+    /// A monitor with settings of its own.
+    pub fn builder(limits: ResourceLimits) -> ResourceMonitorBuilder {
+        ResourceMonitorBuilder::new(limits)
+    }
+
+    pub(crate) fn with_config(config: Config, limits: ResourceLimits) -> ResourceMonitor {
+        let core = Core::new(Arc::new(config), limits);
+        ResourceMonitor { readiness: Readiness::new(Arc::new(Shared::new(core))) }
+    }
+
+    /// Takes the first check on the calling thread, then starts the check thread, which checks once per `interval` and
+    /// sooner when callers ask.
+    ///
+    /// Before that check it reads every process on the machine, some 10 us each, so that the check itself costs what
+    /// all later ones do, and the CPU budget does not put the next one off.
+    ///
+    /// When it returns, the gate shows what the first check found. A first check that failed is not an error: the gate
+    /// is closed and the thread keeps trying. A second `start` does nothing; after [`stop`](Self::stop), or in a forked
+    /// child, `start` starts anew. The manager is asked for its counts on the calling thread, which must not hold a
+    /// lock that they take.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if `interval` is zero, [`Thread`](crate::ErrorKind::Thread)
+    /// if the thread could not be created; the monitor is then stopped.
+    pub fn start(&self, interval: Duration) -> Result<(), Error> {
+        engine::start(self.shared(), interval)
+    }
+
+    /// Closes the gate, then ends the monitor's threads and joins them.
+    ///
+    /// It waits at most 100 ms for a hook of the host that is in progress and then leaves its thread behind: that one
+    /// calls no further hook and ends by itself, and a restarted monitor calls none until it is gone. Called from a
+    /// hook it never waits. It may be called from any thread, any number of times. Where pressure was watched, the
+    /// kernel takes some 20 ms to take the trigger back.
+    pub fn stop(&self) {
+        engine::stop(self.shared());
+    }
+
+    /// Takes a check on the calling thread, publishes it like any other and returns it.
+    ///
+    /// It needs no `start`, and works from any number of threads at once. Where checks overlap, one that
+    /// began before the last one published is returned to its caller and not published. Without a start the gate
+    /// follows it for [`max_age`](crate::ResourceMonitorBuilder::max_age), 2 s at least by default; after
+    /// [`stop`](Self::stop) it does not open the gate. The first check reads every process on the machine, some 10 us
+    /// each; later ones what has changed, 60 to 120 us with 50 children.
+    /// The manager is asked for its counts on the calling thread, which must not hold a lock that they take.
+    pub fn check_now(&self) -> ResourceSnapshot {
+        let core = Core::of(self.shared());
+        let (snapshot, report) = core.check_on_caller();
+        if let Some(report) = report {
+            core.follow_up(self.shared(), &report);
+        }
+        snapshot
+    }
+
+    /// A handle for other threads, cheap to clone.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// As [`Readiness::is_accepting_work`].
+    #[inline]
+    pub fn is_accepting_work(&self) -> bool {
+        self.readiness.is_accepting_work()
+    }
+
+    /// As [`Readiness::verdict`].
+    pub fn verdict(&self) -> Verdict {
+        self.readiness.verdict()
+    }
+
+    /// As [`Readiness::try_admit`].
+    ///
+    /// # Errors
+    /// The verdict that refused the work.
+    pub fn try_admit(&self, work: Work) -> Result<Permit, Verdict> {
+        self.readiness.try_admit(work)
+    }
+
+    /// As [`Readiness::is_degraded`].
+    pub fn is_degraded(&self) -> bool {
+        self.readiness.is_degraded()
+    }
+
+    /// As [`Readiness::seconds_since_last_check`].
+    pub fn seconds_since_last_check(&self) -> f64 {
+        self.readiness.seconds_since_last_check()
+    }
+
+    /// The resident memory of this process now, in MB of 1024 x 1024 bytes; `None` when it cannot be read. A live
+    /// reading of `statm` (`proc_pid_statm(5)`), about 1 us, whatever the memory scope.
+    pub fn current_memory_mb(&self) -> Option<f64> {
+        let bytes = self.core().config.probe.own_memory().ok()?;
+        Some(bytes as f64 / MB as f64)
+    }
+
+    /// The memory limit in MB of 1024 x 1024 bytes; `None` is unlimited.
+    pub fn max_memory_mb(&self) -> Option<u64> {
+        self.limits().max_memory_mb()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> ResourceLimits {
+        self.core().limits.get()
+    }
+
+    /// Replaces the limits. The gate shows at once how the last snapshot stands against them; levels move, and events
+    /// are logged, with the next check.
+    pub fn update_limits(&self, limits: ResourceLimits) {
+        self.core().update_limits(limits);
+    }
+
+    /// Sets the manager whose jobs are counted and shed, before or after `start`. Its methods run under the signal mask
+    /// of the calling thread.
+    pub fn set_manager(&self, manager: Arc<dyn JobManager>) {
+        self.core().set_manager(Some(manager));
+    }
+
+    /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is
+    /// dropped when that has returned.
+    pub fn clear_manager(&self) {
+        self.core().set_manager(None);
+    }
+
+    /// Sets the process group that is asked to clean up, before or after `start`. Its methods run under the signal mask
+    /// of the calling thread.
+    pub fn set_process_group(&self, group: Arc<dyn ProcessGroup>) {
+        self.core().set_process_group(Some(group));
+    }
+
+    /// The last snapshot that was published; `None` before the first.
+    pub fn latest(&self) -> Option<ResourceSnapshot> {
+        self.core().publisher.lock().latest()
+    }
+
+    /// Every snapshot from now on.
+    pub fn snapshots(&self) -> Snapshots {
+        self.core().publisher.lock().subscribe()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.readiness.shared()
+    }
+
+    fn core(&self) -> &Core {
+        Core::of(self.shared())
+    }
+}
+
+impl Drop for ResourceMonitor {
+    fn drop(&mut self) {
+        // A forked child that never used its monitor has nothing of its own to end.
+        let Some(core) = self.shared().current() else { return };
+        engine::stop(self.shared());
+        // Subscribers see the end, and a manager that holds a handle to us does not keep itself alive.
+        core.publisher.lock().close();
+        core.set_manager(None);
+        core.set_process_group(None);
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,384 @@
+//! What the kernel can be asked to wake the check thread for: memory that stalls (`Documentation/accounting/psi.rst`,
+//! "Monitoring for pressure thresholds") and a group that reached its limit (`memory.events`, which can be polled,
+//! `Documentation/admin-guide/cgroup-v2.rst`). A service manager may have said what to watch instead
+//! (<https://systemd.io/MEMORY_PRESSURE/>).
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::psi;
+use crate::sys::bell::Wire;
+use crate::sys::file::read_line;
+use crate::sys::poll::{Interest, Ready};
+use crate::sys::socket;
+use crate::vocabulary::{Error, ErrorKind};
+
+/// A stall of a twentieth of two seconds: whoever may not ask for less can ask for multiples of two seconds. It ends in
+/// a NUL, or the kernel cuts off its last digit.
+const TRIGGER: &[u8] = b"some 100000 2000000\0";
+
+/// At most so many: the pressure and two groups.
+const MOST: usize = 3;
+
+/// What the environment says is to be watched, in the names of <https://systemd.io/MEMORY_PRESSURE/>.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watch {
+    path: Option<OsString>,
+    write: Option<OsString>,
+}
+
+impl Watch {
+    pub(crate) fn from_environment() -> Watch {
+        Watch { path: env::var_os("MEMORY_PRESSURE_WATCH"), write: env::var_os("MEMORY_PRESSURE_WRITE") }
+    }
+}
+
+/// What is armed.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms {
+    armed: Vec<Alarm>,
+    /// Of the groups and their limits, as they were by then.
+    pub(crate) fingerprint: u64,
+    /// What could not be armed.
+    pub(crate) failures: Vec<Error>,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    file: File,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A file of pressure, with a trigger. The first event may be false: the total must have grown.
+    Pressure { some_total: u64 },
+    /// `memory.events`: to be read after each event, or there will not be another.
+    Events,
+    /// A pipe or a socket, through which somebody else says it.
+    Told,
+}
+
+impl Alarms {
+    pub(crate) fn is_armed(&self) -> bool {
+        !self.armed.is_empty()
+    }
+
+    /// Disarms everything, for this reason.
+    pub(crate) fn give_up(&mut self, why: Error) {
+        self.armed.clear();
+        self.failures = vec![why];
+    }
+
+    /// Arms the pressure on memory: as the environment has it, else of the first of the files that allows it.
+    pub(crate) fn arm_pressure<'a>(&mut self, watch: &Watch, files: impl Iterator<Item = &'a Path>) {
+        let Some(path) = &watch.path else {
+            let mut failure = None;
+            for path in files {
+                match trigger(path, TRIGGER) {
+                    Ok(alarm) => return self.armed.push(alarm),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            self.failures.extend(failure);
+            return;
+        };
+        match arm_watch(Path::new(path), watch.write.clone()) {
+            Ok(alarm) => self.armed.extend(alarm),
+            Err(error) => self.failures.push(error),
+        }
+    }
+
+    /// Arms the events of a group.
+    pub(crate) fn arm_events(&mut self, path: &Path) {
+        if self.armed.len() < MOST {
+            match File::open(path) {
+                Ok(file) => {
+                    let mut alarm = Alarm { file, kind: Kind::Events };
+                    // What happened before is not news.
+                    alarm.hear(Ready::default());
+                    self.armed.push(alarm);
+                }
+                Err(error) => self.failures.push(Error::read(path.to_owned(), error)),
+            }
+        }
+    }
+
+    /// As [`Wire::wait`], and returns whether an alarm went off.
+    pub(crate) fn wait(&mut self, wire: &Wire<'_>, seen: u32, timeout: Duration) -> io::Result<bool> {
+        let mut ready = [Ready::default(); MOST + 1];
+        wire.wait(seen, timeout, self.fds(), &mut ready)?;
+        let mut went_off = false;
+        let mut of_alarms = ready.into_iter().skip(1);
+        self.armed.retain_mut(|alarm| {
+            let ready = of_alarms.next().unwrap_or_default();
+            if !ready.any() {
+                return true;
+            }
+            let heard = alarm.hear(ready);
+            went_off |= heard != Heard::Nothing;
+            heard != Heard::TheLast
+        });
+        if self.armed.is_empty() {
+            self.failures = vec![Error::new(ErrorKind::Read, "what was watched has come to its end")];
+        }
+        Ok(went_off)
+    }
+
+    fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Interest)> {
+        self.armed.iter().map(|alarm| match alarm.kind {
+            Kind::Pressure { .. } | Kind::Events => (alarm.file.as_fd(), Interest::Priority),
+            Kind::Told => (alarm.file.as_fd(), Interest::Input),
+        })
+    }
+}
+
+/// What was behind an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    AReasonToLook,
+    /// There will be no other event.
+    TheLast,
+}
+
+impl Alarm {
+    /// Finds out, and makes way for the next event.
+    fn hear(&mut self, ready: Ready) -> Heard {
+        let mut buffer = [0; 4096];
+        match &mut self.kind {
+            // The group is gone, and its trigger with it.
+            Kind::Pressure { .. } if ready.error => Heard::TheLast,
+            Kind::Pressure { some_total } => match read_total(self.file.as_fd(), &mut buffer) {
+                Ok(total) if total > std::mem::replace(some_total, total) => Heard::AReasonToLook,
+                Ok(_) => Heard::Nothing,
+                Err(_) => Heard::TheLast,
+            },
+            // Of a group, an event looks like an error too.
+            Kind::Events => match read_line(self.file.as_fd(), &mut buffer) {
+                Ok(_) => Heard::AReasonToLook,
+                Err(_) => Heard::TheLast,
+            },
+            // What it says is no news for us; what is left over wakes the thread again.
+            Kind::Told => match (&self.file).read(&mut buffer) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    Heard::Nothing
+                }
+                Ok(0) | Err(_) => Heard::TheLast,
+                Ok(_) => Heard::AReasonToLook,
+            },
+        }
+    }
+}
+
+fn read_total(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<u64> {
+    let length = read_line(fd, buffer)?;
+    let parsed = psi::parse(buffer.get(..length).unwrap_or_default());
+    parsed.map(|pressure| pressure.some_total).map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+fn trigger(path: &Path, trigger: &[u8]) -> Result<Alarm, Error> {
+    let arm = || -> io::Result<Alarm> {
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        file.write_all(trigger)?;
+        let some_total = read_total(file.as_fd(), &mut [0; 4096])?;
+        Ok(Alarm { file, kind: Kind::Pressure { some_total } })
+    };
+    arm().map_err(|error| Error::arm(path.to_owned(), error))
+}
+
+/// Arms what the environment names; `None` where it says that nothing is to be watched.
+fn arm_watch(path: &Path, write: Option<OsString>) -> Result<Option<Alarm>, Error> {
+    if path == Path::new("/dev/null") {
+        return Ok(None);
+    }
+    if !path.is_absolute() {
+        return Err(Error::setting(format!("MEMORY_PRESSURE_WATCH {} is not an absolute path", path.display())));
+    }
+    let data = match write {
+        None => None,
+        Some(text) => {
+            let text = text.into_vec();
+            let decoded = decode_base64(&text);
+            Some(decoded.ok_or_else(|| {
+                let text = String::from_utf8_lossy(&text);
+                Error::setting(format!("MEMORY_PRESSURE_WRITE {text} is not base64"))
+            })?)
+        }
+    };
+    let told = |mut file: File| {
+        // What it cannot take at once it has no room for: this must not block.
+        file.write_all(data.as_deref().unwrap_or_default())?;
+        Ok(Some(Alarm { file, kind: Kind::Told }))
+    };
+    let failed = |error| Error::arm(PathBuf::from(path), error);
+    let kind = path.metadata().map_err(failed)?.file_type();
+    if kind.is_socket() {
+        socket::connect(path).and_then(|socket| told(socket.into())).map_err(failed)
+    } else if kind.is_fifo() {
+        // Open for writing too, so that there is no end of file when the last writer goes.
+        let pipe = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
+        pipe.and_then(told).map_err(failed)
+    } else {
+        trigger(path, data.as_deref().unwrap_or(TRIGGER)).map(Some)
+    }
+}
+
+/// RFC 4648, with padding; line breaks are skipped.
+fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let value = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let text: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if text.len() % 4 != 0 {
+        return None;
+    }
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    if padding > 2 {
+        return None;
+    }
+    let mut decoded = Vec::new();
+    for group in text[..text.len() - padding].chunks(4) {
+        let mut bits = 0_u32;
+        for &byte in group {
+            bits = bits << 6 | u32::from(value(byte)?);
+        }
+        let bytes = group.len() * 6 / 8;
+        bits <<= 6 * (4 - group.len());
+        decoded.extend_from_slice(&bits.to_be_bytes()[1..=bytes]);
+    }
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::sys::Bell;
+
+    fn watch(path: &Path, write: Option<&str>) -> Alarms {
+        let mut alarms = Alarms::default();
+        let watch = Watch { path: Some(path.into()), write: write.map(Into::into) };
+        alarms.arm_pressure(&watch, std::iter::empty());
+        alarms
+    }
+
+    /// Whether the alarms go off within that time.
+    fn goes_off(alarms: &mut Alarms, timeout: Duration) -> bool {
+        let bell = Bell::new();
+        let wire = bell.lay_wire().unwrap();
+        alarms.wait(&wire, bell.count(), timeout).unwrap()
+    }
+
+    const LONG: Duration = Duration::from_secs(120);
+
+    #[test]
+    fn base64_is_decoded_and_anything_else_is_not() {
+        let cases: [(&str, Option<&[u8]>); 8] = [
+            ("", Some(b"")),
+            ("Zg==", Some(b"f")),
+            ("Zm8=", Some(b"fo")),
+            ("Zm9v", Some(b"foo")),
+            ("c29tZSAyMDAwMDAg\nMjAwMDAwMAA=", Some(b"some 200000 2000000\0")),
+            ("Zm9", None),
+            ("Zm9_", None),
+            ("Z===", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(decode_base64(text.as_bytes()).as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_the_environment_names_wakes_and_is_drained() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let mut alarms = watch(&path, None);
+        assert!(alarms.is_armed() && !goes_off(&mut alarms, Duration::from_millis(1)));
+        for _ in 0..2 {
+            // Whoever wrote has closed it again: that is not the end.
+            File::options().write(true).open(&path).unwrap().write_all(b"stall").unwrap();
+            assert!(goes_off(&mut alarms, LONG));
+            assert!(!goes_off(&mut alarms, Duration::from_millis(1)));
+        }
+    }
+
+    #[test]
+    fn a_socket_gets_what_is_to_be_written_and_is_let_go_when_it_closes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let mut alarms = watch(&path, Some("Zm9v"));
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut said = [0; 3];
+        peer.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"foo");
+        peer.write_all(b"stall").unwrap();
+        assert!(goes_off(&mut alarms, LONG));
+        drop(peer);
+        while alarms.is_armed() {
+            goes_off(&mut alarms, LONG);
+        }
+    }
+
+    #[test]
+    fn the_environment_can_say_that_nothing_is_to_be_watched() {
+        let alarms = watch(Path::new("/dev/null"), None);
+        assert!(!alarms.is_armed() && alarms.failures.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_armed_is_said_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "some avg10=0\n").unwrap();
+        for (path, write, expected) in [
+            (Path::new("relative"), None, "MEMORY_PRESSURE_WATCH relative is not an absolute path"),
+            (&file, Some("?"), "MEMORY_PRESSURE_WRITE ? is not base64"),
+            (&file, None, "could not watch "),
+            (&folder.path().join("none"), None, "could not watch "),
+        ] {
+            let alarms = watch(path, write);
+            assert!(!alarms.is_armed());
+            assert!(alarms.failures[0].to_string().starts_with(expected), "{}", alarms.failures[0]);
+        }
+    }
+
+    /// The kernel notifies `cgroup.events` in the way of `memory.events`, and needs no controller for it.
+    #[test]
+    fn a_groups_events_wake_each_time_and_end_with_the_group() {
+        let mounts = std::fs::read("/proc/self/mountinfo").unwrap();
+        let unified = super::super::mounts::of_hierarchy(&mounts, super::super::Version::V2, "").last();
+        let group = unified.map(|mount| mount.point.join(format!("highwater-test-{}", std::process::id())));
+        let Some(group) = group.filter(|group| std::fs::create_dir(group).is_ok()) else {
+            println!("skipped: no control group of version 2 can be made");
+            return;
+        };
+        let mut alarms = Alarms::default();
+        alarms.arm_events(&group.join("cgroup.events"));
+        assert!(!goes_off(&mut alarms, Duration::from_millis(1)));
+        for frozen in ["1", "0"] {
+            std::fs::write(group.join("cgroup.freeze"), frozen).unwrap();
+            assert!(goes_off(&mut alarms, LONG), "{frozen}");
+            assert!(!goes_off(&mut alarms, Duration::from_millis(1)), "{frozen}");
+        }
+        std::fs::remove_dir(&group).unwrap();
+        while alarms.is_armed() {
+            goes_off(&mut alarms, LONG);
+        }
+    }
+}

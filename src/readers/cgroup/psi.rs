@@ -1,0 +1,89 @@
+//! Pressure stall information, `Documentation/accounting/psi.rst`: the share of time in which tasks waited for memory.
+//!
+//! ```text
+//! some avg10=0.12 avg60=0.05 avg300=0.01 total=1234567
+//! full avg10=0.00 avg60=0.00 avg300=0.00 total=234567
+//! ```
+//!
+//! The surprise: without swap, anonymous memory can grow right up to the limit with no stall at all. Pressure is a
+//! reason to look, never a reason not to worry.
+
+use crate::readers::number::number;
+use crate::vocabulary::MemoryPressure;
+
+/// What one file says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pressure {
+    pub(crate) averages: MemoryPressure,
+    /// Microseconds that some task has waited since the group was made.
+    pub(crate) some_total: u64,
+}
+
+pub(crate) fn parse(text: &[u8]) -> Result<Pressure, &'static str> {
+    const WHAT: &str = "it does not say some and full avg10 and total";
+    let lines = || text.split(|byte| *byte == b'\n');
+    let value = |kind: &[u8], name: &[u8]| {
+        let line = lines().find_map(|line| line.strip_prefix(kind))?;
+        line.split(|byte| *byte == b' ').find_map(|field| field.strip_prefix(name))
+    };
+    let parsed = || {
+        let some_avg10 = percent(value(b"some ", b"avg10=")?)?;
+        // There is no such line on the whole machine for some resources on old kernels.
+        let full_avg10 = value(b"full ", b"avg10=").map_or(Some(0.0), percent)?;
+        let some_total = number(value(b"some ", b"total=")?)?;
+        Some(Pressure { averages: MemoryPressure { some_avg10, full_avg10 }, some_total })
+    };
+    parsed().ok_or(WHAT)
+}
+
+/// Two decimals, at most 100.
+fn percent(field: &[u8]) -> Option<f64> {
+    let mut parts = field.splitn(2, |byte| *byte == b'.');
+    let (whole, hundredths) = (parts.next()?, parts.next()?);
+    let hundredths = number(hundredths).filter(|_| hundredths.len() == 2)?;
+    let hundredths = number(whole)?.checked_mul(100)?.checked_add(hundredths)?;
+    (hundredths <= 100 * 100).then(|| hundredths as f64 / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Option<(f64, f64, u64)> {
+        let Pressure { averages, some_total } = parse(text.as_bytes()).ok()?;
+        Some((averages.some_avg10, averages.full_avg10, some_total))
+    }
+
+    #[test]
+    fn averages_are_percents_with_two_decimals() {
+        let text =
+            "some avg10=12.34 avg60=5.00 avg300=1.00 total=99\nfull avg10=100.00 avg60=0.00 avg300=0.00 total=9\n";
+        assert_eq!(parsed(text), Some((12.34, 100.0, 99)));
+        assert_eq!(parsed("some avg10=0.05 avg60=0.00 avg300=0.00 total=0\n"), Some((0.05, 0.0, 0)));
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        for text in [
+            "",
+            "some avg10=12 total=1\n",
+            "some avg10=1.2 total=1\n",
+            "some avg10=-1.20 total=1\n",
+            "some avg10=100.01 total=1\n",
+            "some avg10=0.00 avg60=0.00 avg300=0.00\n",
+            "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+            "some avg10=0.00 total=1\nfull avg10=x total=0\n",
+        ] {
+            assert_eq!(parsed(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, text in "(some|full) avg10=[0-9.]{0,8} total=[0-9]{0,22}\n?") {
+            let _ = (parse(&bytes), parse(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The seam between what is judged and where it is read.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::readers::cgroup::{Alarms, Cgroups, Places, Watch};
+use crate::readers::procfs::{bytes, Files};
+use crate::sys::fork::PerProcess;
+use crate::sys::rlimit;
+use crate::vocabulary::{
+    Amount, Error, Found, Identity, MemoryScope, OpenFiles, Optional, Partly, PerResource, Resource, Settings,
+    Surroundings,
+};
+
+/// Whatever the resources are read from; tests put something else in its place.
+pub(crate) trait Probe: Send + Sync {
+    /// Does what would make the first reading dearer than those after it.
+    fn prepare(&self, _settings: &Settings) {}
+
+    /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which
+    /// nothing is left.
+    fn read(&self, settings: &Settings, into: &mut Reading);
+
+    /// Reads what there is of memory without the processes: a few microseconds.
+    fn read_memory(&self, settings: &Settings) -> Found;
+
+    /// The resident memory of this process alone, in bytes.
+    fn own_memory(&self) -> Result<u64, Error>;
+
+    /// Asks the kernel to wake whoever waits for what comes back, when memory stalls or a group is at its limit.
+    fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms;
+
+    /// Whether what was armed may be that of a group in which the process is no more.
+    fn is_outdated(&self, alarms: &Alarms) -> bool;
+}
+
+/// What was read. What is `None` could not be, for the reason in `error`; neither depends on the other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    /// In bytes, in the scope that was asked for.
+    pub(crate) memory: Option<u64>,
+    /// At any depth, zombies included.
+    pub(crate) descendants: Option<u64>,
+    /// In ascending order of process id.
+    pub(crate) zombies: Vec<Identity>,
+    /// The first one, when there were several.
+    pub(crate) error: Option<Arc<Error>>,
+    pub(crate) surroundings: Surroundings,
+}
+
+impl Reading {
+    /// As new, but for the list's buffer, which is kept.
+    pub(crate) fn clear(&mut self) {
+        let mut zombies = std::mem::take(&mut self.zombies);
+        zombies.clear();
+        *self = Reading { zombies, ..Reading::default() };
+    }
+
+    /// What was found of each resource.
+    pub(crate) fn found(&self) -> Found {
+        let required = |read: Option<u64>| match (read, &self.error) {
+            (Some(usage), _) => Ok(Some(Amount::of(usage))),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        };
+        PerResource::from_fn(|resource| match resource {
+            Resource::Memory => required(self.memory),
+            Resource::Processes => required(self.descendants),
+            Resource::CgroupMemory => amount(&self.surroundings.cgroup_memory, &self.surroundings.memory_unread),
+            Resource::CgroupPids => amount(&self.surroundings.cgroup_pids, &self.surroundings.pids_unread),
+            Resource::OpenFiles => amount(&self.surroundings.open_files, &None),
+            Resource::MemoryPressure => amount(&self.surroundings.memory_pressure, &None),
+        })
+    }
+}
+
+/// What was read, although something else of it was not.
+fn amount<T>(read: &Optional<T>, unread: &Option<Arc<Error>>) -> Optional<Amount>
+where
+    for<'a> &'a T: Into<Amount>,
+{
+    let amount = |read| Amount { unread: unread.clone(), ..Into::into(read) };
+    read.as_ref().map(|read| read.as_ref().map(amount)).map_err(Arc::clone)
+}
+
+/// Own memory, descendants and zombies without a monitor, each by a full scan.
+///
+/// They come from `/proc`, as proc_pid_statm(5) and proc_pid_stat(5) describe it. Three descriptors are opened when
+/// first needed and kept, close-on-exec. Any number of threads may read at once. A forked child opens its own.
+///
+/// A process that ends while it is looked at is left out in silence. Any other failure is an error and never a low
+/// count. But what the mount hides (`hidepid`, proc(5)) cannot be counted: a descendant that runs as another user than
+/// this process is then invisible, and so is whatever descends from it.
+///
+/// ```
+/// let probe = highwater::SystemProbe::new();
+/// println!("{} bytes, {} processes", probe.memory_bytes()?, probe.child_count()?);
+/// # Ok::<(), highwater::Error>(())
+/// ```
+pub struct SystemProbe {
+    places: Places,
+    files: PerProcess<Files>,
+    cgroups: PerProcess<Mutex<Cgroups>>,
+}
+
+impl SystemProbe {
+    /// Reads `/proc`. Opens nothing yet.
+    pub fn new() -> SystemProbe {
+        SystemProbe::with_places(Places::default())
+    }
+
+    /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
+    pub(crate) fn with_places(places: Places) -> SystemProbe {
+        let cgroups = PerProcess::new(Mutex::new(Cgroups::new(places.clone())));
+        SystemProbe { places, files: PerProcess::new(Files::default()), cgroups }
+    }
+
+    fn root(&self) -> &Path {
+        &self.places.proc_root
+    }
+
+    /// The resident memory of this process alone, in bytes, shared pages included.
+    ///
+    /// Costs about 1 us: one read of `self/statm`.
+    ///
+    /// # Errors
+    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
+    pub fn memory_bytes(&self) -> Result<u64, Error> {
+        self.files().own_memory(self.root())
+    }
+
+    /// The number of processes that descend from this one, at any depth, zombies included.
+    ///
+    /// Costs about 10 us for each process on the machine, whoever it descends from: one read of `<pid>/stat`. A process
+    /// that started before the parent it claims does not count: that parent's number was given away again.
+    ///
+    /// # Errors
+    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file: a process that
+    /// is there and cannot be read, or a `/proc` in which this process is not.
+    pub fn child_count(&self) -> Result<usize, Error> {
+        self.files().descendants(self.root(), |found| found.count())
+    }
+
+    /// The process ids of descendants that have ended and that nobody has waited for, in ascending order.
+    ///
+    /// A process whose first thread has ended while others live is none: it cannot be waited for yet. Costs as much as
+    /// [`child_count`](SystemProbe::child_count).
+    ///
+    /// # Errors
+    /// As [`child_count`](SystemProbe::child_count).
+    pub fn zombies(&self) -> Result<Vec<u32>, Error> {
+        self.files().descendants(self.root(), |found| {
+            found.filter(|process| process.is_zombie()).map(|process| process.pid).collect()
+        })
+    }
+
+    /// The number of processes in process group `pgid`, zombies included, `exclude_pid` left out (0 leaves out none).
+    /// They need not descend from this process. A group's number may be given away again once the group is empty.
+    ///
+    /// Costs as much as [`child_count`](SystemProbe::child_count).
+    ///
+    /// # Errors
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) when `pgid` is 0, which is no group (in system calls it
+    /// means the caller's own); else as [`child_count`](SystemProbe::child_count).
+    pub fn count_group_members(&self, pgid: u32, exclude_pid: u32) -> Result<usize, Error> {
+        if pgid == 0 {
+            return Err(Error::setting("process group 0 is not a group"));
+        }
+        self.files().processes(self.root(), |found| {
+            found.iter().filter(|process| process.group == Some(pgid) && process.pid != exclude_pid).count()
+        })
+    }
+
+    fn files(&self) -> &Files {
+        self.files.current_or_renew(|_inherited| Files::default())
+    }
+}
+
+impl SystemProbe {
+    /// Has `read` use the kept files of the control groups; whoever finds them in use makes some.
+    fn with_cgroups<T>(&self, read: impl FnOnce(&mut Cgroups) -> T) -> T {
+        let cgroups = || Cgroups::new(self.places.clone());
+        match self.cgroups.current_or_renew(|_inherited| Mutex::new(cgroups())).try_lock() {
+            Some(mut kept) => read(&mut kept),
+            None => read(&mut cgroups()),
+        }
+    }
+
+    fn surroundings(&self, settings: &Settings) -> Surroundings {
+        let mut found = Surroundings::default();
+        self.read_cgroups(settings, &mut found, true);
+        if !settings.ignored.get(Resource::OpenFiles) {
+            let limit = rlimit::open_files();
+            let count = match self.files().open_files(self.root()) {
+                // They cannot be listed because there is none left: that is what there is to know.
+                Err(error) if error.os_error() == Some(libc::EMFILE) => Ok(limit),
+                count => count.map_err(Arc::new),
+            };
+            found.open_files = count.map(|count| Some(OpenFiles { count: count?, limit }));
+        }
+        found.threads = self.files().threads(self.root());
+        found
+    }
+
+    /// Memory and its pressure, and tasks unless memory alone is asked for.
+    fn read_cgroups(&self, settings: &Settings, found: &mut Surroundings, with_pids: bool) {
+        let is_read = |resource| !settings.ignored.get(resource);
+        let memory = is_read(Resource::CgroupMemory);
+        let pids = with_pids && is_read(Resource::CgroupPids);
+        let pressure = is_read(Resource::MemoryPressure);
+        if !(memory || pids || pressure) {
+            return;
+        }
+        self.with_cgroups(|cgroups| {
+            let refreshed = cgroups.refresh().map_err(Arc::new);
+            let refreshed = || refreshed.as_ref().copied().map_err(Arc::clone);
+            if memory {
+                (found.cgroup_memory, found.memory_unread) = split(refreshed().and_then(|()| cgroups.memory()));
+            }
+            if pids {
+                (found.cgroup_pids, found.pids_unread) = split(refreshed().and_then(|()| cgroups.pids()));
+            }
+            if pressure {
+                found.memory_pressure = cgroups.pressure();
+            }
+        });
+    }
+}
+
+fn split<T>(read: Partly<T>) -> (Optional<T>, Option<Arc<Error>>) {
+    match read {
+        Ok((read, unread)) => (Ok(read), unread),
+        Err(error) => (Err(error), None),
+    }
+}
+
+impl Probe for SystemProbe {
+    fn prepare(&self, settings: &Settings) {
+        // Elsewhere every reading reads everything.
+        if self.files().is_of_own_kernel(self.root()).unwrap_or(false) {
+            self.read(settings, &mut Reading::default());
+        }
+    }
+
+    fn read(&self, settings: &Settings, into: &mut Reading) {
+        into.clear();
+        let scope = settings.memory_scope;
+        let own_memory = self.own_memory();
+        let zombies = &mut into.zombies;
+        let counted = self.files().tracked(self.root(), scope, |found| {
+            found.fold((0_u64, 0_u64), |(count, pages), process| {
+                if process.is_zombie() {
+                    zombies.push(Identity { pid: process.pid, start_ticks: process.start_ticks });
+                }
+                (count + 1, pages.saturating_add(process.resident_pages))
+            })
+        });
+        into.descendants = counted.as_ref().ok().map(|&(count, _)| count);
+        into.memory = match (scope, &own_memory, &counted) {
+            (MemoryScope::Own, &Ok(own), _) => Some(own),
+            (MemoryScope::Tree, &Ok(own), &Ok((_, pages))) => Some(own.saturating_add(bytes(pages))),
+            _ => None,
+        };
+        into.error = own_memory.err().or(counted.err()).map(Arc::new);
+        into.surroundings = self.surroundings(settings);
+    }
+
+    fn read_memory(&self, settings: &Settings) -> Found {
+        let memory = match settings.memory_scope {
+            MemoryScope::Own => self.own_memory().ok(),
+            MemoryScope::Tree => None,
+        };
+        let mut surroundings = Surroundings::default();
+        self.read_cgroups(settings, &mut surroundings, false);
+        Reading { memory, surroundings, ..Reading::default() }.found()
+    }
+
+    fn own_memory(&self) -> Result<u64, Error> {
+        self.memory_bytes()
+    }
+
+    fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms {
+        let is_read = |resource| !settings.ignored.get(resource);
+        let (pressure, memory) = (is_read(Resource::MemoryPressure), is_read(Resource::CgroupMemory));
+        self.with_cgroups(|cgroups| cgroups.arm(watch, pressure, memory))
+    }
+
+    fn is_outdated(&self, alarms: &Alarms) -> bool {
+        // Somebody else is reading: the next check will tell.
+        let cgroups = self.cgroups.current().and_then(Mutex::try_lock);
+        cgroups.is_some_and(|cgroups| cgroups.fingerprint() != alarms.fingerprint)
+    }
+}
+
+impl Default for SystemProbe {
+    fn default() -> SystemProbe {
+        SystemProbe::new()
+    }
+}
+
+impl fmt::Debug for SystemProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemProbe").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::procfs::fixture::{process, tree, Tree};
+    use crate::vocabulary::ErrorKind;
+
+    fn probe(tree: &Tree) -> SystemProbe {
+        SystemProbe::with_places(Places { proc_root: tree.path().into(), ..Places::default() })
+    }
+
+    fn read(tree: &Tree, scope: MemoryScope) -> Reading {
+        let mut reading = Reading::default();
+        probe(tree).read(&Settings { memory_scope: scope, ..Settings::default() }, &mut reading);
+        reading
+    }
+
+    #[test]
+    fn this_process_has_some_memory() {
+        assert!(SystemProbe::new().memory_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_prepared_probe_need_not_read_strangers_again_and_a_tree_is_not_read_twice() {
+        for memory_scope in [MemoryScope::Own, MemoryScope::Tree] {
+            let settings = Settings { memory_scope, ..Settings::default() };
+            let prepared = SystemProbe::new();
+            assert_eq!(prepared.files().strangers(), 0);
+            prepared.prepare(&settings);
+            // Init at the least.
+            assert!(prepared.files().strangers() > 0);
+            let root = tree(7, [process(1, 0), process(7, 1)]);
+            let of_a_tree = probe(&root);
+            of_a_tree.prepare(&settings);
+            assert_eq!(of_a_tree.files().strangers(), 0);
+        }
+    }
+
+    #[test]
+    fn one_reading_has_memory_descendants_and_zombies() {
+        let root = tree(
+            7,
+            [
+                process(7, 1),
+                process(8, 7),
+                process(9, 8).state('Z').pages(0),
+                process(10, 1),
+                process(11, 10).state('Z'),
+            ],
+        );
+        let own = read(&root, MemoryScope::Own);
+        assert_eq!((own.memory, own.descendants), (Some(bytes(50)), Some(2)));
+        assert_eq!(own.zombies, [Identity { pid: 9, start_ticks: 9 }]);
+        assert!(own.error.is_none());
+        assert_eq!(read(&root, MemoryScope::Tree).memory, Some(bytes(60)), "50 of its own, 10 of process 8");
+        assert_eq!((probe(&root).child_count().unwrap(), probe(&root).zombies().unwrap()), (2, vec![9]));
+    }
+
+    #[test]
+    fn a_zombie_leader_with_live_threads_counts_and_is_no_zombie() {
+        let root = tree(7, [process(7, 1), process(8, 7).state('Z').threads(3)]);
+        assert_eq!((probe(&root).child_count().unwrap(), probe(&root).zombies().unwrap()), (1, vec![]));
+    }
+
+    #[test]
+    fn the_child_of_a_reused_number_is_a_stranger() {
+        let root = tree(7, [process(7, 1).started(500), process(8, 7).started(499), process(9, 7).started(500)]);
+        assert_eq!(probe(&root).child_count().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_circle_of_parents_ends() {
+        let root = tree(7, [process(7, 1), process(8, 9).started(9), process(9, 8)]);
+        assert_eq!(probe(&root).child_count().unwrap(), 0);
+    }
+
+    #[test]
+    fn memory_beyond_counting_is_the_most_that_can_be_counted() {
+        let root = tree(7, [process(7, 1), process(8, 7).pages(u64::MAX), process(9, 7).pages(u64::MAX)]);
+        assert_eq!(read(&root, MemoryScope::Tree).memory, Some(u64::MAX));
+    }
+
+    #[test]
+    fn one_resource_may_fail_without_the_other() {
+        let root = tree(7, [process(7, 1), process(8, 7)]).without("7/statm");
+        let reading = read(&root, MemoryScope::Own);
+        assert_eq!((reading.memory, reading.descendants), (None, Some(1)));
+        assert_eq!(reading.error.unwrap().path(), Some(&*root.path().join("self/statm")));
+
+        let root = tree(7, [process(7, 1), process(8, 7)]).with("8/stat", "8 (x");
+        let reading = read(&root, MemoryScope::Own);
+        assert_eq!((reading.memory, reading.descendants), (Some(bytes(50)), None));
+        assert_eq!(reading.error.unwrap().path(), Some(&*root.path().join("8/stat")));
+        assert_eq!(read(&root, MemoryScope::Tree).memory, None, "a part of the tree is not the tree");
+    }
+
+    #[test]
+    fn nothing_is_left_of_an_earlier_reading() {
+        let mut reading = Reading::default();
+        probe(&tree(7, [process(7, 1), process(8, 7).state('Z')])).read(&Settings::default(), &mut reading);
+        assert_eq!(reading.zombies.len(), 1);
+        probe(&tree(7, [])).read(&Settings::default(), &mut reading);
+        assert_eq!((reading.descendants, reading.zombies.len()), (None, 0));
+        assert!(reading.error.is_some());
+        probe(&tree(7, [process(7, 1)])).read(&Settings::default(), &mut reading);
+        assert!(reading.error.is_none());
+    }
+
+    #[test]
+    fn a_proc_in_which_this_process_is_not_is_an_error() {
+        let unlisted = tree(7, [process(8, 7)]);
+        let error = probe(&unlisted).child_count().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(unlisted.path())));
+        assert!(probe(&unlisted).count_group_members(8, 0).is_err());
+
+        let selfless = tree(7, [process(7, 1)]).without("self");
+        let error = probe(&selfless).child_count().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Read, Some(&*selfless.path().join("self"))));
+
+        std::os::unix::fs::symlink("thread-self", selfless.path().join("self")).unwrap();
+        assert_eq!(probe(&selfless).child_count().unwrap_err().kind(), ErrorKind::Malformed);
+
+        let nowhere = SystemProbe::with_places(Places { proc_root: "/nowhere".into(), ..Places::default() });
+        assert_eq!(nowhere.child_count().unwrap_err().kind(), ErrorKind::Read);
+        assert_eq!(nowhere.memory_bytes().unwrap_err().kind(), ErrorKind::Read);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_understood_is_an_error_and_no_zero() {
+        for text in ["", "900", "900 5", "\u{0}\u{fffd}", &"9 ".repeat(200)] {
+            let root = tree(7, [process(7, 1)]).with("7/statm", text);
+            assert_eq!(probe(&root).memory_bytes().unwrap_err().kind(), ErrorKind::Malformed, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_has_members_that_need_not_descend_from_us() {
+        let root =
+            tree(7, [process(7, 1), process(20, 1), process(21, 1).group(20), process(22, 7).group(20).state('Z')]);
+        let members = |pgid, exclude_pid| probe(&root).count_group_members(pgid, exclude_pid);
+        assert_eq!((members(20, 0).unwrap(), members(20, 20).unwrap(), members(99, 0).unwrap()), (3, 2, 0));
+        assert_eq!(members(0, 1).unwrap_err().kind(), ErrorKind::InvalidSetting);
+    }
+}

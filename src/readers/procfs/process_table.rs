@@ -1,0 +1,169 @@
+//! Every process there is: one listing, and one `stat` file of each.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::descendants::parent_index;
+use super::stat::{self, Process};
+use super::Source;
+use crate::sys::file::{name, read_line, Directory, Listing};
+use crate::vocabulary::Error;
+
+/// Room for a `stat` line and some; the longest that a kernel can write is about 1.2 KiB.
+const STAT_BUFFER: usize = 2048;
+
+/// The processes of the last scan, in buffers that are kept from scan to scan.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessTable {
+    listing: Option<Listing>,
+    pids: Vec<u32>,
+    processes: Vec<Process>,
+}
+
+impl ProcessTable {
+    /// Reads every process that can be seen, in ascending order of process id. What ends meanwhile is left out; what
+    /// cannot be read is an error, because a process left out would be room for one more.
+    pub(crate) fn scan(&mut self, source: Source<'_>) -> Result<&[Process], Error> {
+        self.list(source.root).map_err(|error| source.unlisted(error))?;
+        self.processes.clear();
+        for &pid in &self.pids {
+            self.processes.extend(read_process(source, pid)?);
+        }
+        self.read_orphans_again(source)?;
+        Ok(&self.processes)
+    }
+
+    fn list(&mut self, root: &Directory) -> io::Result<()> {
+        let listing = match &mut self.listing {
+            Some(listing) => listing,
+            closed => closed.insert(root.list()?),
+        };
+        self.pids.clear();
+        listing.visit(|entry| self.pids.extend(stat::pid(entry.name.to_bytes())))?;
+        self.pids.sort_unstable();
+        Ok(())
+    }
+
+    /// Whoever claims a parent that is not there was read before that parent died. By now it has another one, which
+    /// is this process if it is a child subreaper.
+    fn read_orphans_again(&mut self, source: Source<'_>) -> Result<(), Error> {
+        let mut any_gone = false;
+        for index in 0..self.processes.len() {
+            let orphan = self.processes[index];
+            if orphan.parent == 0 || parent_index(&self.processes, &orphan).is_some() {
+                continue;
+            }
+            match read_process(source, orphan.pid)? {
+                Some(process) => self.processes[index] = process,
+                None => {
+                    self.processes[index].group = None;
+                    any_gone = true;
+                }
+            }
+        }
+        if any_gone {
+            self.processes.retain(|process| !process.is_gone());
+        }
+        Ok(())
+    }
+}
+
+/// One process, or `None` when it is gone or hidden.
+pub(super) fn read_process(source: Source<'_>, pid: u32) -> Result<Option<Process>, Error> {
+    let stat_path = || source.path.join(format!("{pid}/stat"));
+    let mut buffer = [0; STAT_BUFFER];
+    let length = match read_stat(source.root, pid, &mut buffer) {
+        Ok(length) => length,
+        Err(error) if is_gone_or_hidden(&error) => return Ok(None),
+        Err(error) => return Err(Error::read(stat_path(), error)),
+    };
+    let parsed = match buffer.get(..length) {
+        // It ended while it was read, or else this file is not what it should be.
+        Some([]) => match read_stat(source.root, pid, &mut buffer) {
+            Err(error) if is_gone_or_hidden(&error) => return Ok(None),
+            Err(error) => return Err(Error::read(stat_path(), error)),
+            Ok(_) => Err("it is empty"),
+        },
+        Some(line) if length < STAT_BUFFER => stat::parse(line),
+        _ => Err("it is too long"),
+    };
+    match parsed {
+        Ok(process) if process.pid != pid => Err(Error::malformed(stat_path(), "it is about another process")),
+        Ok(process) => Ok(Some(process).filter(|process| !process.is_gone())),
+        Err(what) => Err(Error::malformed(stat_path(), what)),
+    }
+}
+
+fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut path = [0; 32];
+    let file = root.open_file(name(&mut path, format_args!("{pid}/stat"))?)?;
+    read_line(file.as_fd(), buffer)
+}
+
+/// Whether the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists processes
+/// of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers other than
+/// ENOENT. The kernel gives EPERM for nothing else here (a lack of permission is EACCES).
+pub(super) fn is_gone_or_hidden(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::procfs::fixture::{process, tree};
+    use crate::vocabulary::ErrorKind;
+
+    #[test]
+    fn every_process_is_read_in_order_and_nothing_else() {
+        let root = tree(7, [process(100, 7), process(7, 1), process(9, 7)]).with("uptime", "1.0 1.0").with("007", "x");
+        let mut table = ProcessTable::default();
+        for _ in 0..2 {
+            let processes = table.scan(root.source()).unwrap();
+            assert_eq!(processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [7, 9, 100]);
+        }
+    }
+
+    #[test]
+    fn whoever_ends_meanwhile_is_left_out_in_silence() {
+        let root = tree(7, [process(7, 1), process(8, 7).state('X')]);
+        std::fs::create_dir(root.path().join("9")).unwrap();
+        let mut table = ProcessTable::default();
+        assert_eq!(table.scan(root.source()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_stat_file_that_cannot_be_understood_is_an_error_with_its_path() {
+        let cases =
+            ["", "8", "8 (x) S 7", "8 (x", "\u{1}\u{0}\u{fffd}", &"8".repeat(STAT_BUFFER), &process(9, 7).line()];
+        for text in cases {
+            let root = tree(7, [process(7, 1)]).with("8/stat", text);
+            let error = ProcessTable::default().scan(root.source()).unwrap_err();
+            assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(&*root.path().join("8/stat"))));
+        }
+    }
+
+    #[test]
+    fn a_stat_file_that_cannot_be_read_is_an_error_with_its_path() {
+        let root = tree(7, [process(7, 1)]).with("8/stat/x", "");
+        let error = ProcessTable::default().scan(root.source()).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Read, Some(&*root.path().join("8/stat"))));
+    }
+
+    #[test]
+    fn only_a_missing_or_hidden_process_may_be_left_out() {
+        let left_out = |errno| is_gone_or_hidden(&io::Error::from_raw_os_error(errno));
+        assert!([libc::ENOENT, libc::ESRCH, libc::EPERM].into_iter().all(left_out));
+        assert!(![libc::EMFILE, libc::ENFILE, libc::EACCES, libc::ENOMEM, libc::EIO].into_iter().any(left_out));
+    }
+
+    #[test]
+    fn an_orphan_is_read_again_and_has_its_new_parent() {
+        let root = tree(7, [process(7, 1), process(8, 7), process(9, 7)]);
+        let stale = |pid| stat::parse(process(pid, 50).line().as_bytes()).unwrap();
+        let own = stat::parse(process(7, 1).line().as_bytes()).unwrap();
+        let mut table = ProcessTable { processes: vec![own, stale(8), stale(9), stale(10)], ..ProcessTable::default() };
+        table.read_orphans_again(root.source()).unwrap();
+        let parents: Vec<_> = table.processes.iter().map(|process| (process.pid, process.parent)).collect();
+        assert_eq!(parents, [(7, 1), (8, 7), (9, 7)], "10 has ended by now");
+    }
+}

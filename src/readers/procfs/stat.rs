@@ -1,0 +1,187 @@
+//! `/proc/<pid>/stat`, proc_pid_stat(5): one process on one line of 52 fields, counted from 1.
+//!
+//! ```text
+//! 4242 (a) Z 1 (x) S 4200 4242 4200 34817 4242 4194304 212 0 0 0 3 1 0 0 20 0 1 0 81520 5562368 1152 ...
+//! ```
+//!
+//! The surprise: field 2, the name in brackets, is the process's own choice, blanks, brackets and newlines included.
+//! This one calls itself `a) Z 1 (x`; it sleeps, and its parent is 4200. The fields start after the LAST bracket.
+
+use crate::readers::number::number;
+
+/// What is asked of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// The letter for its state.
+    pub(crate) state: u8,
+    /// 0 when it has none in this pid namespace.
+    pub(crate) parent: u32,
+    /// `None` when it was reaped between two halves of the reading: the kernel then says -1.
+    pub(crate) group: Option<u32>,
+    pub(crate) threads: u64,
+    /// When it started, in clock ticks since boot.
+    pub(crate) start_ticks: u64,
+    /// 0 for a zombie.
+    pub(crate) resident_pages: u64,
+}
+
+impl Process {
+    /// Whether it had been reaped by the time its line was written.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.state, b'X' | b'x') || self.group.is_none()
+    }
+
+    /// Whether it has ended and waits to be reaped. The first thread of a process that ends before the others is in
+    /// state `Z` as well, and that process lives.
+    pub(crate) fn is_zombie(&self) -> bool {
+        self.state == b'Z' && self.threads <= 1
+    }
+}
+
+/// Field 3, the first after the name.
+const STATE: usize = 3;
+
+pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
+    let name_start = bytes.iter().position(|&byte| byte == b'(').ok_or("it names no program")?;
+    let name_end = bytes.iter().rposition(|&byte| byte == b')').ok_or("it names no program")?;
+    let pid = bytes.get(..name_start).and_then(|field| pid(field.strip_suffix(b" ")?));
+    let fields = bytes.get(name_end + 1..).and_then(|rest| rest.strip_prefix(b" ")).ok_or("it ends after the name")?;
+
+    let mut fields = fields.split(u8::is_ascii_whitespace);
+    let mut next_number = STATE;
+    let mut field = |number: usize| {
+        let field = fields.nth(number - next_number);
+        next_number = number + 1;
+        field
+    };
+    let process = Process {
+        pid: pid.ok_or("it does not start with a process id")?,
+        state: match field(STATE) {
+            Some(&[state]) if state.is_ascii_alphabetic() => state,
+            _ => return Err("field 3 is not a state"),
+        },
+        parent: field(4).and_then(pid_or_zero).ok_or("field 4 is not a parent")?,
+        group: match field(5).ok_or("field 5 is not a process group")? {
+            b"-1" => None,
+            group => Some(pid_or_zero(group).ok_or("field 5 is not a process group")?),
+        },
+        threads: field(20).and_then(number).ok_or("field 20 is not a number of threads")?,
+        start_ticks: field(22).and_then(number).ok_or("field 22 is not a start time")?,
+        resident_pages: field(24).and_then(number).ok_or("field 24 is not a number of pages")?,
+    };
+    // A number that nothing follows may be half a number.
+    field(25).map(|_| process).ok_or("it ends within field 24")
+}
+
+/// A process id as the kernel writes it, which is without leading zeros; there is no process 0.
+pub(crate) fn pid(field: &[u8]) -> Option<u32> {
+    match field.first() {
+        Some(b'1'..=b'9') => pid_or_zero(field),
+        _ => None,
+    }
+}
+
+fn pid_or_zero(field: &[u8]) -> Option<u32> {
+    number(field)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::readers::procfs::fixture::process;
+
+    const SLEEPING: &str =
+        "4242 (sleep) S 4200 4242 4200 34817 4242 4194304 212 0 0 0 3 1 0 0 20 0 1 0 81520 5562368 1152 \
+                            18446744073709551615 0 0\n";
+
+    fn parsed(text: impl AsRef<[u8]>) -> Process {
+        parse(text.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn the_fields_are_those_of_the_man_page() {
+        let expected = Process {
+            pid: 4242,
+            state: b'S',
+            parent: 4200,
+            group: Some(4242),
+            threads: 1,
+            start_ticks: 81520,
+            resident_pages: 1152,
+        };
+        assert_eq!(parsed(SLEEPING), expected);
+    }
+
+    #[test]
+    fn a_program_may_call_itself_anything() {
+        for name in [") Z 1 (x", "a b", "\n", ")\n) X 1 1 1", "(", ")", "", "((", "4243 (x) Z 1", "\u{fffd}"] {
+            assert_eq!(parsed(SLEEPING.replace("sleep", name)), parsed(SLEEPING), "{name:?}");
+        }
+        let mut bytes = SLEEPING.as_bytes().to_vec();
+        bytes[6..11].copy_from_slice(b"\xff\x00\x80) ");
+        assert_eq!(parsed(bytes), parsed(SLEEPING));
+    }
+
+    #[test]
+    fn a_line_cut_short_anywhere_is_malformed_or_says_the_same() {
+        for length in 0..SLEEPING.len() {
+            match parse(&SLEEPING.as_bytes()[..length]) {
+                Ok(process) => assert_eq!(process, parsed(SLEEPING)),
+                Err(_) => assert!(length < SLEEPING.find(" 184467").unwrap() + 1),
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_kind_is_malformed() {
+        let cases = [
+            ("4242 (", "0 ("),
+            ("4242 (", "04242 ("),
+            ("4242 (", "4294967296 ("),
+            ("4242 (", "("),
+            (" S ", " SS "),
+            (" S ", " 1 "),
+            (" S ", " "),
+            (" 4200 4242 ", " -4200 4242 "),
+            (" 4200 4242 ", " 4200 -2 "),
+            (" 4200 4242 ", " 4200 +4242 "),
+            (" 81520 ", " 99999999999999999999 "),
+            (" 1152 ", " 0x10 "),
+        ];
+        for (from, to) in cases {
+            assert!(parse(SLEEPING.replacen(from, to, 1).as_bytes()).is_err(), "{from:?} / {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_leader_that_ended_before_its_threads_is_no_zombie() {
+        let zombie = parsed(process(7, 1).state('Z').line());
+        let leader = parsed(process(7, 1).state('Z').threads(2).line());
+        assert_eq!((zombie.is_zombie(), leader.is_zombie()), (true, false));
+        assert!(!zombie.is_gone() && !leader.is_gone());
+    }
+
+    #[test]
+    fn a_process_reaped_during_the_reading_is_gone() {
+        assert!(parsed(process(7, 1).state('X').line()).is_gone());
+        assert!(parsed(process(7, 1).state('x').line()).is_gone());
+        assert!(parsed(SLEEPING.replace(" 4200 4242 ", " 0 -1 ")).is_gone());
+        assert!(!parsed(SLEEPING).is_gone());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9]{1,5} \\([a-z )(\n]{0,16}\\)[0-9A-Z -]{0,90}") {
+            let _ = (parse(&bytes), parse(text.as_bytes()), pid(&bytes));
+        }
+
+        #[test]
+        fn no_name_changes_what_is_read(name in prop::collection::vec(any::<u8>(), 0..=64)) {
+            let (before, after) = SLEEPING.split_once("sleep").unwrap();
+            prop_assert_eq!(parsed([before.as_bytes(), &name, after.as_bytes()].concat()), parsed(SLEEPING));
+        }
+    }
+}

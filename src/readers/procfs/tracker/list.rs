@@ -1,0 +1,94 @@
+//! Who is listed in `/proc`: whoever is there as before is kept, and whoever is new is read.
+
+use super::{has_its_turn, Known, Tracker};
+use crate::readers::procfs::process_table::read_process;
+use crate::readers::procfs::{stat, Source};
+use crate::sys::file::name;
+use crate::vocabulary::Error;
+
+/// An entry of `/proc`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed {
+    pid: u32,
+    inode: u64,
+    known: bool,
+}
+
+impl Tracker {
+    /// Lists `/proc`: keeps whoever is there as before, and reads whoever is new.
+    pub(super) fn list(&mut self, source: Source<'_>, own: u32) -> Result<(), Error> {
+        self.fresh.clear();
+        self.links = links(source)?;
+        self.list_entries(source)?;
+        let own = self.listed.binary_search_by_key(&own, |listed| listed.pid).map_err(|_| source.without_us(own))?;
+        self.listed[own].known = true;
+
+        let mut index = 0;
+        self.strangers.retain(|_| {
+            index += 1;
+            !has_its_turn(index, self.checks)
+        });
+        keep_listed(&mut self.strangers, &mut self.listed);
+        keep_listed(&mut self.family, &mut self.listed);
+        for listed in self.listed.iter().filter(|listed| !listed.known) {
+            let read = read_process(source, listed.pid)?;
+            self.fresh.extend(read.map(|process| Known::new(process, listed.inode)));
+        }
+        Ok(())
+    }
+
+    fn list_entries(&mut self, source: Source<'_>) -> Result<(), Error> {
+        let listing = match &mut self.listing {
+            Some(listing) => listing,
+            closed => closed.insert(source.root.list().map_err(|error| source.unlisted(error))?),
+        };
+        let listed = &mut self.listed;
+        listed.clear();
+        let visited = listing.visit(|entry| {
+            let pid = stat::pid(entry.name.to_bytes());
+            listed.extend(pid.map(|pid| Listed { pid, inode: entry.inode, known: false }));
+        });
+        visited.map_err(|error| source.unlisted(error))?;
+        // The kernel lists them in this order already.
+        listed.sort_unstable_by_key(|listed| listed.pid);
+        Ok(())
+    }
+}
+
+/// Keeps those that are listed under their inode, and marks the entries.
+fn keep_listed(known: &mut Vec<Known>, listed: &mut [Listed]) {
+    let mut listed = listed.iter_mut().peekable();
+    known.retain(|known| {
+        while listed.next_if(|listed| listed.pid < known.process.pid).is_some() {}
+        match listed.peek_mut() {
+            Some(listed) if listed.pid == known.process.pid && listed.inode == known.inode => {
+                listed.known = true;
+                true
+            }
+            _ => false,
+        }
+    });
+}
+
+/// The links of `/proc`, of which each process on the machine has one.
+pub(super) fn links(source: Source<'_>) -> Result<u64, Error> {
+    let status = name(&mut [0; 2], format_args!(".")).and_then(|path| source.root.status(path));
+    Ok(status.map_err(|error| source.unlisted(error))?.links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::procfs::fixture::process;
+    use crate::readers::procfs::tracker::tests::{known, pids};
+
+    #[test]
+    fn whoever_is_listed_under_another_inode_is_another() {
+        let mut list = [2, 5, 6, 9].map(|pid| known(process(pid, 1))).to_vec();
+        let listed = [(1, 1), (2, 1002), (5, 77), (8, 1), (9, 1009), (10, 1)];
+        let mut listed = listed.map(|(pid, inode)| Listed { pid, inode, known: false });
+        keep_listed(&mut list, &mut listed);
+        assert_eq!(pids(&list), [2, 9]);
+        assert_eq!(listed.map(|listed| listed.known), [false, true, false, false, true, false]);
+    }
+}

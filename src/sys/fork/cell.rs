@@ -1,0 +1,114 @@
+//! A replaceable value that a forked child can always read.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{RwLock, RwLockWriteGuard};
+
+use super::Mutex;
+
+/// A value behind locks of which none that a reader needs is ever held by a writer.
+///
+/// There are two slots. A writer fills the one that is not current, makes it current, then empties the other. So the
+/// current slot is never locked for writing, and a child that was forked at any instant, whose parent's threads will
+/// never release what they held, finds it readable.
+#[derive(Debug)]
+pub(crate) struct ForkCell<T> {
+    slots: [RwLock<Option<T>>; 2],
+    current: AtomicUsize,
+    writer: Mutex<()>,
+}
+
+impl<T: Clone> ForkCell<T> {
+    pub(crate) fn new(value: T) -> ForkCell<T> {
+        ForkCell {
+            slots: [RwLock::new(Some(value)), RwLock::new(None)],
+            current: AtomicUsize::new(0),
+            writer: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn get(&self) -> T {
+        loop {
+            // Acquire: the slot was filled before it became current.
+            let current = self.current.load(Ordering::Acquire);
+            // Recursive: a waiting writer must not keep readers out, least of all one that waits in the parent for
+            // ever.
+            let value = self.slots[current & 1].try_read_recursive().and_then(|slot| slot.clone());
+            match value {
+                Some(value) => return value,
+                // A writer has been here since `current` was read: the other slot is the one.
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Replaces the value and returns the old one, for the caller to drop when it holds no lock.
+    pub(crate) fn set(&self, value: T) -> Option<T> {
+        let _writer = self.writer.lock();
+        // Relaxed: only writers change it, and this one is alone.
+        let old = self.current.load(Ordering::Relaxed) & 1;
+        let stale = self.write(1 - old).replace(value);
+        debug_assert!(stale.is_none(), "the slot was emptied when it ceased to be current");
+        // Release: see `get`. The slot's lock has been released by now.
+        self.current.store(1 - old, Ordering::Release);
+        let replaced = self.write(old).take();
+        replaced
+    }
+
+    /// Locks a slot that is not current, which readers leave within nanoseconds. Without waiting for the lock itself:
+    /// see [`lock`](crate::lock) for why a forked child could not.
+    fn write(&self, slot: usize) -> RwLockWriteGuard<'_, Option<T>> {
+        loop {
+            match self.slots[slot].try_write() {
+                Some(guard) => return guard,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::Arc;
+
+    #[test]
+    fn setting_hands_back_the_old_value_and_keeps_no_copy() {
+        let first = Arc::new(1);
+        let cell = ForkCell::new(Arc::clone(&first));
+        let old = cell.set(Arc::new(2));
+        assert_eq!((old.as_deref(), *cell.get()), (Some(&1), 2));
+        drop(old);
+        assert_eq!(Arc::strong_count(&first), 1);
+    }
+
+    #[test]
+    fn readers_see_whole_values_while_writers_replace_them() {
+        let cell = ForkCell::new((0_u64, 0_u64));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let (left, right) = cell.get();
+                        assert_eq!(left, right);
+                    }
+                });
+            }
+            for number in 1..20_000 {
+                cell.set((number, number));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn the_current_slot_is_readable_while_a_writer_is_stuck() {
+        let cell = ForkCell::new(5);
+        // As a forked child may find it: the writers' lock and the other slot held for ever.
+        let _writer = cell.writer.lock();
+        let _other = cell.slots[1].write();
+        assert_eq!(cell.get(), 5);
+    }
+}

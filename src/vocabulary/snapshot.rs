@@ -1,0 +1,167 @@
+//! What one check found.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles, Quantity, Resource, MB};
+
+/// What one check found.
+///
+/// Absent (`None`) means that it could not be read; it is never a zero.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ResourceSnapshot {
+    /// When the reading was complete.
+    pub timestamp: Instant,
+    /// Resident memory in bytes, in the chosen [`MemoryScope`](crate::MemoryScope); `None` when it could not be read.
+    pub memory_bytes: Option<u64>,
+    /// Descendant processes at any depth, zombies included; `None` when they could not be counted.
+    pub child_process_count: Option<usize>,
+    /// What [`JobManager::running_count`](crate::JobManager::running_count) said; 0 without a manager.
+    pub running_jobs: usize,
+    /// Units of work in progress inside the running jobs, as
+    /// [`JobManager::active_job_count`](crate::JobManager::active_job_count) said; 0 without a manager.
+    pub active_sheets: usize,
+    /// Descendants that have ended and that nobody has waited for, in ascending order.
+    pub zombie_pids: Vec<u32>,
+    /// Threads of this process; `None` when they could not be counted.
+    pub thread_count: Option<usize>,
+    /// `None` when no control group that can be seen limits memory, or it could not be read, or is ignored.
+    pub cgroup_memory: Option<CgroupMemory>,
+    /// `None` when no control group that can be seen limits tasks, or it could not be read, or is ignored.
+    pub cgroup_pids: Option<CgroupPids>,
+    /// `None` when they could not be counted, or are ignored.
+    pub open_files: Option<OpenFiles>,
+    /// `None` where the kernel does not tell, or it could not be read, or is ignored.
+    pub memory_pressure: Option<MemoryPressure>,
+    /// How long the reading took, in elapsed time, not CPU time.
+    pub check_duration: Duration,
+    /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
+    /// check thread had planned it.
+    pub lateness: Duration,
+}
+
+impl ResourceSnapshot {
+    /// Resident memory in MB of 1024 x 1024 bytes; 0.0 when it could not be read.
+    pub fn memory_usage_mb(&self) -> f64 {
+        self.memory_bytes.map_or(0.0, |bytes| bytes as f64 / MB as f64)
+    }
+
+    /// Whether a required resource could not be read: the gate is closed until the next good check.
+    pub fn probe_failed(&self) -> bool {
+        self.memory_bytes.is_none() || self.child_process_count.is_none()
+    }
+}
+
+impl ResourceSnapshot {
+    /// One in which nothing has been read.
+    pub(crate) fn unread() -> ResourceSnapshot {
+        ResourceSnapshot {
+            timestamp: Instant::now(),
+            memory_bytes: None,
+            child_process_count: None,
+            running_jobs: 0,
+            active_sheets: 0,
+            zombie_pids: Vec::new(),
+            thread_count: None,
+            cgroup_memory: None,
+            cgroup_pids: None,
+            open_files: None,
+            memory_pressure: None,
+            check_duration: Duration::ZERO,
+            lateness: Duration::ZERO,
+        }
+    }
+
+    /// As `clone_from`, in which the list's buffer is kept: a check in the steady state allocates nothing, with zombies
+    /// about or without.
+    pub(crate) fn copy_from(&mut self, source: &ResourceSnapshot) {
+        let mut zombie_pids = std::mem::take(&mut self.zombie_pids);
+        zombie_pids.clone_from(&source.zombie_pids);
+        let ResourceSnapshot { cgroup_memory, cgroup_pids, .. } = source;
+        let (cgroup_memory, cgroup_pids) = (cgroup_memory.clone(), cgroup_pids.clone());
+        *self = ResourceSnapshot { zombie_pids, cgroup_memory, cgroup_pids, ..*source };
+    }
+}
+
+/// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3, threads 5, cgroup memory 80.1 MB of
+/// 256.0 MB, open files 12 of 1024, memory pressure 0.00 %`. What is optional is there if it was read.
+impl fmt::Display for ResourceSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.memory_bytes {
+            Some(_) => write!(f, "memory {:.1} MB", self.memory_usage_mb())?,
+            None => f.write_str("memory unread")?,
+        }
+        match self.child_process_count {
+            Some(count) => write!(f, ", processes {count}")?,
+            None => f.write_str(", processes unread")?,
+        }
+        let zombies = self.zombie_pids.len();
+        write!(f, ", zombies {zombies}, jobs {}, active {}", self.running_jobs, self.active_sheets)?;
+        if let Some(threads) = self.thread_count {
+            write!(f, ", threads {threads}")?;
+        }
+        let memory = self.cgroup_memory.as_ref().map(|memory| (memory.usage_bytes, Some(memory.limit_bytes)));
+        let pids = self.cgroup_pids.as_ref().map(|pids| (pids.count, Some(pids.limit)));
+        let files = self.open_files.map(|files| (files.count, files.limit));
+        let optional = [(Resource::CgroupMemory, memory), (Resource::CgroupPids, pids), (Resource::OpenFiles, files)];
+        for (resource, read) in optional {
+            let Some((usage, limit)) = read else { continue };
+            write!(f, ", {resource} {}", Quantity(resource, usage))?;
+            if let Some(limit) = limit {
+                write!(f, " of {}", Quantity(resource, limit))?;
+            }
+        }
+        match self.memory_pressure {
+            Some(pressure) => write!(f, ", memory pressure {:.2} %", pressure.some_avg10),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_unread_resource_is_said_and_is_no_zero() {
+        let mut snapshot = ResourceSnapshot {
+            memory_bytes: Some(3 * MB / 2),
+            child_process_count: Some(4),
+            running_jobs: 2,
+            active_sheets: 3,
+            zombie_pids: vec![7],
+            ..ResourceSnapshot::unread()
+        };
+        assert_eq!(snapshot.to_string(), "memory 1.5 MB, processes 4, zombies 1, jobs 2, active 3");
+        assert!(!snapshot.probe_failed());
+        snapshot.memory_bytes = None;
+        assert_eq!(snapshot.to_string(), "memory unread, processes 4, zombies 1, jobs 2, active 3");
+        assert!(snapshot.probe_failed());
+        assert_eq!(snapshot.memory_usage_mb(), 0.0);
+    }
+    #[test]
+    fn what_is_optional_is_shown_where_it_was_read() {
+        let snapshot = ResourceSnapshot {
+            thread_count: Some(5),
+            cgroup_memory: Some(CgroupMemory {
+                path: Path::new("/box").into(),
+                usage_bytes: MB,
+                raw_bytes: 2 * MB,
+                limit_bytes: 4 * MB,
+            }),
+            open_files: Some(OpenFiles { count: 12, limit: None }),
+            memory_pressure: Some(MemoryPressure { some_avg10: 1.5, full_avg10: 0.0 }),
+            ..ResourceSnapshot::unread()
+        };
+        let text =
+            "memory unread, processes unread, zombies 0, jobs 0, active 0, threads 5, cgroup memory 1.0 MB of 4.0 MB, \
+                    open files 12, memory pressure 1.50 %";
+        assert_eq!(snapshot.to_string(), text);
+        let mut copy = ResourceSnapshot { zombie_pids: vec![1], ..ResourceSnapshot::unread() };
+        copy.copy_from(&snapshot);
+        assert_eq!((copy.to_string(), copy.zombie_pids), (text.to_owned(), vec![]));
+    }
+}

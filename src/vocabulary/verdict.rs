@@ -1,0 +1,437 @@
+//! The answer of the gate, with its reason.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Error, PerResource, Quantity, Resource};
+
+/// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
+///
+/// Its text begins with `accepting work`, `not accepting work` or `refused`, and names the numbers that were compared,
+/// such as `not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %`. Percents
+/// and MB are rounded down, so that what is below a threshold is never printed as if it had reached it.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    // Boxed for the sake of `Result<Permit, Verdict>`, whose good case should not carry room for the bad one.
+    parts: Box<Parts>,
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
+    reason: Reason,
+    /// `None`: it was not read.
+    usages: PerResource<Option<Usage>>,
+    /// The optional resources that could not be read.
+    unread: Vec<(Resource, Arc<Error>)>,
+    unreachable_age: Option<(Duration, Duration)>,
+    lateness: Option<Duration>,
+    never_fits: bool,
+}
+
+/// What stands against one limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Usage {
+    pub(crate) measured: u64,
+    pub(crate) reserved: u64,
+    pub(crate) asked: u64,
+    pub(crate) limit: Option<u64>,
+    /// The control group that all of this is about.
+    pub(crate) group: Option<Arc<Path>>,
+}
+
+/// Why a verdict is what it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Reason {
+    Accepting,
+    NeverChecked,
+    Forked,
+    Stopped,
+    Died { thread: &'static str },
+    Degraded { failures: u32, error: Option<Arc<Error>> },
+    Failed { error: Option<Arc<Error>> },
+    Stale { age: Duration, max_age: Duration },
+    Usage { resource: Resource, threshold: Threshold },
+    TooMuch { resource: Resource, hard: u8 },
+}
+
+/// A resource at its hard threshold, as measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Critical {
+    pub(crate) resource: Resource,
+    pub(crate) usage: Usage,
+    pub(crate) hard: u8,
+}
+
+/// What closed the gate for a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threshold {
+    /// Measured and reserved usage together reached this percentage.
+    Warning(u8),
+    /// Measured usage reached the warning threshold before and is not yet below this percentage.
+    Resume(u8),
+}
+
+impl Verdict {
+    /// Whether work may be taken on.
+    pub fn is_accepting(&self) -> bool {
+        matches!(self.parts.reason, Reason::Accepting)
+    }
+
+    /// The resource that closed the gate, or that the work asked for would have exhausted; `None` for any other reason.
+    pub fn resource(&self) -> Option<Resource> {
+        match self.parts.reason {
+            Reason::Usage { resource, .. } | Reason::TooMuch { resource, .. } => Some(resource),
+            _ => None,
+        }
+    }
+
+    /// Whether the work asked for is too much for the limits even with nothing else running: waiting will not help.
+    pub fn could_never_fit(&self) -> bool {
+        self.parts.never_fits
+    }
+
+    pub(crate) fn new(reason: Reason) -> Verdict {
+        Verdict {
+            parts: Box::new(Parts {
+                reason,
+                usages: PerResource::default(),
+                unread: Vec::new(),
+                unreachable_age: None,
+                lateness: None,
+                never_fits: false,
+            }),
+        }
+    }
+
+    pub(crate) fn with_usages(mut self, usages: PerResource<Option<Usage>>) -> Verdict {
+        self.parts.usages = usages;
+        self
+    }
+
+    /// Notes the optional resources that could not be read and so were not judged.
+    pub(crate) fn with_unread(mut self, unread: Vec<(Resource, Arc<Error>)>) -> Verdict {
+        self.parts.unread = unread;
+        self
+    }
+
+    /// Notes an explicit `max_age` that is shorter than the gap which the CPU budget puts between checks.
+    pub(crate) fn with_unreachable_age(mut self, ages: Option<(Duration, Duration)>) -> Verdict {
+        self.parts.unreachable_age = ages;
+        self
+    }
+
+    /// Notes that the last check began this long after it was planned.
+    pub(crate) fn with_lateness(mut self, lateness: Option<Duration>) -> Verdict {
+        self.parts.lateness = lateness;
+        self
+    }
+
+    pub(crate) fn with_never_fits(mut self, never_fits: bool) -> Verdict {
+        self.parts.never_fits = never_fits;
+        self
+    }
+
+    fn usage(&self, resource: Resource) -> Usage {
+        self.parts.usages.get(resource).clone().unwrap_or_default()
+    }
+}
+
+impl Usage {
+    /// Measured, reserved and asked-for usage together.
+    pub(crate) fn total(&self) -> u128 {
+        u128::from(self.measured) + u128::from(self.reserved) + u128::from(self.asked)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.parts.reason {
+            Reason::Accepting => "accepting work",
+            Reason::TooMuch { .. } => "refused",
+            _ => "not accepting work",
+        })?;
+        f.write_str(": ")?;
+        match &self.parts.reason {
+            Reason::Accepting => self.write_all_usages(f)?,
+            Reason::NeverChecked => f.write_str("no check has been taken yet")?,
+            Reason::Forked => f.write_str("forked; this process has not checked for itself")?,
+            Reason::Stopped => f.write_str("the monitor is stopped")?,
+            Reason::Died { thread } => write!(f, "thread {thread} of the monitor has died")?,
+            Reason::Degraded { failures, error } => {
+                write!(f, "degraded after {failures} failed checks in a row")?;
+                write_error(f, error)?;
+            }
+            Reason::Failed { error } => {
+                f.write_str("the last check failed")?;
+                write_error(f, error)?;
+            }
+            // The age is rounded up and what it exceeds is rounded down, so that the first always prints larger.
+            Reason::Stale { age, max_age } => write!(
+                f,
+                "the last check is stale: {} ms old, more than max_age {} ms",
+                millis_up(*age),
+                max_age.as_millis()
+            )?,
+            Reason::Usage { resource, threshold } => self.write_threshold(f, *resource, *threshold)?,
+            Reason::TooMuch { resource, hard } => {
+                write_usage(f, *resource, &self.usage(*resource))?;
+                write!(f, " would reach the hard threshold of {hard} %")?;
+            }
+        }
+        if self.parts.never_fits {
+            f.write_str(match self.parts.reason {
+                Reason::TooMuch { .. } => "; it could never fit",
+                _ => "; what was asked for could never fit",
+            })?;
+        }
+        for (resource, error) in &self.parts.unread {
+            write!(f, "; {resource} not all judged: {error}")?;
+        }
+        if let Some((max_age, gap)) = self.parts.unreachable_age {
+            let (max_age, gap) = (max_age.as_millis(), millis_up(gap));
+            write!(f, "; max_age {max_age} ms cannot be kept: the CPU budget puts {gap} ms between checks")?;
+        }
+        if let Some(lateness) = self.parts.lateness {
+            write!(f, "; the monitor runs late: the last check began {} ms after its time", lateness.as_millis())?;
+        }
+        Ok(())
+    }
+}
+
+impl Verdict {
+    /// Of every required resource, and of the others as far as there is a limit that they were compared with.
+    fn write_all_usages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for resource in Resource::ALL {
+            let usage = self.usage(resource);
+            if resource.is_required() || usage.limit.is_some() {
+                f.write_str(separator)?;
+                separator = ", ";
+                write_usage(f, resource, &usage)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_threshold(&self, f: &mut fmt::Formatter<'_>, resource: Resource, threshold: Threshold) -> fmt::Result {
+        let usage = self.usage(resource);
+        match threshold {
+            Threshold::Warning(percent) => {
+                write_usage(f, resource, &usage)?;
+                write!(f, " at or above the warning threshold of {percent} %")
+            }
+            Threshold::Resume(percent) => {
+                // Only measured usage is held against this threshold, so only that is in the percentage.
+                let reserved = usage.reserved;
+                write_usage(f, resource, &Usage { reserved: 0, ..usage })?;
+                write!(f, " not yet below the resume threshold of {percent} %")?;
+                if reserved > 0 {
+                    write!(f, ", and {} reserved", Quantity(resource, reserved))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Critical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_usage(f, self.resource, &self.usage)?;
+        write!(f, " at or above the hard threshold of {} %", self.hard)
+    }
+}
+
+fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
+    let Usage { measured, reserved, asked, limit, ref group } = *usage;
+    write!(f, "{resource} {}", Quantity(resource, measured))?;
+    for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
+        if amount > 0 {
+            write!(f, " + {} {name}", Quantity(resource, amount))?;
+        }
+    }
+    let Some(limit) = limit else { return f.write_str(" (no limit)") };
+    let tenths = percent_tenths(usage.total(), limit);
+    write!(f, " of {} ({}.{} %)", Quantity(resource, limit), tenths / 10, tenths % 10)?;
+    match group {
+        Some(group) => write!(f, " in {}", group.display()),
+        None => Ok(()),
+    }
+}
+
+/// Tenths of a percent that `usage` is of `limit`, rounded down, not clamped.
+pub(crate) fn percent_tenths(usage: u128, limit: u64) -> u128 {
+    usage.saturating_mul(1000) / u128::from(limit.max(1))
+}
+
+fn write_error(f: &mut fmt::Formatter<'_>, error: &Option<Arc<Error>>) -> fmt::Result {
+    match error {
+        Some(error) => write!(f, ": {error}"),
+        None => Ok(()),
+    }
+}
+
+fn millis_up(time: Duration) -> u128 {
+    (time.as_nanos() + 999_999) / 1_000_000
+}
+
+impl std::error::Error for Verdict {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.parts.reason {
+            Reason::Degraded { error: Some(error), .. } | Reason::Failed { error: Some(error) } => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::{ErrorKind, MB};
+
+    fn usage(measured: u64, reserved: u64, asked: u64, limit: Option<u64>) -> Usage {
+        Usage { measured, reserved, asked, limit, group: None }
+    }
+
+    fn verdict(reason: Reason, memory: Usage, processes: Usage) -> Verdict {
+        let mut usages = PerResource::default();
+        *usages.get_mut(Resource::Memory) = Some(memory);
+        *usages.get_mut(Resource::Processes) = Some(processes);
+        Verdict::new(reason).with_usages(usages)
+    }
+
+    fn over(percent: u8) -> Reason {
+        Reason::Usage { resource: Resource::Processes, threshold: Threshold::Warning(percent) }
+    }
+
+    #[test]
+    fn a_verdict_prints_what_it_compared() {
+        let memory = usage(12 * MB, 0, 0, Some(1000 * MB));
+        let error = Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked"));
+        let held = Reason::Usage { resource: Resource::Processes, threshold: Threshold::Resume(75) };
+        let heavy = Reason::Usage { resource: Resource::Memory, threshold: Threshold::Warning(80) };
+        let too_much = Reason::TooMuch { resource: Resource::Processes, hard: 95 };
+        let ms = Duration::from_millis;
+        let cases = [
+            (
+                verdict(Reason::Accepting, memory.clone(), usage(12, 0, 0, Some(50))),
+                "accepting work: memory 12.0 MB of 1000.0 MB (1.2 %), processes 12 of 50 (24.0 %)",
+            ),
+            (
+                verdict(Reason::Accepting, usage(12 * MB, MB, 0, None), usage(12, 3, 0, None)),
+                "accepting work: memory 12.0 MB + 1.0 MB reserved (no limit), processes 12 + 3 reserved (no limit)",
+            ),
+            (
+                verdict(over(80), memory.clone(), usage(50, 0, 0, Some(60))),
+                "not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(over(80), memory.clone(), usage(40, 8, 0, Some(60))),
+                "not accepting work: processes 40 + 8 reserved of 60 (80.0 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(held.clone(), memory.clone(), usage(47, 0, 0, Some(60))),
+                "not accepting work: processes 47 of 60 (78.3 %) not yet below the resume threshold of 75 %",
+            ),
+            (
+                verdict(held, memory.clone(), usage(45, 2, 0, Some(60))),
+                "not accepting work: processes 45 of 60 (75.0 %) not yet below the resume threshold of 75 %, \
+                 and 2 reserved",
+            ),
+            (
+                verdict(heavy.clone(), usage(30 * MB, 0, 0, Some(10 * MB)), memory.clone()),
+                "not accepting work: memory 30.0 MB of 10.0 MB (300.0 %) at or above the warning threshold of 80 %",
+            ),
+            (
+                verdict(heavy, usage(80 * MB, 0, 0, Some(100 * MB)), memory.clone()).with_never_fits(true),
+                "not accepting work: memory 80.0 MB of 100.0 MB (80.0 %) at or above the warning threshold of 80 %; \
+                 what was asked for could never fit",
+            ),
+            (
+                verdict(too_much.clone(), memory.clone(), usage(46, 0, 3, Some(50))),
+                "refused: processes 46 + 3 asked of 50 (98.0 %) would reach the hard threshold of 95 %",
+            ),
+            (
+                verdict(too_much, memory, usage(1, 2, 60, Some(50))).with_never_fits(true),
+                "refused: processes 1 + 2 reserved + 60 asked of 50 (126.0 %) would reach the hard threshold of 95 %; \
+                 it could never fit",
+            ),
+            (
+                Verdict::new(Reason::Stale { age: ms(2300), max_age: ms(2000) }),
+                "not accepting work: the last check is stale: 2300 ms old, more than max_age 2000 ms",
+            ),
+            (
+                Verdict::new(Reason::Stale { age: ms(50) + Duration::from_nanos(1), max_age: ms(50) })
+                    .with_unreachable_age(Some((ms(50), ms(120)))),
+                "not accepting work: the last check is stale: 51 ms old, more than max_age 50 ms; \
+                 max_age 50 ms cannot be kept: the CPU budget puts 120 ms between checks",
+            ),
+            (
+                Verdict::new(Reason::Forked).with_lateness(Some(ms(250))),
+                "not accepting work: forked; this process has not checked for itself; \
+                 the monitor runs late: the last check began 250 ms after its time",
+            ),
+            (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
+            (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),
+            (Verdict::new(Reason::Stopped), "not accepting work: the monitor is stopped"),
+            (
+                Verdict::new(Reason::Died { thread: "highwater" }),
+                "not accepting work: thread highwater of the monitor has died",
+            ),
+            (
+                Verdict::new(Reason::Degraded { failures: 6, error: Some(error.clone()) }),
+                "not accepting work: degraded after 6 failed checks in a row: the probe panicked",
+            ),
+            (
+                Verdict::new(Reason::Failed { error: Some(error) }),
+                "not accepting work: the last check failed: the probe panicked",
+            ),
+        ];
+        for (verdict, expected) in cases {
+            assert_eq!(verdict.to_string(), expected);
+            assert_eq!(verdict.is_accepting(), expected.starts_with("accepting work: "), "{expected}");
+        }
+    }
+
+    #[test]
+    fn optional_resources_are_listed_where_they_have_a_limit_and_named_where_they_were_not_read() {
+        let mut usages = PerResource::from_fn(|_| Some(usage(1, 0, 0, None)));
+        let group = Some(Path::new("/cgroup/box").into());
+        *usages.get_mut(Resource::CgroupMemory) = Some(Usage { group, ..usage(70 * MB, 0, 0, Some(100 * MB)) });
+        *usages.get_mut(Resource::MemoryPressure) = Some(usage(1234, 0, 0, Some(2000)));
+        *usages.get_mut(Resource::CgroupPids) = None;
+        let error = Arc::new(Error::malformed("/cgroup/box/pids.max".into(), "it is no number"));
+        let verdict = Verdict::new(Reason::Accepting).with_usages(usages.clone());
+        assert_eq!(
+            verdict.with_unread(vec![(Resource::CgroupPids, error)]).to_string(),
+            "accepting work: memory 0.0 MB (no limit), processes 1 (no limit), cgroup memory 70.0 MB of 100.0 MB \
+             (70.0 %) in /cgroup/box, memory pressure 12.34 % of 20.00 % (61.7 %); \
+             cgroup pids not all judged: malformed /cgroup/box/pids.max: it is no number"
+        );
+        let threshold = Threshold::Warning(80);
+        let closed = Verdict::new(Reason::Usage { resource: Resource::CgroupMemory, threshold }).with_usages(usages);
+        assert_eq!(
+            closed.to_string(),
+            "not accepting work: cgroup memory 70.0 MB of 100.0 MB (70.0 %) in /cgroup/box at or above the warning \
+             threshold of 80 %"
+        );
+    }
+
+    #[test]
+    fn a_percentage_below_a_threshold_is_never_printed_as_if_it_had_reached_it() {
+        let limit = 1_000_000_007;
+        let reached = limit * 8 / 10 + 1;
+        let below = verdict(Reason::Accepting, usage(reached - 1, 0, 0, Some(limit)), usage(0, 0, 0, None));
+        assert!(below.to_string().contains("(79.9 %)"), "{below}");
+        assert_eq!(percent_tenths(u128::from(reached), limit), 800);
+        assert_eq!(percent_tenths(u128::MAX, 1), u128::MAX);
+    }
+
+    #[test]
+    fn a_verdict_is_a_small_error_that_threads_can_hand_over() {
+        fn sendable<T: std::error::Error + Send + Sync + 'static>(_: &T) {}
+        sendable(&Verdict::new(Reason::Forked));
+        assert!(std::mem::size_of::<Verdict>() <= 16);
+    }
+}
