@@ -116,17 +116,25 @@ rusty_fork_test! {
             let snapshot = monitor.check_now();
             ensure(snapshot.child_process_count == Some(0), "miscounted")?;
             ensure(readiness.is_accepting_work(), &readiness.verdict().to_string())?;
-            // Nothing of the parent's permit is reserved here, and dropping it gives nothing back.
+            // Nothing of the parent's permit is reserved here, and dropping a copy of it gives nothing back.
             let own = readiness.try_admit(Work::new().processes(9));
-            drop(permit);
             ensure(own.is_ok(), "the parent's reservation was inherited")?;
+            // SAFETY: this process leaves by `_exit` and neither uses nor drops the original.
+            #[allow(unsafe_code)]
+            drop(unsafe { std::ptr::read(&permit) });
+            monitor.check_now();
+            ensure(readiness.try_admit(Work::new().processes(1)).is_err(), "what this process reserved was given back")?;
             drop(own);
             monitor.start(ms(10)).map_err(|error| error.to_string())?;
             monitor.stop();
             ensure(!readiness.is_accepting_work(), "open after stop")
         });
+        monitor.check_now();
         assert!(monitor.try_admit(Work::new().processes(3)).is_err(), "the parent's permit was given back by the child");
         assert!(monitor.is_accepting_work());
+        drop(permit);
+        monitor.check_now();
+        assert!(monitor.try_admit(Work::new().processes(3)).is_ok(), "{}", monitor.verdict());
     }
 
     #[test]
