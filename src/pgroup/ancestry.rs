@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::readers::procfs::climb::{Climb, Parent};
 use crate::readers::procfs::descendants::parent_index;
 use crate::readers::procfs::stat::Process;
 use crate::vocabulary::Identity;
@@ -30,9 +31,6 @@ struct Backend {
 /// Where a process of the table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Unknown,
-    /// On the way up from the process in question.
-    Climbed,
     /// A descendant of ours, or ourselves; what it starts is below this backend.
     Ours(Option<usize>),
     Foreign,
@@ -73,13 +71,17 @@ impl Ancestry {
     /// Takes note of a table that has every descendant of `own`, this process, and may have others, ascending by
     /// process id.
     pub(super) fn observe(&mut self, table: &[Process], own: u32) {
-        let mut places = vec![Place::Unknown; table.len()];
-        for index in 0..table.len() {
-            self.place(table, own, index, &mut places);
-        }
+        let mut climb = Climb::default();
+        let parent = |index: usize| match parent_index(table, &table[index]) {
+            _ if table[index].parent == own => Parent::Elsewhere(Place::Ours(None)),
+            Some(parent) => Parent::At(parent),
+            None => Parent::Elsewhere(Place::Foreign),
+        };
+        climb.place(table.len(), Place::Foreign, parent, |index, above| self.place_below(&table[index], above));
+        let places: Vec<_> = (0..table.len()).map(|index| climb.get(index).unwrap_or(Place::Foreign)).collect();
         let mut alive = HashSet::with_capacity(table.len());
         for (process, place) in table.iter().zip(&places) {
-            let identity = identity(process);
+            let identity = process.identity();
             if !process.is_zombie() {
                 alive.insert(identity);
             }
@@ -104,7 +106,7 @@ impl Ancestry {
                 }
             }
         }
-        let listed: HashSet<_> = table.iter().map(identity).collect();
+        let listed: HashSet<_> = table.iter().map(Process::identity).collect();
         self.fostered.retain(|process| listed.contains(process));
         self.let_go.retain(|process| listed.contains(process));
         for backend in &mut self.backends {
@@ -115,36 +117,13 @@ impl Ancestry {
         self.backends.retain(|backend| !backend.is_gone || !backend.seen.is_empty());
     }
 
-    /// Climbs from parent to parent until one is placed, and places all on the way.
-    fn place(&self, table: &[Process], own: u32, start: usize, places: &mut [Place]) {
-        let mut climbed = Vec::new();
-        let mut index = start;
-        let mut place = loop {
-            match places[index] {
-                Place::Unknown => {}
-                // A circle: processes that are read one after the other can form one.
-                Place::Climbed => break Place::Foreign,
-                placed => break placed,
-            }
-            places[index] = Place::Climbed;
-            climbed.push(index);
-            if table[index].parent == own {
-                break Place::Ours(None);
-            }
-            match parent_index(table, &table[index]) {
-                Some(parent) => index = parent,
-                None => break Place::Foreign,
-            }
-        };
-        for index in climbed.into_iter().rev() {
-            if let Place::Ours(above) = place {
-                let process = identity(&table[index]);
-                let above = above.filter(|_| !self.let_go.contains(&process));
-                // The nearest backend above; what was seen before counts when there is none any more.
-                place = Place::Ours(self.backend_at(process).or(above).or_else(|| self.seen_below(process)));
-            }
-            places[index] = place;
-        }
+    /// The place of a process whose parent has the place `above`.
+    fn place_below(&self, process: &Process, above: Place) -> Place {
+        let Place::Ours(above) = above else { return Place::Foreign };
+        let process = process.identity();
+        let above = above.filter(|_| !self.let_go.contains(&process));
+        // The nearest backend above; what was seen before counts when there is none any more.
+        Place::Ours(self.backend_at(process).or(above).or_else(|| self.seen_below(process)))
     }
 
     fn backend_at(&self, process: Identity) -> Option<usize> {
@@ -159,7 +138,7 @@ impl Ancestry {
     /// not those that are tracked themselves.
     pub(super) fn orphans<'a>(&'a self, table: &'a [Process], own: u32) -> impl Iterator<Item = Identity> + 'a {
         let handed_to_us = table.iter().filter(move |process| process.parent == own && !process.is_zombie());
-        handed_to_us.map(identity).filter(|process| {
+        handed_to_us.map(Process::identity).filter(|process| {
             let backend = self.backends.iter().find(|backend| backend.seen.contains(process));
             backend.is_some_and(|backend| backend.is_gone) && !self.is_tracked(*process)
         })
@@ -168,7 +147,7 @@ impl Ancestry {
     /// Those that have ended and were handed to us: nobody else can wait for them.
     pub(super) fn adopted_zombies<'a>(&'a self, table: &'a [Process], own: u32) -> impl Iterator<Item = Identity> + 'a {
         let ended = table.iter().filter(move |process| process.parent == own && process.is_zombie());
-        ended.map(identity).filter(|process| self.fostered.contains(process))
+        ended.map(Process::identity).filter(|process| self.fostered.contains(process))
     }
 
     /// Those that were seen below a backend, as far as they were there when last looked at.
@@ -183,14 +162,10 @@ impl Ancestry {
     }
 }
 
-pub(super) fn identity(process: &Process) -> Identity {
-    Identity { pid: process.pid, start_ticks: process.start_ticks }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::{process, Line};
+    use crate::readers::fixture::{process, Line};
     use crate::readers::procfs::stat;
 
     const OWN: u32 = 10;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ancestry::identity;
 use super::{report_denied, say, valid_signal, ProcessGroupManager};
 use crate::host::events;
 use crate::readers::procfs::descendants::Descendants;
@@ -148,9 +147,9 @@ fn targets(descendants: &mut Descendants, table: &[Process], own: u32, made_grou
         .into_iter()
         .flatten()
         .filter(|process| !process.is_zombie())
-        .map(identity)
+        .map(Process::identity)
         .collect();
     let members = table.iter().filter(|process| made_group && process.group == Some(own) && !process.is_zombie());
-    targets.extend(members.filter(|process| process.pid != own).map(identity));
+    targets.extend(members.filter(|process| process.pid != own).map(Process::identity));
     targets.into_iter().collect()
 }

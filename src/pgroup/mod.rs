@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use self::ancestry::identity;
 pub use self::kill::{KillOnDrop, KillReport};
 use self::registry::{Before, Registry, State};
 use self::watched::Watched;
@@ -197,7 +196,7 @@ impl ProcessGroupManager {
         let pid = valid(pid)?;
         let tracked = self.registry().look(|state, table, _| {
             let process = table.iter().find(|process| process.pid == pid)?;
-            state.ancestry.track(identity(process));
+            state.ancestry.track(process.identity());
             Some(())
         })?;
         tracked.ok_or_else(|| Error::process(format!("process {pid} does not descend from this process")))
@@ -268,7 +267,7 @@ impl ProcessGroupManager {
     /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
         let registry = self.registry();
-        let found = registry.files.process(Path::new(PROC), valid(pid)?)?.map(|process| identity(&process));
+        let found = registry.files.process(Path::new(PROC), valid(pid)?)?.map(|process| process.identity());
         match found {
             Some(child) if child::find(pid) != Child::Unknown => {
                 registry.state.lock().watched.insert(pid, Watched::new(child));

@@ -5,13 +5,13 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use super::ancestry::{identity, Ancestry};
+use super::ancestry::Ancestry;
 use super::endings::Endings;
 use super::watched::Watched;
 use super::{io_error, say, PROC};
 use crate::host::events;
 use crate::readers::procfs::stat::Process;
-use crate::readers::procfs::Files;
+use crate::readers::procfs::ProcFiles;
 use crate::sys::fork::Mutex;
 use crate::sys::process::{self, Handle};
 use crate::vocabulary::{Error, Identity, MemoryScope};
@@ -19,7 +19,7 @@ use crate::vocabulary::{Error, Identity, MemoryScope};
 /// What a manager keeps in one process.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    pub(super) files: Files,
+    pub(super) files: ProcFiles,
     pub(super) state: Mutex<State>,
 }
 
@@ -88,7 +88,7 @@ impl Registry {
         let handle = Handle::open(process.pid)?;
         // Whoever has the number now had it when the handle was opened, or the handle reaches nobody.
         let now = self.files.process(Path::new(PROC), process.pid).map_err(io_error)?;
-        if now.map(|now| identity(&now)) != Some(process) {
+        if now.map(|now| now.identity()) != Some(process) {
             return Err(process::no_such_process());
         }
         handle.signal(signal)?;

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::process::ExitStatus;
 
-use super::ancestry::identity;
 use super::PROC;
-use crate::readers::procfs::Files;
+use crate::readers::procfs::ProcFiles;
 use crate::sys::process;
 use crate::vocabulary::Identity;
 
@@ -37,12 +36,12 @@ impl Watched {
     }
 
     /// Takes its status if it has ended and is still the one that has its number. Returns the status when it is news.
-    pub(super) fn collect(&mut self, files: &Files) -> Option<ExitStatus> {
+    pub(super) fn collect(&mut self, files: &ProcFiles) -> Option<ExitStatus> {
         if !matches!(self.outcome, Outcome::Running) {
             return None;
         }
         match files.process(Path::new(PROC), self.child.pid) {
-            Ok(Some(process)) if identity(&process) == self.child => match process::collect(self.child.pid) {
+            Ok(Some(process)) if process.identity() == self.child => match process::collect(self.child.pid) {
                 Ok(Some(status)) => self.outcome = Outcome::Ended(status),
                 Ok(None) => {}
                 Err(_) => self.outcome = Outcome::Lost,

@@ -1,10 +1,18 @@
 //! Where the kernel is read: parsers take bytes, readers take roots, so that any kernel's files can be laid out. Judges
 //! nothing.
 
+/// Control groups: memory, tasks, pressure.
 pub(crate) mod cgroup;
+/// Limits that somebody else has set.
 mod detect;
+/// Trees like those of the kernel, for unit tests.
+#[cfg(test)]
+pub(crate) mod fixture;
+/// Numbers as the kernel writes them.
 pub(crate) mod number;
+/// One reading of every resource: what the engine asks for.
 pub(crate) mod probe;
+/// Processes and their memory.
 pub(crate) mod procfs;
 
 pub use self::probe::SystemProbe;

@@ -1,7 +1,7 @@
 //! Numbers as the kernel writes them.
 
-/// Digits and nothing else.
-pub(crate) fn number(field: &[u8]) -> Option<u64> {
+/// The value of digits and nothing else.
+pub(crate) fn parse_u64(field: &[u8]) -> Option<u64> {
     if field.is_empty() {
         return None;
     }
@@ -17,9 +17,9 @@ mod tests {
 
     #[test]
     fn a_number_is_digits_and_fits() {
-        assert_eq!((number(b"0"), number(b"18446744073709551615")), (Some(0), Some(u64::MAX)));
+        assert_eq!((parse_u64(b"0"), parse_u64(b"18446744073709551615")), (Some(0), Some(u64::MAX)));
         for no_number in ["", "-1", "+1", " 1", "1x", "18446744073709551616"] {
-            assert_eq!(number(no_number.as_bytes()), None, "{no_number:?}");
+            assert_eq!(parse_u64(no_number.as_bytes()), None, "{no_number:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::readers::cgroup::{Alarms, Cgroups, Places, Watch};
-use crate::readers::procfs::{bytes, Files};
+use crate::readers::procfs::{bytes, ProcFiles};
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
 use crate::vocabulary::{
@@ -102,7 +102,7 @@ where
 /// ```
 pub struct SystemProbe {
     places: Places,
-    files: PerProcess<Files>,
+    files: PerProcess<ProcFiles>,
     cgroups: PerProcess<Mutex<Cgroups>>,
 }
 
@@ -115,7 +115,7 @@ impl SystemProbe {
     /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
     pub(crate) fn with_places(places: Places) -> SystemProbe {
         let cgroups = PerProcess::new(Mutex::new(Cgroups::new(places.clone())));
-        SystemProbe { places, files: PerProcess::new(Files::default()), cgroups }
+        SystemProbe { places, files: PerProcess::new(ProcFiles::default()), cgroups }
     }
 
     fn root(&self) -> &Path {
@@ -174,8 +174,8 @@ impl SystemProbe {
         })
     }
 
-    fn files(&self) -> &Files {
-        self.files.current_or_renew(|_inherited| Files::default())
+    fn files(&self) -> &ProcFiles {
+        self.files.current_or_renew(|_inherited| ProcFiles::default())
     }
 }
 
@@ -253,7 +253,7 @@ impl Probe for SystemProbe {
         let counted = self.files().tracked(self.root(), scope, |found| {
             found.fold((0_u64, 0_u64), |(count, pages), process| {
                 if process.is_zombie() {
-                    zombies.push(Identity { pid: process.pid, start_ticks: process.start_ticks });
+                    zombies.push(process.identity());
                 }
                 (count + 1, pages.saturating_add(process.resident_pages))
             })
@@ -310,7 +310,7 @@ impl fmt::Debug for SystemProbe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::{process, tree, Tree};
+    use crate::readers::fixture::{process, tree, Tree};
     use crate::vocabulary::ErrorKind;
 
     fn probe(tree: &Tree) -> SystemProbe {

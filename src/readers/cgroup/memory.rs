@@ -12,7 +12,7 @@
 //! and written again is listed there, and cannot be dropped.
 
 use super::membership::Version;
-use crate::readers::number::number;
+use crate::readers::number::parse_u64;
 
 /// What is charged but for what would be given back before more is refused. Between anonymous and shared memory
 /// together and all that is charged. What `stat` does not say is not taken off.
@@ -30,7 +30,7 @@ pub(crate) fn judged_usage(raw: u64, stat: &[u8], version: Version) -> u64 {
 fn entry(stat: &[u8], name: &[u8]) -> Option<u64> {
     stat.split(|byte| *byte == b'\n').find_map(|line| {
         let value = line.strip_prefix(name)?.strip_prefix(b" ")?;
-        number(value)
+        parse_u64(value)
     })
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn limit(text: &[u8]) -> Result<Option<u64>, &'static str> {
 /// A number on a line of its own.
 pub(crate) fn amount(text: &[u8]) -> Option<u64> {
     // Without its end it may be half a number.
-    number(text.strip_suffix(b"\n")?)
+    parse_u64(text.strip_suffix(b"\n")?)
 }
 
 #[cfg(test)]

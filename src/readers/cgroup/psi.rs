@@ -8,7 +8,7 @@
 //! The surprise: without swap, anonymous memory can grow right up to the limit with no stall at all. Pressure is a
 //! reason to look, never a reason not to worry.
 
-use crate::readers::number::number;
+use crate::readers::number::parse_u64;
 use crate::vocabulary::MemoryPressure;
 
 /// What one file says.
@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Pressure, &'static str> {
         let some_avg10 = percent(value(b"some ", b"avg10=")?)?;
         // There is no such line on the whole machine for some resources on old kernels.
         let full_avg10 = value(b"full ", b"avg10=").map_or(Some(0.0), percent)?;
-        let some_total = number(value(b"some ", b"total=")?)?;
+        let some_total = parse_u64(value(b"some ", b"total=")?)?;
         Some(Pressure { averages: MemoryPressure { some_avg10, full_avg10 }, some_total })
     };
     parsed().ok_or(WHAT)
@@ -40,8 +40,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Pressure, &'static str> {
 fn percent(field: &[u8]) -> Option<f64> {
     let mut parts = field.splitn(2, |byte| *byte == b'.');
     let (whole, hundredths) = (parts.next()?, parts.next()?);
-    let hundredths = number(hundredths).filter(|_| hundredths.len() == 2)?;
-    let hundredths = number(whole)?.checked_mul(100)?.checked_add(hundredths)?;
+    let hundredths = parse_u64(hundredths).filter(|_| hundredths.len() == 2)?;
+    let hundredths = parse_u64(whole)?.checked_mul(100)?.checked_add(hundredths)?;
     (hundredths <= 100 * 100).then(|| hundredths as f64 / 100.0)
 }
 

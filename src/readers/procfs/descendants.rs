@@ -1,5 +1,6 @@
-//! Who descends from whom. Nothing is read here.
+//! The descendants in a table of processes. Nothing is read here.
 
+use super::climb::{Climb, Parent};
 use super::stat::Process;
 
 /// Where a process stands.
@@ -11,29 +12,9 @@ pub(crate) enum Standing {
     Lost,
 }
 
-/// Where the parent of a process is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parent {
-    /// Among those to be placed.
-    At(usize),
-    /// Elsewhere: the process whose descendants are sought, or one whose standing is known.
-    Elsewhere(Standing),
-}
-
-/// Places processes, in buffers that are kept from one time to the next.
+/// The search for descendants, with its buffers, which are kept from one time to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Descendants {
-    marks: Vec<Mark>,
-    climbed: Vec<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Unknown,
-    /// On the way up from the process in question.
-    Climbed,
-    Placed(Standing),
-}
+pub(crate) struct Descendants(Climb<Standing>);
 
 impl Descendants {
     /// The descendants of `own` at any depth, in the order of `table`, which is ascending by process id; `None` when
@@ -56,56 +37,29 @@ impl Descendants {
     }
 
     /// Places `count` processes, of which `parent` says where the parent of each is found.
-    pub(crate) fn place(&mut self, count: usize, parent: impl Fn(usize) -> Parent) {
-        self.marks.clear();
-        self.marks.resize(count, Mark::Unknown);
-        for index in 0..count {
-            self.climb(index, &parent);
-        }
+    pub(crate) fn place(&mut self, count: usize, parent: impl Fn(usize) -> Parent<Standing>) {
+        // A child stands where its parent does.
+        self.0.place(count, Standing::Lost, parent, |_, above| above);
     }
 
-    /// Where one of those that were placed stands.
+    /// The standing of one of those that were placed.
     pub(crate) fn standing(&self, index: usize) -> Standing {
-        match self.marks.get(index) {
-            Some(Mark::Placed(standing)) => *standing,
-            _ => Standing::Lost,
-        }
-    }
-
-    /// Goes from parent to parent until one is placed, and marks them all with where that one stands: each process is
-    /// climbed past once, however deep the tree.
-    fn climb(&mut self, mut index: usize, parent: &impl Fn(usize) -> Parent) {
-        let found = loop {
-            match self.marks[index] {
-                Mark::Placed(standing) => break standing,
-                // Climbed past before: a circle. Processes that are read one after the other can form one.
-                Mark::Climbed => break Standing::Lost,
-                Mark::Unknown => {}
-            }
-            self.marks[index] = Mark::Climbed;
-            self.climbed.push(index);
-            match parent(index) {
-                Parent::At(parent) => index = parent,
-                Parent::Elsewhere(standing) => break standing,
-            }
-        };
-        for index in self.climbed.drain(..) {
-            self.marks[index] = Mark::Placed(found);
-        }
+        self.0.get(index).unwrap_or(Standing::Lost)
     }
 }
 
-/// Where the parent that `child` claims is in `table`. One that started after the child is a stranger that was given
-/// the number of the dead parent.
+/// The position in `table` of the parent that `child` claims. A process that started after the child is not its parent:
+/// it is a stranger that was given the number of the dead one.
 pub(crate) fn parent_index(table: &[Process], child: &Process) -> Option<usize> {
     index_of(table, child.parent).filter(|&index| table[index].start_ticks <= child.start_ticks)
 }
 
+/// The position of a process in `table`, which is ascending by process id.
 pub(crate) fn index_of(table: &[Process], pid: u32) -> Option<usize> {
     index_of_key(table, pid, |process| process.pid)
 }
 
-/// Where a process is in a list that is ascending by process id.
+/// The position of a process in any list that is ascending by process id.
 pub(crate) fn index_of_key<T>(list: &[T], pid: u32, pid_of: impl Fn(&T) -> u32) -> Option<usize> {
     list.binary_search_by_key(&pid, pid_of).ok()
 }
@@ -115,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::readers::procfs::fixture::{process, Line};
+    use crate::readers::fixture::{process, Line};
     use crate::readers::procfs::stat;
 
     fn table(lines: impl IntoIterator<Item = Line>) -> Vec<Process> {

@@ -7,14 +7,14 @@
 //!
 //! The surprise: `kB` are 1024 bytes.
 
-use crate::readers::number::number;
+use crate::readers::number::parse_u64;
 
 /// The memory that the kernel can use, in bytes.
 pub(crate) fn total(text: &[u8]) -> Result<u64, &'static str> {
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"MemTotal:"));
     let kilobytes = line.and_then(|line| {
         let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-        number(fields.next()?).filter(|_| fields.next() == Some(b"kB"))
+        parse_u64(fields.next()?).filter(|_| fields.next() == Some(b"kB"))
     });
     kilobytes.and_then(|kilobytes| kilobytes.checked_mul(1024)).ok_or("it does not say MemTotal in kB")
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::descendants::parent_index;
 use super::stat::{self, Process};
-use super::Source;
+use super::ProcRoot;
 use crate::sys::file::{name, read_line, Directory, Listing};
 use crate::vocabulary::Error;
 
@@ -21,15 +21,15 @@ pub(crate) struct ProcessTable {
 }
 
 impl ProcessTable {
-    /// Reads every process that can be seen, in ascending order of process id. What ends meanwhile is left out; what
-    /// cannot be read is an error, because a process left out would be room for one more.
-    pub(crate) fn scan(&mut self, source: Source<'_>) -> Result<&[Process], Error> {
-        self.list(source.root).map_err(|error| source.unlisted(error))?;
+    /// Reads every process that can be seen, in ascending order of process id. A process that ends meanwhile is left out.
+    /// One that cannot be read is an error, because a process left out would be room for one more.
+    pub(crate) fn scan(&mut self, root: ProcRoot<'_>) -> Result<&[Process], Error> {
+        self.list(root.directory).map_err(|error| root.unlisted(error))?;
         self.processes.clear();
         for &pid in &self.pids {
-            self.processes.extend(read_process(source, pid)?);
+            self.processes.extend(read_process(root, pid)?);
         }
-        self.read_orphans_again(source)?;
+        self.read_orphans_again(root)?;
         Ok(&self.processes)
     }
 
@@ -44,16 +44,16 @@ impl ProcessTable {
         Ok(())
     }
 
-    /// Whoever claims a parent that is not there was read before that parent died. By now it has another one, which
-    /// is this process if it is a child subreaper.
-    fn read_orphans_again(&mut self, source: Source<'_>) -> Result<(), Error> {
+    /// Reads those again that claim a parent which is not there: they were read before that parent died. By now they
+    /// have another one, which is this process if it is a child subreaper.
+    fn read_orphans_again(&mut self, root: ProcRoot<'_>) -> Result<(), Error> {
         let mut any_gone = false;
         for index in 0..self.processes.len() {
             let orphan = self.processes[index];
             if orphan.parent == 0 || parent_index(&self.processes, &orphan).is_some() {
                 continue;
             }
-            match read_process(source, orphan.pid)? {
+            match read_process(root, orphan.pid)? {
                 Some(process) => self.processes[index] = process,
                 None => {
                     self.processes[index].group = None;
@@ -69,17 +69,17 @@ impl ProcessTable {
 }
 
 /// One process, or `None` when it is gone or hidden.
-pub(super) fn read_process(source: Source<'_>, pid: u32) -> Result<Option<Process>, Error> {
-    let stat_path = || source.path.join(format!("{pid}/stat"));
+pub(super) fn read_process(root: ProcRoot<'_>, pid: u32) -> Result<Option<Process>, Error> {
+    let stat_path = || root.path.join(format!("{pid}/stat"));
     let mut buffer = [0; STAT_BUFFER];
-    let length = match read_stat(source.root, pid, &mut buffer) {
+    let length = match read_stat(root.directory, pid, &mut buffer) {
         Ok(length) => length,
         Err(error) if is_gone_or_hidden(&error) => return Ok(None),
         Err(error) => return Err(Error::read(stat_path(), error)),
     };
     let parsed = match buffer.get(..length) {
         // It ended while it was read, or else this file is not what it should be.
-        Some([]) => match read_stat(source.root, pid, &mut buffer) {
+        Some([]) => match read_stat(root.directory, pid, &mut buffer) {
             Err(error) if is_gone_or_hidden(&error) => return Ok(None),
             Err(error) => return Err(Error::read(stat_path(), error)),
             Ok(_) => Err("it is empty"),
@@ -100,8 +100,8 @@ fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize>
     read_line(file.as_fd(), buffer)
 }
 
-/// Whether the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists processes
-/// of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers other than
+/// Returns `true` if the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists
+/// processes of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers other than
 /// ENOENT. The kernel gives EPERM for nothing else here (a lack of permission is EACCES).
 pub(super) fn is_gone_or_hidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM))
@@ -110,7 +110,7 @@ pub(super) fn is_gone_or_hidden(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::{process, tree};
+    use crate::readers::fixture::{process, tree};
     use crate::vocabulary::ErrorKind;
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
         let root = tree(7, [process(100, 7), process(7, 1), process(9, 7)]).with("uptime", "1.0 1.0").with("007", "x");
         let mut table = ProcessTable::default();
         for _ in 0..2 {
-            let processes = table.scan(root.source()).unwrap();
+            let processes = table.scan(root.proc_root()).unwrap();
             assert_eq!(processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [7, 9, 100]);
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         let root = tree(7, [process(7, 1), process(8, 7).state('X')]);
         std::fs::create_dir(root.path().join("9")).unwrap();
         let mut table = ProcessTable::default();
-        assert_eq!(table.scan(root.source()).unwrap().len(), 1);
+        assert_eq!(table.scan(root.proc_root()).unwrap().len(), 1);
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
             ["", "8", "8 (x) S 7", "8 (x", "\u{1}\u{0}\u{fffd}", &"8".repeat(STAT_BUFFER), &process(9, 7).line()];
         for text in cases {
             let root = tree(7, [process(7, 1)]).with("8/stat", text);
-            let error = ProcessTable::default().scan(root.source()).unwrap_err();
+            let error = ProcessTable::default().scan(root.proc_root()).unwrap_err();
             assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(&*root.path().join("8/stat"))));
         }
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_stat_file_that_cannot_be_read_is_an_error_with_its_path() {
         let root = tree(7, [process(7, 1)]).with("8/stat/x", "");
-        let error = ProcessTable::default().scan(root.source()).unwrap_err();
+        let error = ProcessTable::default().scan(root.proc_root()).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Read, Some(&*root.path().join("8/stat"))));
     }
 
@@ -162,7 +162,7 @@ mod tests {
         let stale = |pid| stat::parse(process(pid, 50).line().as_bytes()).unwrap();
         let own = stat::parse(process(7, 1).line().as_bytes()).unwrap();
         let mut table = ProcessTable { processes: vec![own, stale(8), stale(9), stale(10)], ..ProcessTable::default() };
-        table.read_orphans_again(root.source()).unwrap();
+        table.read_orphans_again(root.proc_root()).unwrap();
         let parents: Vec<_> = table.processes.iter().map(|process| (process.pid, process.parent)).collect();
         assert_eq!(parents, [(7, 1), (8, 7), (9, 7)], "10 has ended by now");
     }

@@ -7,9 +7,10 @@
 //! The surprise: field 2, the name in brackets, is the process's own choice, blanks, brackets and newlines included.
 //! This one calls itself `a) Z 1 (x`; it sleeps, and its parent is 4200. The fields start after the LAST bracket.
 
-use crate::readers::number::number;
+use crate::readers::number::parse_u64;
+use crate::vocabulary::Identity;
 
-/// What is asked of a process.
+/// One process, as far as anybody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -27,13 +28,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Whether it had been reaped by the time its line was written.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity { pid: self.pid, start_ticks: self.start_ticks }
+    }
+
+    /// Returns `true` if it had been reaped by the time its line was written.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self.state, b'X' | b'x') || self.group.is_none()
     }
 
-    /// Whether it has ended and waits to be reaped. The first thread of a process that ends before the others is in
-    /// state `Z` as well, and that process lives.
+    /// Returns `true` if it has ended and waits to be reaped. The first thread of a process that ends before the others
+    /// is in state `Z` as well, and that process lives.
     pub(crate) fn is_zombie(&self) -> bool {
         self.state == b'Z' && self.threads <= 1
     }
@@ -66,9 +71,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
             b"-1" => None,
             group => Some(pid_or_zero(group).ok_or("field 5 is not a process group")?),
         },
-        threads: field(20).and_then(number).ok_or("field 20 is not a number of threads")?,
-        start_ticks: field(22).and_then(number).ok_or("field 22 is not a start time")?,
-        resident_pages: field(24).and_then(number).ok_or("field 24 is not a number of pages")?,
+        threads: field(20).and_then(parse_u64).ok_or("field 20 is not a number of threads")?,
+        start_ticks: field(22).and_then(parse_u64).ok_or("field 22 is not a start time")?,
+        resident_pages: field(24).and_then(parse_u64).ok_or("field 24 is not a number of pages")?,
     };
     // A number that nothing follows may be half a number.
     field(25).map(|_| process).ok_or("it ends within field 24")
@@ -83,7 +88,7 @@ pub(crate) fn pid(field: &[u8]) -> Option<u32> {
 }
 
 fn pid_or_zero(field: &[u8]) -> Option<u32> {
-    number(field)?.try_into().ok()
+    parse_u64(field)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -91,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::readers::procfs::fixture::process;
+    use crate::readers::fixture::process;
 
     const SLEEPING: &str =
         "4242 (sleep) S 4200 4242 4200 34817 4242 4194304 212 0 0 0 3 1 0 0 20 0 1 0 81520 5562368 1152 \

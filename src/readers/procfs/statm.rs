@@ -6,12 +6,12 @@
 //!
 //! The surprise: the first field is the address space; what is resident is the second.
 
-use crate::readers::number::number;
+use crate::readers::number::parse_u64;
 
 /// The resident set, in pages.
 pub(crate) fn parse(bytes: &[u8]) -> Result<u64, &'static str> {
     let mut fields = bytes.split(u8::is_ascii_whitespace);
-    let resident = fields.nth(1).and_then(number).ok_or("its second field is not a number of pages")?;
+    let resident = fields.nth(1).and_then(parse_u64).ok_or("its second field is not a number of pages")?;
     // A number that nothing follows may be half a number.
     fields.next().map(|_| resident).ok_or("it ends within its second field")
 }

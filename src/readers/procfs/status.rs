@@ -11,30 +11,30 @@
 
 use std::os::fd::AsFd;
 
-use super::{stat, Source};
+use super::{stat, ProcRoot};
 use crate::sys::file::{name, read_at_start};
 
-/// Long enough for what comes before these lines, and for them.
+/// Room for these lines, and for all that comes before them.
 const STATUS_BUFFER: usize = 4096;
 
-/// Whether the numbers under this `/proc` mean the same processes to the system calls of this process. When that cannot
-/// be told, the answer is no.
-pub(super) fn is_of_own_namespace(source: Source<'_>, own_pid: u32) -> bool {
+/// Returns `true` if the numbers under this `/proc` mean the same processes to the system calls of this process. When
+/// that cannot be told, the answer is no.
+pub(super) fn is_of_own_namespace(root: ProcRoot<'_>, own_pid: u32) -> bool {
     let mut buffer = [0; STATUS_BUFFER];
-    let status = read(source, own_pid, &mut buffer);
+    let status = read(root, own_pid, &mut buffer);
     own_pid == std::process::id() && numbers(status, b"NSpid:").is_some_and(|numbers| numbers.count() == 1)
 }
 
-/// Whether the number is that of a process, and not of a thread beside the first one of a process, or of nobody.
-pub(super) fn is_process(source: Source<'_>, pid: u32) -> bool {
+/// Returns `true` if the number is that of a process, and not of a thread beside the first one, or of nobody.
+pub(super) fn is_process(root: ProcRoot<'_>, pid: u32) -> bool {
     let mut buffer = [0; STATUS_BUFFER];
-    let status = read(source, pid, &mut buffer);
+    let status = read(root, pid, &mut buffer);
     numbers(status, b"Tgid:").is_some_and(|mut numbers| numbers.next().and_then(stat::pid) == Some(pid))
 }
 
-fn read<'a>(source: Source<'_>, pid: u32, buffer: &'a mut [u8]) -> &'a [u8] {
+fn read<'a>(root: ProcRoot<'_>, pid: u32, buffer: &'a mut [u8]) -> &'a [u8] {
     let read = name(&mut [0; 32], format_args!("{pid}/status"))
-        .and_then(|path| source.root.open_file(path))
+        .and_then(|path| root.directory.open_file(path))
         .and_then(|file| read_at_start(file.as_fd(), buffer));
     read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default()
 }
@@ -49,8 +49,8 @@ fn numbers<'a>(status: &'a [u8], line_name: &[u8]) -> Option<impl Iterator<Item 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::{process, tree};
-    use crate::readers::procfs::Files;
+    use crate::readers::fixture::{process, tree};
+    use crate::readers::procfs::ProcFiles;
     use std::path::Path;
 
     fn values(status: &[u8], line_name: &[u8]) -> Option<usize> {
@@ -68,12 +68,14 @@ mod tests {
     #[test]
     fn a_thread_beside_the_first_is_no_process() {
         let root = tree(7, [process(7, 1)]).with("7/status", "Tgid:\t7\n").with("8/status", "Tgid:\t7\n");
-        assert!(is_process(root.source(), 7) && !is_process(root.source(), 8) && !is_process(root.source(), 9));
+        assert!(
+            is_process(root.proc_root(), 7) && !is_process(root.proc_root(), 8) && !is_process(root.proc_root(), 9)
+        );
 
-        let files = Files::default();
-        let source = files.source(Path::new("/proc")).unwrap();
-        assert!(is_process(source, std::process::id()));
+        let files = ProcFiles::default();
+        let root = files.root(Path::new("/proc")).unwrap();
+        assert!(is_process(root, std::process::id()));
         // This one is the test's, not the first.
-        assert!(!is_process(source, nix::unistd::gettid().as_raw() as u32));
+        assert!(!is_process(root, nix::unistd::gettid().as_raw() as u32));
     }
 }

@@ -5,21 +5,21 @@
 //! ```
 //!
 //! The surprise: it is a list per thread, and it can leave out a live child while one before it in the list is being
-//! reaped. So a list that is not empty is read twice, and whoever uses it keeps those it knew until they are seen to be
+//! reaped. So a list that is not empty is read twice, and its users keep those that they knew until they are seen to be
 //! gone. The files are there only with `CONFIG_PROC_CHILDREN`.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use crate::readers::procfs::process_table::is_gone_or_hidden;
-use crate::readers::procfs::{stat, Source};
+use crate::readers::procfs::{stat, tasks, ProcRoot};
 use crate::sys::file::{name, read_whole};
 use crate::vocabulary::Error;
 
 /// Entries of a `task` directory asked for at once: about a hundred threads.
 const TASK_BUFFER: usize = 4096;
 
-/// Reads children, in buffers that are kept.
+/// The reader of these lists, with its buffers, which are kept.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     pids: Vec<u32>,
@@ -29,24 +29,24 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// Whether the kernel has these files.
-    pub(super) fn are_listed(&mut self, source: Source<'_>, own: u32) -> bool {
+    /// Returns `true` if the kernel has these files.
+    pub(super) fn are_listed(&mut self, root: ProcRoot<'_>, own: u32) -> bool {
         self.pids.clear();
-        self.read_list(source, own, own).is_ok_and(|found| found)
+        self.read_list(root, own, own).is_ok_and(|found| found)
     }
 
     /// The children of a process, each once; none when it is gone.
-    pub(super) fn of(&mut self, source: Source<'_>, pid: u32) -> Result<&[u32], Error> {
+    pub(super) fn of(&mut self, root: ProcRoot<'_>, pid: u32) -> Result<&[u32], Error> {
         self.pids.clear();
-        match threads(source, pid)? {
+        match tasks::count(root, pid)? {
             0 => {}
             1 => {
-                self.read_list(source, pid, pid)?;
+                self.read_list(root, pid, pid)?;
             }
             _ => {
-                self.list_threads(source, pid)?;
+                self.list_threads(root, pid)?;
                 for index in 0..self.threads.len() {
-                    self.read_list(source, pid, self.threads[index])?;
+                    self.read_list(root, pid, self.threads[index])?;
                 }
             }
         }
@@ -55,30 +55,22 @@ impl Children {
         Ok(&self.pids)
     }
 
-    /// The first thread comes last: the children of a thread that ends meanwhile become its.
-    fn list_threads(&mut self, source: Source<'_>, pid: u32) -> Result<(), Error> {
+    /// Lists the threads with the first one last: it is given the children of a thread that ends meanwhile.
+    fn list_threads(&mut self, root: ProcRoot<'_>, pid: u32) -> Result<(), Error> {
         self.threads.clear();
         self.entries.resize(TASK_BUFFER, 0);
-        let threads = &mut self.threads;
-        let visited = name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| {
-            source.root.visit(path, &mut self.entries, |entry| {
-                threads.extend(stat::pid(entry.name.to_bytes()).filter(|&thread| thread != pid));
-            })
-        });
-        match visited {
-            Ok(()) => self.threads.push(pid),
-            Err(error) if is_gone_or_hidden(&error) => self.threads.clear(),
-            Err(error) => return Err(Error::read(source.path.join(format!("{pid}/task")), error)),
-        }
+        let Children { threads, entries, .. } = self;
+        tasks::visit(root, pid, entries, |thread| threads.extend(Some(thread).filter(|&thread| thread != pid)))?;
+        threads.push(pid);
         Ok(())
     }
 
-    /// Returns false when there is no such file.
-    fn read_list(&mut self, source: Source<'_>, pid: u32, thread: u32) -> Result<bool, Error> {
-        let path = || source.path.join(format!("{pid}/task/{thread}/children"));
+    /// Adds the children of one thread. Returns `false` when there is no such file.
+    fn read_list(&mut self, root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<bool, Error> {
+        let path = || root.path.join(format!("{pid}/task/{thread}/children"));
         let Children { pids, text, .. } = self;
         let mut read = || -> io::Result<bool> {
-            let file = source.root.open_file(name(&mut [0; 48], format_args!("{pid}/task/{thread}/children"))?)?;
+            let file = root.directory.open_file(name(&mut [0; 48], format_args!("{pid}/task/{thread}/children"))?)?;
             for _ in 0..2 {
                 let list = read_whole(file.as_fd(), text)?;
                 if list.is_empty() {
@@ -99,17 +91,7 @@ impl Children {
     }
 }
 
-/// How many threads a process has, the ended first one of a live process included; 0 when it is gone. Its `task`
-/// directory has two links more than that.
-pub(super) fn threads(source: Source<'_>, pid: u32) -> Result<u64, Error> {
-    match name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| source.root.status(path)) {
-        Ok(status) => Ok(status.links.saturating_sub(2)),
-        Err(error) if is_gone_or_hidden(&error) => Ok(0),
-        Err(error) => Err(Error::read(source.path.join(format!("{pid}/task")), error)),
-    }
-}
-
-/// Adds the pids of a list; false when it is none.
+/// Adds the pids of a list; `false` when it is no list of them.
 fn parse(list: &[u8], pids: &mut Vec<u32>) -> bool {
     let fields = list.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     fields.map(|field| stat::pid(field).map(|pid| pids.push(pid))).all(|pushed| pushed.is_some())
@@ -118,8 +100,8 @@ fn parse(list: &[u8], pids: &mut Vec<u32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::{process, tree};
-    use crate::readers::procfs::Files;
+    use crate::readers::fixture::{process, tree};
+    use crate::readers::procfs::ProcFiles;
     use crate::vocabulary::ErrorKind;
     use rusty_fork::rusty_fork_test;
     use std::path::Path;
@@ -137,9 +119,9 @@ mod tests {
     #[test]
     fn a_tree_without_the_files_has_none_listed_and_one_that_lies_is_an_error() {
         let root = tree(7, [process(7, 1)]);
-        assert!(!Children::default().are_listed(root.source(), 7));
+        assert!(!Children::default().are_listed(root.proc_root(), 7));
         let root = root.with("7/task/7/children", "8 nine");
-        let error = Children::default().of(root.source(), 7).unwrap_err();
+        let error = Children::default().of(root.proc_root(), 7).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(&*root.path().join("7/task/7/children"))));
     }
 
@@ -156,13 +138,13 @@ mod tests {
                 let _ = ended.recv();
             });
             let mut sleepers = [sleeper(), other.recv().unwrap()];
-            let files = Files::default();
-            let source = files.source(Path::new("/proc")).unwrap();
+            let files = ProcFiles::default();
+            let root = files.root(Path::new("/proc")).unwrap();
             let mut expected: Vec<_> = sleepers.iter().map(|child| child.id()).collect();
             expected.sort_unstable();
             let mut children = Children::default();
-            if children.are_listed(source, std::process::id()) {
-                assert_eq!(children.of(source, std::process::id()).unwrap(), expected);
+            if children.are_listed(root, std::process::id()) {
+                assert_eq!(children.of(root, std::process::id()).unwrap(), expected);
             } else {
                 println!("skipped: this kernel has no children files");
             }
@@ -170,7 +152,7 @@ mod tests {
                 child.kill().unwrap();
                 child.wait().unwrap();
             }
-            assert!(children.of(source, expected[0]).unwrap().is_empty());
+            assert!(children.of(root, expected[0]).unwrap().is_empty());
             drop(end);
         }
     }

@@ -1,8 +1,8 @@
-//! Who is listed in `/proc`: whoever is there as before is kept, and whoever is new is read.
+//! The listing of `/proc`: entries that are there as before are kept, and new ones are read.
 
 use super::{has_its_turn, Known, Tracker};
 use crate::readers::procfs::process_table::read_process;
-use crate::readers::procfs::{stat, Source};
+use crate::readers::procfs::{stat, ProcRoot};
 use crate::sys::file::name;
 use crate::vocabulary::Error;
 
@@ -15,12 +15,12 @@ pub(super) struct Listed {
 }
 
 impl Tracker {
-    /// Lists `/proc`: keeps whoever is there as before, and reads whoever is new.
-    pub(super) fn list(&mut self, source: Source<'_>, own: u32) -> Result<(), Error> {
+    /// Lists `/proc`: keeps the processes that are there as before, and reads the new ones.
+    pub(super) fn list(&mut self, root: ProcRoot<'_>, own: u32) -> Result<(), Error> {
         self.fresh.clear();
-        self.links = links(source)?;
-        self.list_entries(source)?;
-        let own = self.listed.binary_search_by_key(&own, |listed| listed.pid).map_err(|_| source.without_us(own))?;
+        self.links = links(root)?;
+        self.list_entries(root)?;
+        let own = self.listed.binary_search_by_key(&own, |listed| listed.pid).map_err(|_| root.without_us(own))?;
         self.listed[own].known = true;
 
         let mut index = 0;
@@ -31,16 +31,16 @@ impl Tracker {
         keep_listed(&mut self.strangers, &mut self.listed);
         keep_listed(&mut self.family, &mut self.listed);
         for listed in self.listed.iter().filter(|listed| !listed.known) {
-            let read = read_process(source, listed.pid)?;
+            let read = read_process(root, listed.pid)?;
             self.fresh.extend(read.map(|process| Known::new(process, listed.inode)));
         }
         Ok(())
     }
 
-    fn list_entries(&mut self, source: Source<'_>) -> Result<(), Error> {
+    fn list_entries(&mut self, root: ProcRoot<'_>) -> Result<(), Error> {
         let listing = match &mut self.listing {
             Some(listing) => listing,
-            closed => closed.insert(source.root.list().map_err(|error| source.unlisted(error))?),
+            closed => closed.insert(root.directory.list().map_err(|error| root.unlisted(error))?),
         };
         let listed = &mut self.listed;
         listed.clear();
@@ -48,7 +48,7 @@ impl Tracker {
             let pid = stat::pid(entry.name.to_bytes());
             listed.extend(pid.map(|pid| Listed { pid, inode: entry.inode, known: false }));
         });
-        visited.map_err(|error| source.unlisted(error))?;
+        visited.map_err(|error| root.unlisted(error))?;
         // The kernel lists them in this order already.
         listed.sort_unstable_by_key(|listed| listed.pid);
         Ok(())
@@ -70,16 +70,16 @@ fn keep_listed(known: &mut Vec<Known>, listed: &mut [Listed]) {
     });
 }
 
-/// The links of `/proc`, of which each process on the machine has one.
-pub(super) fn links(source: Source<'_>) -> Result<u64, Error> {
-    let status = name(&mut [0; 2], format_args!(".")).and_then(|path| source.root.status(path));
-    Ok(status.map_err(|error| source.unlisted(error))?.links)
+/// The number of links of `/proc`: each process on the machine is one.
+pub(super) fn links(root: ProcRoot<'_>) -> Result<u64, Error> {
+    let status = name(&mut [0; 2], format_args!(".")).and_then(|path| root.directory.status(path));
+    Ok(status.map_err(|error| root.unlisted(error))?.links)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::process;
+    use crate::readers::fixture::process;
     use crate::readers::procfs::tracker::tests::{known, pids};
 
     #[test]

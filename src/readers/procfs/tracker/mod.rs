@@ -1,9 +1,9 @@
 //! The descendants of this process, read again only where something can have changed.
 //!
-//! What may be relied upon, and what follows from it:
+//! A plain scan opens a file of each process on the machine, 8 us each. The kernel can be relied upon for more than that:
 //!
 //! - A process is its number and the inode of its directory, which a listing of `/proc` gives with the name: a number
-//!   that is given away again comes with another inode. Whoever is listed as before is not read again.
+//!   that is given away again comes with another inode. A process that is listed as before is not read again.
 //! - A parent changes only by dying, and a process whose ancestors do not include us never comes below us. So a
 //!   stranger stays one, and a descendant is read again when its parent has ended, zombies included.
 //! - The kernel tells without any text whether a process has ended: `waitid` of a child of ours, and the number of open
@@ -11,15 +11,20 @@
 //!   `stat` decides.)
 //!
 //! Where strangers are many and descendants few, the files that list the children of each thread are cheaper to walk
-//! than `/proc` is to list. Their lists can miss a live process for a moment, so whoever was known before is kept until
-//! it is seen to be gone.
+//! than `/proc` is to list. Their lists can miss a live process for a moment, so those that were known before are kept
+//! until they are seen to be gone.
 //!
-//! Nothing is believed for ever: in each check a few processes are read again, and in [`REREAD_EVERY`] checks all of
-//! them. Anything odd, any error included, forgets everything, and the next check reads it all.
+//! The price is memory of 64 bytes or so a process, and trust. Nothing is believed for ever: in each check a few
+//! processes are read again, and in [`REREAD_EVERY`] checks all of them. Anything odd, any error included, forgets
+//! everything, and the next check reads it all.
 
+/// The lists of children that the kernel keeps for each thread.
 mod children;
+/// The listing of `/proc`: finds the new and the vanished.
 mod list;
+/// Descendants and strangers told apart.
 mod place;
+/// The walk from parent to child, where strangers are many.
 mod walk;
 
 use self::children::Children;
@@ -27,13 +32,13 @@ use self::list::Listed;
 use super::descendants::Descendants;
 use super::process_table::read_process;
 use super::stat::Process;
-use super::Source;
+use super::ProcRoot;
 use crate::sys::child::{self, Child};
 use crate::sys::file::{name, Listing};
 use crate::vocabulary::{Error, MemoryScope};
 
-/// In so many checks each process that is known is read again at least once: enough of them that this costs less than
-/// the rest of a check.
+/// The number of checks in which each process that is known is read again at least once: enough that these readings
+/// cost less than the rest of a check.
 const REREAD_EVERY: usize = 256;
 
 /// A process as it was last read, and the inode under which it was listed: 0 when it has not been, which no inode is.
@@ -41,13 +46,13 @@ const REREAD_EVERY: usize = 256;
 pub(super) struct Known {
     pub(super) process: Process,
     inode: u64,
-    /// Whether it was not known before this check.
+    /// Set if it was not known before this check.
     is_new: bool,
-    /// Whether its parent was read in this check, and so is not one that has ended since.
+    /// Set if its parent was read in this check, and so is not one that has ended since.
     has_fresh_parent: bool,
 }
 
-/// What is known of the processes on this machine, from check to check. All lists are ascending by process id.
+/// The processes that are known from check to check. All lists are ascending by process id.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     listing: Option<Listing>,
@@ -61,9 +66,9 @@ pub(super) struct Tracker {
     new_strangers: Vec<Known>,
     placing: Descendants,
     children: Children,
-    /// Whose children are still to be met in a walk.
+    /// Those whose children are still to be met in a walk.
     to_walk: Vec<u32>,
-    /// `None` until it was tried whether the kernel lists children.
+    /// Set if the kernel lists children; `None` until that was tried.
     can_walk: Option<bool>,
     /// The links of `/proc` at the last listing: it has one for each process.
     links: u64,
@@ -71,9 +76,9 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// The descendants now. Their memory is that of now in scope `Tree`, and else whatever it was when they were read.
-    pub(super) fn check(&mut self, source: Source<'_>, own: u32, scope: MemoryScope) -> Result<&[Known], Error> {
-        match self.try_check(source, own, scope) {
+    /// The descendants now. Their memory is that of now in scope `Tree`, and else that of when they were last read.
+    pub(super) fn check(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope) -> Result<&[Known], Error> {
+        match self.try_check(root, own, scope) {
             Ok(()) => Ok(&self.family),
             Err(error) => {
                 self.forget();
@@ -82,20 +87,20 @@ impl Tracker {
         }
     }
 
-    fn try_check(&mut self, source: Source<'_>, own: u32, scope: MemoryScope) -> Result<(), Error> {
+    fn try_check(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope) -> Result<(), Error> {
         self.checks = self.checks.wrapping_add(1);
         self.fresh.clear();
         for known in &mut self.family {
             (known.is_new, known.has_fresh_parent) = (false, false);
         }
         let known = self.family.len();
-        let walked = self.is_walk_cheaper(source, own)? && self.walk(source, own)?;
+        let walked = self.is_walk_cheaper(root, own)? && self.walk(root, own)?;
         if !walked {
-            self.list(source, own)?;
+            self.list(root, own)?;
         }
-        let looked_the_same = self.look(source, own, scope, walked)?;
+        let looked_the_same = self.look(root, own, scope, walked)?;
         if !looked_the_same || !self.fresh.is_empty() || self.family.len() != known {
-            self.place(source, own, walked)?;
+            self.place(root, own, walked)?;
         }
         Ok(())
     }
@@ -105,9 +110,9 @@ impl Tracker {
         self.strangers.clear();
     }
 
-    /// Looks whether the descendants that were known before still live. Returns whether they are all as they were, but
-    /// for their memory.
-    fn look(&mut self, source: Source<'_>, own: u32, scope: MemoryScope, walked: bool) -> Result<bool, Error> {
+    /// Drops the descendants that have ended since the last check, and reads those again that may have changed. Returns
+    /// `true` if they are all as they were, but for their memory.
+    fn look(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope, walked: bool) -> Result<bool, Error> {
         // Beside a new child, one that was found before may have been reaped since: each must be asked for.
         let is_new_child = |known: &Known| known.process.parent == own;
         let ask_each_child = child::any_has_ended() || self.fresh.iter().any(is_new_child);
@@ -126,12 +131,12 @@ impl Tracker {
                 MemoryScope::Own if process.parent == own => {
                     !ask_each_child || child::find(process.pid) == Child::Alive
                 }
-                MemoryScope::Own => has_open_files(source, process.pid),
+                MemoryScope::Own => has_open_files(root, process.pid),
             };
             if is_as_it_was || failure.is_some() {
                 return true;
             }
-            match read_process(source, process.pid) {
+            match read_process(root, process.pid) {
                 Ok(Some(read)) => {
                     same &= is_same(process, &read);
                     // Its number was given away since it was listed.
@@ -172,30 +177,30 @@ impl Known {
     }
 }
 
-/// Whether the process at this position in its list is read again in this check. The turns of a short list are spread
-/// over the round: the step has no divisor in common with its length, and is to it as the golden section.
+/// Returns `true` if the process at this position in its list is read again in this check. The turns of a short list are
+/// spread over the round: the step has no divisor in common with its length, and is to it as the golden section.
 fn has_its_turn(index: usize, check: usize) -> bool {
     const STEP: usize = 157;
     index % REREAD_EVERY == check.wrapping_mul(STEP) % REREAD_EVERY
 }
 
-/// Whether two readings of one process place it, and count it, alike.
+/// Returns `true` if two readings of one process place it, and count it, alike.
 fn is_same(before: &Process, now: &Process) -> bool {
     (before.parent, before.start_ticks, before.is_zombie()) == (now.parent, now.start_ticks, now.is_zombie())
 }
 
-/// Whether the process surely has open files, and so has not ended: the size of its `fd` directory is their number
-/// (proc_pid_fd(5), since Linux 6.2).
-fn has_open_files(source: Source<'_>, pid: u32) -> bool {
-    let status = name(&mut [0; 32], format_args!("{pid}/fd")).and_then(|path| source.root.status(path));
+/// Returns `true` if the process surely has open files, and so has not ended: the size of its `fd` directory is their
+/// number (proc_pid_fd(5), since Linux 6.2).
+fn has_open_files(root: ProcRoot<'_>, pid: u32) -> bool {
+    let status = name(&mut [0; 32], format_args!("{pid}/fd")).and_then(|path| root.directory.status(path));
     status.is_ok_and(|status| status.size > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::procfs::fixture::Line;
-    use crate::readers::procfs::{stat, Files};
+    use crate::readers::fixture::Line;
+    use crate::readers::procfs::{stat, ProcFiles};
     use rusty_fork::rusty_fork_test;
     use std::path::Path;
 
@@ -222,19 +227,19 @@ mod tests {
         /// A listing that says nothing of the walk, and a walk that must say the same.
         #[test]
         fn a_walk_finds_what_a_listing_finds() {
-            let files = Files::default();
-            let source = files.source(Path::new("/proc")).unwrap();
+            let files = ProcFiles::default();
+            let root = files.root(Path::new("/proc")).unwrap();
             let own = std::process::id();
             let shell = |script: &str| std::process::Command::new("sh").arg("-c").arg(script).spawn().unwrap();
             let mut tracker = Tracker::default();
-            if !tracker.children.are_listed(source, own) {
+            if !tracker.children.are_listed(root, own) {
                 println!("skipped: this kernel has no children files");
                 return;
             }
-            tracker.check(source, own, MemoryScope::Own).unwrap();
+            tracker.check(root, own, MemoryScope::Own).unwrap();
             let mut shells: Vec<_> =
                 (0..3).map(|_| shell("for i in 1 2 3; do sleep 1000 & done; exec sleep 1000")).collect();
-            let count = |files: &Files| files.descendants(Path::new("/proc"), |found| found.count()).unwrap();
+            let count = |files: &ProcFiles| files.descendants(Path::new("/proc"), |found| found.count()).unwrap();
             while count(&files) < 12 {
                 std::thread::yield_now();
             }
@@ -247,9 +252,9 @@ mod tests {
             let expected: Vec<_> = expected.unwrap();
             for _ in 0..3 {
                 tracker.fresh.clear();
-                assert!(tracker.walk(source, own).unwrap());
-                tracker.look(source, own, MemoryScope::Own, true).unwrap();
-                tracker.place(source, own, true).unwrap();
+                assert!(tracker.walk(root, own).unwrap());
+                tracker.look(root, own, MemoryScope::Own, true).unwrap();
+                tracker.place(root, own, true).unwrap();
                 let walked: Vec<_> = tracker.family.iter().map(|known| pids_and_zombies(&known.process)).collect();
                 assert_eq!(walked, expected);
             }

@@ -1,24 +1,25 @@
-//! Whose child is whose.
+//! The place of each process: below us, or a stranger's.
 
 use super::{Known, Tracker};
-use crate::readers::procfs::descendants::{index_of_key, Parent, Standing};
+use crate::readers::procfs::climb::Parent;
+use crate::readers::procfs::descendants::{index_of_key, Standing};
 use crate::readers::procfs::process_table::read_process;
 use crate::readers::procfs::stat::Process;
-use crate::readers::procfs::Source;
+use crate::readers::procfs::ProcRoot;
 use crate::vocabulary::Error;
 
 impl Tracker {
-    /// Finds out who descends from us, of those that did before and those that are new.
-    pub(super) fn place(&mut self, source: Source<'_>, own: u32, walked: bool) -> Result<(), Error> {
+    /// Divides those that descended from us before, and those that are new, into descendants and strangers.
+    pub(super) fn place(&mut self, root: ProcRoot<'_>, own: u32, walked: bool) -> Result<(), Error> {
         let own_process = match self.own {
             Some(own_process) => own_process,
-            None => read_process(source, own)?.ok_or_else(|| source.without_us(own))?,
+            None => read_process(root, own)?.ok_or_else(|| root.without_us(own))?,
         };
         self.own = Some(own_process);
         merge(&mut self.family, &self.fresh);
         // Those known from the last listing may be gone by now.
         let strangers: &[Known] = if walked { &[] } else { &self.strangers };
-        read_orphans_again(source, &mut self.family, strangers, &own_process)?;
+        read_orphans_again(root, &mut self.family, strangers, &own_process)?;
 
         let family = &self.family;
         self.placing.place(family.len(), |index| find_parent(family, strangers, &own_process, &family[index].process));
@@ -28,7 +29,7 @@ impl Tracker {
         self.family.retain(|known| {
             let standing = placing.standing(index);
             index += 1;
-            // Who is lost, or was not listed, is not remembered: it will be read again.
+            // A lost one, and one that was not listed, is not remembered: it will be read again.
             if standing == Standing::Stranger && known.inode != 0 {
                 new_strangers.push(*known);
             }
@@ -39,7 +40,7 @@ impl Tracker {
     }
 }
 
-/// Adds to a list what is not in it, both ascending by process id.
+/// Adds the processes of one list to another. Both are ascending by process id, and have none in common.
 fn merge(list: &mut Vec<Known>, new: &[Known]) {
     let mut old = list.len();
     let mut added = new.len();
@@ -58,9 +59,9 @@ fn merge(list: &mut Vec<Known>, new: &[Known]) {
     list[..added].copy_from_slice(&new[..added]);
 }
 
-/// Whoever claims a parent that has ended, or is not there, has another one by now.
+/// Reads those again that claim a parent which has ended, or is not there: they have another one by now.
 fn read_orphans_again(
-    source: Source<'_>,
+    root: ProcRoot<'_>,
     family: &mut Vec<Known>,
     strangers: &[Known],
     own: &Process,
@@ -78,7 +79,7 @@ fn read_orphans_again(
             Parent::Elsewhere(standing) => standing == Standing::Lost,
         };
         if is_orphan {
-            match read_process(source, orphan.pid)? {
+            match read_process(root, orphan.pid)? {
                 Some(process) => family[index].process = process,
                 None => {
                     family[index].process.group = None;
@@ -93,9 +94,9 @@ fn read_orphans_again(
     Ok(())
 }
 
-/// Where the parent that a process claims is. One that started after it is a stranger that was given the number of the
-/// dead parent.
-fn find_parent(family: &[Known], strangers: &[Known], own: &Process, child: &Process) -> Parent {
+/// The place of the parent that a process claims. A process that started after it is not its parent: it is a stranger
+/// that was given the number of the dead one.
+fn find_parent(family: &[Known], strangers: &[Known], own: &Process, child: &Process) -> Parent<Standing> {
     let older = |parent: &Process| parent.start_ticks <= child.start_ticks;
     if child.parent == 0 {
         return Parent::Elsewhere(Standing::Stranger);
@@ -119,7 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::readers::procfs::fixture::{process, Line};
+    use crate::readers::fixture::{process, Line};
     use crate::readers::procfs::tracker::tests::{known, pids};
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(parent(process(40, 20)), Parent::At(1));
         assert_eq!(parent(process(40, 30)), Parent::Elsewhere(Standing::Stranger));
         assert_eq!(parent(process(40, 0)), Parent::Elsewhere(Standing::Stranger));
-        // Nobody is there, or whoever is there started later than its supposed child.
+        // There is nobody, or somebody who started later than the supposed child.
         for gone in
             [process(40, 35), process(40, 30).started(29), process(40, 20).started(19), process(40, 7).started(6)]
         {

@@ -1,19 +1,19 @@
 //! A walk from parent to child, where strangers are many.
 
 use super::list::links;
-use super::{children, Known, Tracker};
+use super::{Known, Tracker};
 use crate::readers::procfs::descendants::index_of_key;
 use crate::readers::procfs::process_table::read_process;
-use crate::readers::procfs::{status, Source};
+use crate::readers::procfs::{status, tasks, ProcRoot};
 use crate::vocabulary::Error;
 
-/// As many entries of `/proc`, 0.26 us each, can be listed for the price of what a walk costs: 2.5 us for a process
-/// (the number of its threads, its open files) and 3.8 us for each thread (its children).
+/// The price of a walk in entries of `/proc`, which cost 0.26 us each to list: a process costs 2.5 us (the number of its
+/// threads, its open files), and each of its threads 3.8 us (its children).
 const LISTED_PER_PROCESS: u64 = 10;
 const LISTED_PER_THREAD: u64 = 15;
 
 impl Tracker {
-    pub(super) fn is_walk_cheaper(&mut self, source: Source<'_>, own: u32) -> Result<bool, Error> {
+    pub(super) fn is_walk_cheaper(&mut self, root: ProcRoot<'_>, own: u32) -> Result<bool, Error> {
         let processes = self.family.len() as u64 * LISTED_PER_PROCESS;
         let threads = self.family.iter().map(|known| known.process.threads).fold(0, u64::saturating_add);
         let price = |threads: u64| processes.saturating_add(threads.saturating_mul(LISTED_PER_THREAD));
@@ -22,22 +22,22 @@ impl Tracker {
         if self.strangers.is_empty() || listed_then <= price(threads) {
             return Ok(false);
         }
-        let listed_now = listed_then.saturating_add(links(source)?).saturating_sub(self.links);
-        if listed_now <= price(threads.saturating_add(children::threads(source, own)?)) {
+        let listed_now = listed_then.saturating_add(links(root)?).saturating_sub(self.links);
+        if listed_now <= price(threads.saturating_add(tasks::count(root, own)?)) {
             return Ok(false);
         }
-        Ok(*self.can_walk.get_or_insert_with(|| self.children.are_listed(source, own)))
+        Ok(*self.can_walk.get_or_insert_with(|| self.children.are_listed(root, own)))
     }
 
-    /// Walks from parent to child: reads whoever is new, and whoever is not met any more. Returns false when the tree
-    /// grows so fast that listing everything is the shorter way.
-    pub(super) fn walk(&mut self, source: Source<'_>, own: u32) -> Result<bool, Error> {
+    /// Walks from parent to child, and reads the processes that are new and those that are not met any more. Returns
+    /// `false` when the tree grows so fast that listing everything is the shorter way.
+    pub(super) fn walk(&mut self, root: ProcRoot<'_>, own: u32) -> Result<bool, Error> {
         let most = self.family.len() + self.strangers.len();
         self.to_walk.clear();
         self.to_walk.push(own);
         loop {
             while let Some(parent) = self.to_walk.pop() {
-                for &pid in self.children.of(source, parent)? {
+                for &pid in self.children.of(root, parent)? {
                     match index_of_key(&self.family, pid, Known::pid) {
                         Some(index) if self.family[index].has_fresh_parent => {}
                         // Under another parent than before: not met, and so read again.
@@ -47,7 +47,7 @@ impl Tracker {
                             self.to_walk.push(pid);
                         }
                         None => {
-                            let read = read_process(source, pid)?;
+                            let read = read_process(root, pid)?;
                             self.to_walk.extend(read.map(|process| process.pid));
                             self.fresh.extend(read.map(|process| Known::new(process, 0)));
                         }
@@ -57,7 +57,7 @@ impl Tracker {
                     return Ok(false);
                 }
             }
-            if !self.read_unmet(source)? {
+            if !self.read_unmet(root)? {
                 break;
             }
         }
@@ -67,18 +67,18 @@ impl Tracker {
         Ok(true)
     }
 
-    /// Reads whoever was known and not met: it has ended, or has another parent now, or the lists lost it. Returns
-    /// whether there are more to walk from.
-    fn read_unmet(&mut self, source: Source<'_>) -> Result<bool, Error> {
+    /// Reads those that were known and not met: they have ended, or have another parent now, or the lists lost them.
+    /// Returns `true` if there are more to walk from.
+    fn read_unmet(&mut self, root: ProcRoot<'_>) -> Result<bool, Error> {
         let Tracker { family, fresh, to_walk, .. } = self;
         let mut failure = None;
         family.retain(|known| {
             if known.has_fresh_parent || failure.is_some() {
                 return true;
             }
-            match read_process(source, known.process.pid) {
+            match read_process(root, known.process.pid) {
                 // In the lists are processes alone; a number from before may be that of a thread by now.
-                Ok(Some(read)) if !status::is_process(source, read.pid) => {}
+                Ok(Some(read)) if !status::is_process(root, read.pid) => {}
                 Ok(read) => {
                     to_walk.extend(read.map(|process| process.pid));
                     fresh.extend(read.map(|process| Known::new(process, 0)));

@@ -1,0 +1,236 @@
+//! The readings of one process, and what it keeps open for them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+
+use super::descendants::{self, Descendants};
+use super::process_table::{self, ProcessTable};
+use super::stat::{self, Process};
+use super::tracker::Tracker;
+use super::{statm, status, tasks, ProcRoot};
+use crate::sys::file::{name, page_size, read_line, Directory};
+use crate::vocabulary::{Error, MemoryScope};
+
+/// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
+/// `chroot`, a dropped privilege and a full table of descriptors. A failure is not kept: the next call tries again.
+///
+/// They are good only in the process that opened them: `self/statm` is that of the opener, and the offset of a listing
+/// is shared with the parent after a fork.
+#[derive(Debug, Default)]
+pub(crate) struct ProcFiles {
+    directory: OnceLock<Directory>,
+    own_pid: OnceLock<u32>,
+    statm: OnceLock<OwnedFd>,
+    /// Set where the tree is the kernel's, and its process ids are those that system calls take.
+    is_own_kernels: OnceLock<bool>,
+    scanner: Mutex<Scanner>,
+    tracker: Mutex<Tracker>,
+}
+
+#[derive(Debug, Default)]
+struct Scanner {
+    table: ProcessTable,
+    descendants: Descendants,
+}
+
+impl ProcFiles {
+    /// The resident memory of this process, in bytes.
+    pub(crate) fn own_memory(&self, path: &Path) -> Result<u64, Error> {
+        let statm_path = || path.join("self/statm");
+        let statm = get_or_open(&self.statm, || {
+            let root = self.root(path)?.directory;
+            let open = || root.open_file(name(&mut [0; 16], format_args!("self/statm"))?);
+            open().map_err(|error| Error::read(statm_path(), error))
+        })?;
+        // Seven numbers of up to 20 digits.
+        let mut buffer = [0; 256];
+        let length = read_line(statm.as_fd(), &mut buffer).map_err(|error| Error::read(statm_path(), error))?;
+        let pages = match buffer.get(..length) {
+            Some(line) if length < buffer.len() => statm::parse(line),
+            _ => Err("it is too long"),
+        };
+        pages.map(bytes).map_err(|what| Error::malformed(statm_path(), what))
+    }
+
+    /// Has `judge` look at every process that can be seen, in ascending order of process id.
+    pub(crate) fn processes<T>(&self, path: &Path, judge: impl FnOnce(&[Process]) -> T) -> Result<T, Error> {
+        self.scan(path, |table, _, own_pid| descendants::index_of(table, own_pid).map(|_| judge(table)))
+    }
+
+    /// Reads every process that can be seen, and has `judge` look at those that descend from this one, in ascending order
+    /// of process id.
+    pub(crate) fn descendants<T>(
+        &self,
+        path: &Path,
+        judge: impl FnOnce(&mut dyn Iterator<Item = &Process>) -> T,
+    ) -> Result<T, Error> {
+        self.scan(path, |table, descendants, own_pid| {
+            descendants.find(table, own_pid).map(|mut found| judge(&mut found))
+        })
+    }
+
+    /// One process, or `None` when it is gone or hidden.
+    pub(crate) fn process(&self, path: &Path, pid: u32) -> Result<Option<Process>, Error> {
+        process_table::read_process(self.root(path)?, pid)
+    }
+
+    /// Returns `true` if the numbers of this tree are those that system calls of this process take.
+    pub(crate) fn is_of_own_kernel(&self, path: &Path) -> Result<bool, Error> {
+        self.is_own_kernels(path, self.own_pid(path)?)
+    }
+
+    /// As [`descendants`](Self::descendants), but reads only what can have changed since the last call, where the kernel
+    /// can be asked for that. Memory is that of now in scope `Tree` alone.
+    pub(crate) fn tracked<T>(
+        &self,
+        path: &Path,
+        scope: MemoryScope,
+        judge: impl FnOnce(&mut dyn Iterator<Item = &Process>) -> T,
+    ) -> Result<T, Error> {
+        let own_pid = self.own_pid(path)?;
+        if self.is_own_kernels(path, own_pid)? {
+            // Two checks at once must not share an offset, and none waits: the second one scans.
+            if let Some(mut tracker) = self.tracker.try_lock() {
+                let found = tracker.check(self.root(path)?, own_pid, scope)?;
+                return Ok(judge(&mut found.iter().map(|known| &known.process)));
+            }
+        }
+        self.descendants(path, judge)
+    }
+
+    /// Has `judge` look at a fresh table; its answer is `None` when this process is not in it.
+    fn scan<T>(
+        &self,
+        path: &Path,
+        judge: impl FnOnce(&[Process], &mut Descendants, u32) -> Option<T>,
+    ) -> Result<T, Error> {
+        let own_pid = self.own_pid(path)?;
+        let root = self.root(path)?;
+        let scan = |Scanner { table, descendants }: &mut Scanner| {
+            judge(table.scan(root)?, descendants, own_pid).ok_or_else(|| root.without_us(own_pid))
+        };
+        // Two scans at once must not share an offset, and none waits: the second one has buffers of its own.
+        match self.scanner.try_lock() {
+            Some(mut kept) => scan(&mut kept),
+            None => scan(&mut Scanner::default()),
+        }
+    }
+
+    /// The number of descriptors that this process has open; `None` where there is no such folder. Since Linux 6.2 that
+    /// is its size (proc_pid_fd(5)); before, it is listed.
+    pub(crate) fn open_files(&self, path: &Path) -> Result<Option<u64>, Error> {
+        let root = self.root(path)?.directory;
+        let count = || {
+            let mut buffer = [0; 16];
+            let folder = name(&mut buffer, format_args!("self/fd"))?;
+            match root.status(folder)?.size {
+                size @ 1.. if root.is_procfs() => Ok(size),
+                _ => {
+                    let mut entries = 0_u64;
+                    root.visit(folder, &mut [0; 4096], |_| entries += 1)?;
+                    // `.`, `..`, and the descriptor that lists.
+                    Ok(entries.saturating_sub(3))
+                }
+            }
+        };
+        present(count()).map_err(|error| Error::read(path.join("self/fd"), error))
+    }
+
+    /// The number of threads of this process.
+    pub(crate) fn threads(&self, path: &Path) -> Option<u64> {
+        let threads = tasks::count(self.root(path).ok()?, self.own_pid(path).ok()?).ok()?;
+        Some(threads).filter(|&threads| threads > 0)
+    }
+
+    pub(super) fn root<'a>(&'a self, path: &'a Path) -> Result<ProcRoot<'a>, Error> {
+        let open = || Directory::open(path).map_err(|error| Error::read(path.to_owned(), error));
+        Ok(ProcRoot::new(get_or_open(&self.directory, open)?, path))
+    }
+
+    fn is_own_kernels(&self, path: &Path, own_pid: u32) -> Result<bool, Error> {
+        let is_own_kernels = get_or_open(&self.is_own_kernels, || {
+            let root = self.root(path)?;
+            Ok(root.directory.is_procfs() && status::is_of_own_namespace(root, own_pid))
+        })?;
+        Ok(*is_own_kernels)
+    }
+
+    /// The number of this process in the pid namespace of this `/proc`. `getpid` would not do: that namespace need not
+    /// be its own.
+    fn own_pid(&self, path: &Path) -> Result<u32, Error> {
+        let own_pid = get_or_open(&self.own_pid, || {
+            let root = self.root(path)?.directory;
+            let mut target = [0; 16];
+            let read = name(&mut [0; 8], format_args!("self")).and_then(|link| root.read_link(link, &mut target));
+            let length = read.map_err(|error| Error::read(path.join("self"), error))?;
+            let pid = target.get(..length).and_then(stat::pid);
+            pid.ok_or_else(|| Error::malformed(path.join("self"), "it does not point to a process"))
+        })?;
+        Ok(*own_pid)
+    }
+}
+
+#[cfg(test)]
+impl ProcFiles {
+    /// The number of processes that need not be read again because they do not descend from this one.
+    pub(crate) fn strangers(&self) -> usize {
+        self.tracker.lock().strangers()
+    }
+}
+
+/// `None` for a file that is not there.
+fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// The bytes in this number of pages.
+pub(crate) fn bytes(pages: u64) -> u64 {
+    pages.saturating_mul(page_size())
+}
+
+/// The value of a cell, opened now if need be. A failure is not kept: the next call tries again.
+fn get_or_open<T>(cell: &OnceLock<T>, open: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+    match cell.get() {
+        Some(kept) => Ok(kept),
+        None => {
+            let opened = open()?;
+            Ok(cell.get_or_init(|| opened))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::fixture::{process, tree};
+
+    #[test]
+    fn a_scan_within_a_scan_sees_everything_and_so_does_the_outer() {
+        let root = tree(7, (8..60).map(|pid| process(pid, 7)).chain([process(7, 1)]));
+        let files = ProcFiles::default();
+        let count = |found: &mut dyn Iterator<Item = &Process>| found.count();
+        for _ in 0..2 {
+            let both = files.descendants(root.path(), |outer| (files.descendants(root.path(), count), outer.count()));
+            assert!(matches!(both, Ok((Ok(52), 52))));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_opened_is_tried_again() {
+        let root = tree(7, [process(7, 1)]).without("7/statm").without("self");
+        let files = ProcFiles::default();
+        assert!(files.own_memory(root.path()).is_err());
+        assert!(files.descendants(root.path(), |_| ()).is_err());
+        std::os::unix::fs::symlink("7", root.path().join("self")).unwrap();
+        let root = root.with("7/statm", "9 5 3 1 0 2 0\n");
+        assert_eq!(files.own_memory(root.path()).unwrap(), bytes(5));
+        assert!(files.descendants(root.path(), |_| ()).is_ok());
+    }
+}

@@ -1,0 +1,38 @@
+//! `/proc/<pid>/task`, proc_pid_task(5): a folder for each thread of a process.
+//!
+//! The surprise: the first thread is there for as long as the process is, also when it has ended before the others.
+
+use std::io;
+
+use super::process_table::is_gone_or_hidden;
+use super::{stat, ProcRoot};
+use crate::sys::file::name;
+use crate::vocabulary::Error;
+
+/// The number of threads of a process, an ended first one included; 0 when it is gone. The folder has two links more
+/// than that, so that it need not be listed.
+pub(super) fn count(root: ProcRoot<'_>, pid: u32) -> Result<u64, Error> {
+    let status = name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| root.directory.status(path));
+    found(root, pid, status.map(|status| status.links.saturating_sub(2)))
+}
+
+/// Visits the threads of a process through a buffer of the caller's; none when it is gone.
+pub(super) fn visit(root: ProcRoot<'_>, pid: u32, buffer: &mut [u8], mut visit: impl FnMut(u32)) -> Result<(), Error> {
+    let visited = name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| {
+        root.directory.visit(path, buffer, |entry| {
+            if let Some(thread) = stat::pid(entry.name.to_bytes()) {
+                visit(thread);
+            }
+        })
+    });
+    found(root, pid, visited)
+}
+
+/// What was read of the folder, and nothing when its process is gone.
+fn found<T: Default>(root: ProcRoot<'_>, pid: u32, read: io::Result<T>) -> Result<T, Error> {
+    match read {
+        Ok(read) => Ok(read),
+        Err(error) if is_gone_or_hidden(&error) => Ok(T::default()),
+        Err(error) => Err(Error::read(root.path.join(format!("{pid}/task")), error)),
+    }
+}
