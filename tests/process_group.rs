@@ -205,12 +205,12 @@ rusty_fork_test! {
         let (alive, below) = Helper::start("sleep 1000 >/dev/null & echo $!");
         group.track_backend_pid(alive.pid()).unwrap();
         // And what one leaves behind that was let go.
-        let (let_go, left) = Helper::start(ONE_IN_A_SESSION_OF_ITS_OWN);
-        group.track_backend_pid(let_go.pid()).unwrap();
+        let (disowned, left) = Helper::start(ONE_IN_A_SESSION_OF_ITS_OWN);
+        group.track_backend_pid(disowned.pid()).unwrap();
         group.look().unwrap();
-        assert!(group.untrack_backend_pid(let_go.pid()) && !group.untrack_backend_pid(let_go.pid()));
+        assert!(group.untrack_backend_pid(disowned.pid()) && !group.untrack_backend_pid(disowned.pid()));
         untracked.end();
-        let_go.end();
+        disowned.end();
         wait_until("both are handed to us", || [daemon[0], left[0]].iter().all(|pid| state(*pid).unwrap().1 == own));
         // Its status is the host's, whenever it asks.
         kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();

@@ -1,5 +1,5 @@
-//! Who was seen below whom. Whose a process was cannot be asked once its parent is gone: it must have been seen before.
-//! Nothing is read here.
+//! Ancestry: which process was seen below which backend. The kernel forgets a parent when it is gone, so that whose an
+//! orphan was must have been seen before. Nothing is read here.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ pub(super) struct Ancestry {
     /// this process has forked them.
     fostered: HashSet<Identity>,
     /// Untracked by the host, and what was seen below those: nobody's, whatever is above them.
-    let_go: HashSet<Identity>,
+    disowned: HashSet<Identity>,
 }
 
 /// A process that the host has put us in charge of.
@@ -38,7 +38,7 @@ enum Place {
 
 impl Ancestry {
     pub(super) fn track(&mut self, process: Identity) {
-        self.let_go.remove(&process);
+        self.disowned.remove(&process);
         if !self.is_tracked(process) {
             self.backends.push(Backend { process, seen: HashSet::new(), is_gone: false });
         }
@@ -50,11 +50,11 @@ impl Ancestry {
             std::mem::take(&mut self.backends).into_iter().partition(|backend| backend.process.pid == pid);
         self.backends = kept;
         for backend in &gone {
-            self.let_go.insert(backend.process);
-            self.let_go.extend(&backend.seen);
+            self.disowned.insert(backend.process);
+            self.disowned.extend(&backend.seen);
         }
         for backend in &mut self.backends {
-            backend.seen.retain(|process| !self.let_go.contains(process));
+            backend.seen.retain(|process| !self.disowned.contains(process));
         }
         !gone.is_empty()
     }
@@ -108,7 +108,7 @@ impl Ancestry {
         }
         let listed: HashSet<_> = table.iter().map(Process::identity).collect();
         self.fostered.retain(|process| listed.contains(process));
-        self.let_go.retain(|process| listed.contains(process));
+        self.disowned.retain(|process| listed.contains(process));
         for backend in &mut self.backends {
             backend.seen.retain(|process| listed.contains(process));
             // Its children have another parent from the moment it ends, whoever waits for it.
@@ -121,7 +121,7 @@ impl Ancestry {
     fn place_below(&self, process: &Process, above: Place) -> Place {
         let Place::Ours(above) = above else { return Place::Foreign };
         let process = process.identity();
-        let above = above.filter(|_| !self.let_go.contains(&process));
+        let above = above.filter(|_| !self.disowned.contains(&process));
         // The nearest backend above; what was seen before counts when there is none any more.
         Place::Ours(self.backend_at(process).or(above).or_else(|| self.seen_below(process)))
     }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_let_go_is_nobodys_whatever_is_above_it() {
+    fn what_was_disowned_is_nobodys_whatever_is_above_it() {
         let family = table([process(20, OWN), process(30, 20), process(40, 30)]);
         for outer_ends_first in [false, true] {
             let mut ancestry = Ancestry::default();

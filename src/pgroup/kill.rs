@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{report_denied, say, valid_signal, ProcessGroupManager};
+use super::manager::ProcessGroupManager;
+use super::target::{call_logger, checked_signal, report_denied};
 use crate::host::events;
 use crate::readers::procfs::descendants::Descendants;
 use crate::readers::procfs::stat::Process;
@@ -43,7 +44,7 @@ impl ProcessGroupManager {
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that does not exist; else what could not be
     /// read. One that may not be signalled is in the report and stops nothing.
     pub fn kill_all_children(&self, signal: i32, grace: Duration) -> Result<KillReport, Error> {
-        valid_signal(signal)?;
+        checked_signal(signal)?;
         let registry = self.registry();
         let deadline = Instant::now().checked_add(grace);
         let mut descendants = Descendants::default();
@@ -78,7 +79,7 @@ impl ProcessGroupManager {
                 any_new = true;
                 dealt_with.insert(target);
             }
-            // To be collected is not what they are here for.
+            // An error here only leaves zombies for later; the caller asked for a kill.
             let _ = registry.reap();
             if alive.is_empty() {
                 break;
@@ -96,7 +97,7 @@ impl ProcessGroupManager {
             }
         }
         if !report.signaled.is_empty() {
-            say(|| events::children_signaled(signal, &report.signaled, &report.survivors));
+            call_logger(|| events::children_signaled(signal, &report.signaled, &report.survivors));
         }
         Ok(report)
     }

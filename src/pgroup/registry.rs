@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::ancestry::Ancestry;
 use super::endings::Endings;
+use super::target::{call_logger, io_error, PROC};
 use super::watched::Watched;
-use super::{io_error, say, PROC};
 use crate::host::events;
 use crate::readers::procfs::stat::Process;
 use crate::readers::procfs::ProcFiles;
@@ -116,7 +116,7 @@ impl Registry {
             reaped
         })?;
         for (pid, status) in &reaped {
-            say(|| events::zombie_reaped(*pid, &status.to_string()));
+            call_logger(|| events::zombie_reaped(*pid, &status.to_string()));
         }
         Ok(reaped.into_iter().map(|(pid, _)| pid).collect())
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitStatus;
 
-use super::PROC;
+use super::target::PROC;
 use crate::readers::procfs::ProcFiles;
 use crate::sys::process;
 use crate::vocabulary::Identity;

@@ -16,7 +16,7 @@ pub(crate) enum Child {
 
 /// Whether any child has ended that nobody has waited for. One system call, however many children there are.
 pub(crate) fn any_has_ended() -> bool {
-    // What cannot be asked may be so: without any child there is none to ask about either.
+    // On an error assume yes: each child is then looked at by itself.
     !matches!(look(libc::P_ALL, 0), Child::Alive)
 }
 
