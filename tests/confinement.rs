@@ -5,16 +5,20 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use common::{ensure, in_forked_child, Children};
+use common::{ensure, in_forked_child, ms, wait_until, Children};
 use highwater::{ResourceLimits, ResourceMonitor};
 use nix::mount::{mount, MsFlags};
-use nix::sched::{unshare, CloneFlags};
-use nix::unistd::{chroot, geteuid, setegid, seteuid, setgroups, Gid, Uid};
+use nix::sched::{setns, unshare, CloneFlags};
+use nix::sys::signal::{kill, Signal};
+use nix::time::{clock_gettime, ClockId};
+use nix::unistd::{chroot, geteuid, setegid, seteuid, setgroups, Gid, Pid, Uid};
 use rusty_fork::rusty_fork_test;
 use tempfile::TempDir;
 
@@ -98,6 +102,46 @@ rusty_fork_test! {
             seteuid(Uid::from_raw(0)).unwrap();
             setegid(Gid::from_raw(0)).unwrap();
         }
+    }
+
+    #[test]
+    fn in_a_time_namespace_that_begins_after_this_process_its_children_are_counted() {
+        if !is_privileged() {
+            return;
+        }
+        // Only a process of one thread may change its clock.
+        in_forked_child(|| {
+            let new_time = CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME);
+            let early = monitor(Path::new("/proc"));
+            let begun = Instant::now();
+            let shell = "read line; sleep 1000 & exec sleep 1000";
+            let parent = Command::new("sh").arg("-c").arg(shell).stdin(Stdio::piped()).spawn().unwrap();
+            let mut parents = Children(vec![parent]);
+            ensure(early.check_now().child_process_count == Some(1), "before the namespace")?;
+            // Start times are told to a hundredth of a second.
+            wait_until("this process is some ticks old", || begun.elapsed() > ms(50));
+            let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
+            let (seconds, nanos) = (now.tv_sec() + 1, 1_000_000_000 - now.tv_nsec());
+            let entered = unshare(new_time).map_err(std::io::Error::from).and_then(|()| {
+                fs::write("/proc/self/timens_offsets", format!("boottime -{seconds} {nanos}"))?;
+                let clock = fs::File::open("/proc/self/ns/time_for_children")?;
+                Ok(setns(clock, new_time)?)
+            });
+            if let Err(error) = entered {
+                println!("skipped: no time namespace: {error}");
+                return Ok(());
+            }
+            let late = monitor(Path::new("/proc"));
+            let child = Children::sleepers(1);
+            parents.0[0].stdin.take().unwrap().write_all(b"\n").unwrap();
+            let children_of_parent = format!("/proc/{0}/task/{0}/children", parents.0[0].id());
+            let grandchild = || fs::read_to_string(&children_of_parent).unwrap();
+            wait_until("the shell has a child", || !grandchild().is_empty());
+            let counts = [&early, &late].map(|monitor| monitor.check_now().child_process_count);
+            kill(Pid::from_raw(grandchild().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+            drop((child, parents));
+            ensure(counts == [Some(3); 2], &format!("{counts:?}"))
+        });
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) struct Line {
     group: u32,
     state: char,
     threads: u32,
-    start_ticks: u64,
+    start_ticks: i64,
     pages: u64,
 }
 
@@ -70,7 +70,7 @@ impl Line {
         Line { threads, ..self }
     }
 
-    pub(crate) fn started(self, start_ticks: u64) -> Line {
+    pub(crate) fn started(self, start_ticks: i64) -> Line {
         Line { start_ticks, ..self }
     }
 
@@ -84,6 +84,8 @@ impl Line {
 
     pub(crate) fn line(&self) -> String {
         let Line { pid, parent, group, state, threads, start_ticks, pages } = self;
+        // Nanoseconds that wrapped, in ticks.
+        let start_ticks = if *start_ticks < 0 { start_ticks + 1_844_674_407_371 } else { *start_ticks };
         format!(
             "{pid} (a) Z 1 (x\n) {state} {parent} {group} {group} 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 {threads} 0 \
              {start_ticks} 5562368 {pages} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0\n"

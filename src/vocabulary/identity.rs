@@ -4,6 +4,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) pid: u32,
-    /// In clock ticks since boot.
-    pub(crate) start_ticks: u64,
+    /// In clock ticks since boot; below zero in a time namespace that is set back to before.
+    pub(crate) start_ticks: i64,
 }

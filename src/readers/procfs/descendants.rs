@@ -102,6 +102,13 @@ mod tests {
     }
 
     #[test]
+    fn a_start_before_boot_is_before_one_after_it() {
+        let before = |pid, parent| process(pid, parent).started(-5);
+        assert_eq!(descendants_of_7([before(7, 1), before(8, 7), process(9, 8), process(10, 7)]), Some(vec![8, 9, 10]));
+        assert_eq!(descendants_of_7([process(7, 1).started(0), before(8, 7)]), Some(vec![]));
+    }
+
+    #[test]
     fn the_children_of_a_zombie_leader_with_threads_are_still_its_own() {
         let lines = [process(7, 1), process(8, 7).state('Z').threads(2), process(9, 8)];
         assert_eq!(descendants_of_7(lines), Some(vec![8, 9]));
@@ -129,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_climb_agrees_with_going_up_from_each(parents in prop::collection::vec((0_u32..30, 0_u64..4), 8..30)) {
+        fn the_climb_agrees_with_going_up_from_each(parents in prop::collection::vec((0_u32..30, -2_i64..2), 8..30)) {
             let lines = parents.iter().zip(1..).map(|(&(parent, start), pid)| process(pid, parent).started(start));
             let table = table(lines);
             let goes_up_to_7 = |child: &Process| {

@@ -14,15 +14,17 @@ use crate::vocabulary::Identity;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// The letter for its state.
+    /// The letter for its state. `X`, `x` and `Z` mean an end, and any other a process that lives, also one that no
+    /// kernel has had so far: emulators write a `0`.
     pub(crate) state: u8,
     /// 0 when it has none in this pid namespace.
     pub(crate) parent: u32,
     /// `None` when it was reaped between two halves of the reading: the kernel then says -1.
     pub(crate) group: Option<u32>,
     pub(crate) threads: u64,
-    /// When it started, in clock ticks since boot.
-    pub(crate) start_ticks: u64,
+    /// When it started, in clock ticks since boot; below zero before the boot of the time namespace that this process
+    /// is in.
+    pub(crate) start_ticks: i64,
     /// 0 for a zombie.
     pub(crate) resident_pages: u64,
 }
@@ -63,7 +65,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
     let process = Process {
         pid: pid.ok_or("it does not start with a process id")?,
         state: match field(STATE) {
-            Some(&[state]) if state.is_ascii_alphabetic() => state,
+            Some(&[state]) if state.is_ascii_graphic() => state,
             _ => return Err("field 3 is not a state"),
         },
         parent: field(4).and_then(pid_or_zero).ok_or("field 4 is not a parent")?,
@@ -72,11 +74,25 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
             group => Some(pid_or_zero(group).ok_or("field 5 is not a process group")?),
         },
         threads: field(20).and_then(parse_u64).ok_or("field 20 is not a number of threads")?,
-        start_ticks: field(22).and_then(parse_u64).ok_or("field 22 is not a start time")?,
+        start_ticks: field(22).and_then(parse_u64).map(signed_ticks).ok_or("field 22 is not a start time")?,
         resident_pages: field(24).and_then(parse_u64).ok_or("field 24 is not a number of pages")?,
     };
     // A number that nothing follows may be half a number.
     field(25).map(|_| process).ok_or("it ends within field 24")
+}
+
+/// The start time in ticks of a process that may have started before boot, in a time namespace that is set back.
+///
+/// The kernel adds the offset in unsigned nanoseconds, which wrap, and divides by those of a tick afterwards: a tick
+/// before boot it prints 1844674407370 (2^64 / 10^7). No machine is up for the 292 years to the middle of the range.
+fn signed_ticks(printed: u64) -> i64 {
+    const TICKS: u64 = u64::MAX / 10_000_000;
+    match i64::try_from(printed) {
+        Ok(ticks) if printed > TICKS / 2 && printed <= TICKS => ticks - TICKS as i64 - 1,
+        Ok(ticks) => ticks,
+        // Beyond what is printed of wrapped nanoseconds: wrapped ticks.
+        Err(_) => printed as i64,
+    }
 }
 
 /// A process id as the kernel writes it, which is without leading zeros; there is no process 0.
@@ -148,7 +164,6 @@ mod tests {
             ("4242 (", "4294967296 ("),
             ("4242 (", "("),
             (" S ", " SS "),
-            (" S ", " 1 "),
             (" S ", " "),
             (" 4200 4242 ", " -4200 4242 "),
             (" 4200 4242 ", " 4200 -2 "),
@@ -175,6 +190,29 @@ mod tests {
         assert!(parsed(process(7, 1).state('x').line()).is_gone());
         assert!(parsed(SLEEPING.replace(" 4200 4242 ", " 0 -1 ")).is_gone());
         assert!(!parsed(SLEEPING).is_gone());
+    }
+
+    #[test]
+    fn a_state_that_nobody_knows_is_alive() {
+        for state in ['0', '?', 'z', 'K', '~'] {
+            let process = parsed(process(7, 1).state(state).line());
+            assert!(!process.is_gone() && !process.is_zombie(), "{state:?}");
+        }
+        // All that an emulator says of the process in it.
+        let emulated = format!("4242 (qemu) 0 4200 {}\n", "0 ".repeat(40));
+        let process = parsed(emulated);
+        assert_eq!((process.parent, process.start_ticks), (4200, 0));
+        assert!(!process.is_gone() && !process.is_zombie());
+    }
+
+    #[test]
+    fn times_before_boot_are_in_order_with_those_after_it() {
+        let in_order = ["1844674257385", "1844674407369", "1844674407370", "0", "1", "81520", "900000000000"];
+        let ticks = in_order.map(|printed| parsed(SLEEPING.replace(" 81520 ", &format!(" {printed} "))).start_ticks);
+        assert!(ticks.windows(2).all(|pair| pair[0] < pair[1]), "{ticks:?}");
+        assert_eq!(ticks[2..5], [-1, 0, 1]);
+        let wrapped = parsed(SLEEPING.replace(" 81520 ", " 18446744073709551615 "));
+        assert_eq!(wrapped.start_ticks, -1);
     }
 
     proptest! {

@@ -78,8 +78,13 @@ pub(super) struct Tracker {
 impl Tracker {
     /// The descendants now. Their memory is that of now in scope `Tree`, and else that of when they were last read.
     pub(super) fn check(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope) -> Result<&[Known], Error> {
-        match self.try_check(root, own, scope) {
-            Ok(()) => Ok(&self.family),
+        let mut checked = self.try_check(root, own, scope);
+        if let Ok(false) = checked {
+            self.forget();
+            checked = self.try_check(root, own, scope);
+        }
+        match checked {
+            Ok(_) => Ok(&self.family),
             Err(error) => {
                 self.forget();
                 Err(error)
@@ -87,7 +92,8 @@ impl Tracker {
         }
     }
 
-    fn try_check(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope) -> Result<(), Error> {
+    /// Returns `false` when nothing that is known is of use any more.
+    fn try_check(&mut self, root: ProcRoot<'_>, own: u32, scope: MemoryScope) -> Result<bool, Error> {
         self.checks = self.checks.wrapping_add(1);
         self.fresh.clear();
         for known in &mut self.family {
@@ -100,12 +106,13 @@ impl Tracker {
         }
         let looked_the_same = self.look(root, own, scope, walked)?;
         if !looked_the_same || !self.fresh.is_empty() || self.family.len() != known {
-            self.place(root, own, walked)?;
+            return self.place(root, own, walked);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn forget(&mut self) {
+        self.own = None;
         self.family.clear();
         self.strangers.clear();
     }

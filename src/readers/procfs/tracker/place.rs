@@ -9,13 +9,15 @@ use crate::readers::procfs::ProcRoot;
 use crate::vocabulary::Error;
 
 impl Tracker {
-    /// Divides those that descended from us before, and those that are new, into descendants and strangers.
-    pub(super) fn place(&mut self, root: ProcRoot<'_>, own: u32, walked: bool) -> Result<(), Error> {
-        let own_process = match self.own {
-            Some(own_process) => own_process,
-            None => read_process(root, own)?.ok_or_else(|| root.without_us(own))?,
-        };
-        self.own = Some(own_process);
+    /// Divides those that descended from us before, and those that are new, into descendants and strangers. Returns
+    /// `false` when that is not possible, because this process has moved to another time namespace: there, all that is
+    /// known started at another time.
+    pub(super) fn place(&mut self, root: ProcRoot<'_>, own: u32, walked: bool) -> Result<bool, Error> {
+        let own_process = read_process(root, own)?.ok_or_else(|| root.without_us(own))?;
+        let earlier = self.own.replace(own_process);
+        if earlier.is_some_and(|earlier| earlier.start_ticks != own_process.start_ticks) {
+            return Ok(false);
+        }
         merge(&mut self.family, &self.fresh);
         // Those known from the last listing may be gone by now.
         let strangers: &[Known] = if walked { &[] } else { &self.strangers };
@@ -36,7 +38,7 @@ impl Tracker {
             standing == Standing::Descendant
         });
         merge(&mut self.strangers, new_strangers);
-        Ok(())
+        Ok(true)
     }
 }
 
