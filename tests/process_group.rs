@@ -111,6 +111,36 @@ fn sleeper_with_pid(pid: u32) -> Option<Pid> {
     None
 }
 
+/// A forked child that ends with the code of `life`, which must do with what is allowed after fork.
+fn fork_child(life: impl FnOnce() -> i32) -> Pid {
+    // SAFETY: this process has no thread that matters to the child, which allocates nothing and leaves by `_exit`.
+    #[allow(unsafe_code)]
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = life();
+            // SAFETY: it is allowed after fork.
+            unsafe { nix::libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => child,
+    }
+}
+
+/// A child that ends at once, and of whose end its parent hears no signal.
+fn fork_silent_child(code: i32) -> Pid {
+    // SAFETY: a fork as that of the C library, but for the signal; the child does nothing but `_exit`.
+    #[allow(unsafe_code)]
+    match unsafe { nix::libc::syscall(nix::libc::SYS_clone, 0, 0, 0, 0, 0) } {
+        // SAFETY: it is allowed after fork.
+        #[allow(unsafe_code)]
+        0 => unsafe { nix::libc::_exit(code) },
+        child => Pid::from_raw(child as i32),
+    }
+}
+
+fn is_stopped(process: Pid) -> bool {
+    state(process.as_raw() as u32).is_some_and(|(state, _)| matches!(state, 'T' | 't'))
+}
+
 rusty_fork_test! {
     #![rusty_fork(timeout_ms = 600_000)]
 
@@ -324,6 +354,66 @@ rusty_fork_test! {
         let asked = exits("3");
         group.watch_child(asked.id()).unwrap();
         wait_until("its status is known", || group.exit_status(asked.id()).is_some());
+    }
+
+    #[test]
+    fn stops_of_a_child_are_left_to_the_host_and_only_its_end_is_taken() {
+        let group = set_up();
+        let traced = fork_child(|| {
+            nix::sys::ptrace::traceme().unwrap();
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            7
+        });
+        let plain = fork_child(|| {
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            8
+        });
+        // One that ends without a word to its parent, which only a wait for all kinds of children finds.
+        let silent = fork_silent_child(9);
+        for child in [traced, plain, silent] {
+            group.watch_child(child.as_raw() as u32).unwrap();
+        }
+        wait_until("both stand still", || [traced, plain].iter().all(|child| is_stopped(*child)));
+        wait_until("the third has ended", || group.exit_status(silent.as_raw() as u32).is_some());
+        assert_eq!(group.exit_status(silent.as_raw() as u32).unwrap().code(), Some(9));
+        for _ in 0..5 {
+            assert!(group.reap_orphaned_backends().unwrap().is_empty());
+            assert_eq!(group.exit_status(traced.as_raw() as u32), None);
+            assert_eq!(group.exit_status(plain.as_raw() as u32), None);
+        }
+        // Each report is still there, for the host.
+        let report = |child, flags| waitpid(child, Some(flags)).unwrap();
+        assert_eq!(report(traced, WaitPidFlag::WNOHANG), WaitStatus::Stopped(traced, Signal::SIGSTOP));
+        assert_eq!(report(plain, WaitPidFlag::WUNTRACED), WaitStatus::Stopped(plain, Signal::SIGSTOP));
+        kill(plain, Signal::SIGCONT).unwrap();
+        // The tracer hears of the end while the child still is, too.
+        nix::sys::ptrace::setoptions(traced, nix::sys::ptrace::Options::PTRACE_O_TRACEEXIT).unwrap();
+        nix::sys::ptrace::cont(traced, None).unwrap();
+        wait_until("it stops at its exit", || is_stopped(traced));
+        assert!(group.exit_status(traced.as_raw() as u32).is_none());
+        assert!(matches!(report(traced, WaitPidFlag::WNOHANG), WaitStatus::PtraceEvent(..)));
+        nix::sys::ptrace::cont(traced, None).unwrap();
+        for (child, code) in [(traced, 7), (plain, 8)] {
+            let pid = child.as_raw() as u32;
+            wait_until("its status is known", || group.exit_status(pid).is_some());
+            assert_eq!(group.exit_status(pid).unwrap().code(), Some(code));
+        }
+    }
+
+    #[test]
+    fn a_stranger_that_the_host_traces_is_no_child_of_its() {
+        let group = set_up();
+        // Below a helper, and so nobody that this process may wait for.
+        let (helper, pids) = Helper::start("sleep 1000 >/dev/null & echo $!");
+        let stranger = Pid::from_raw(pids[0] as i32);
+        nix::sys::ptrace::attach(stranger).unwrap();
+        wait_until("it stands still", || is_stopped(stranger));
+        assert_eq!(group.watch_child(pids[0]).unwrap_err().kind(), ErrorKind::Process);
+        assert_eq!(waitpid(stranger, None).unwrap(), WaitStatus::Stopped(stranger, Signal::SIGSTOP));
+        nix::sys::ptrace::detach(stranger, None).unwrap();
+        let mut helper = helper;
+        assert!(group.kill_all_children(SIGKILL, LONG).unwrap().survivors.is_empty());
+        helper.shell.wait().unwrap();
     }
 
     #[test]

@@ -259,10 +259,11 @@ impl ProcessGroupManager {
     /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
         let registry = self.registry();
-        let found = registry.files.process(Path::new(PROC), checked_pid(pid)?)?.map(|process| process.identity());
-        match found {
+        let found = registry.files.process(Path::new(PROC), checked_pid(pid)?)?;
+        // A stranger that a thread of this process traces can be waited for as well, and has another parent.
+        match found.filter(|process| process.parent == std::process::id()) {
             Some(child) if child::find(pid) != Child::Unknown => {
-                registry.state.lock().watched.insert(pid, Watched::new(child));
+                registry.state.lock().watched.insert(pid, Watched::new(child.identity()));
                 Ok(())
             }
             _ => Err(Error::process(format!("process {pid} is not a child of this process"))),

@@ -106,7 +106,7 @@ impl Registry {
             let State { ancestry, watched, .. } = state;
             for process in ancestry.adopted_zombies(table, own).filter(|process| !watched.contains_key(&process.pid)) {
                 // An error: somebody who waits for any child was faster.
-                if let Ok(Some(status)) = process::collect(process.pid) {
+                if let Ok(Some(status)) = Handle::open(process.pid).and_then(|handle| handle.take_status()) {
                     reaped.push((process.pid, status));
                 }
             }

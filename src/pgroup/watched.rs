@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use super::target::PROC;
 use crate::readers::procfs::ProcFiles;
-use crate::sys::process;
+use crate::sys::process::Handle;
 use crate::vocabulary::Identity;
 
 /// While its zombie is there, nobody else can have its number.
@@ -40,12 +40,19 @@ impl Watched {
         if !matches!(self.outcome, Outcome::Running) {
             return None;
         }
+        let handle = Handle::open(self.child.pid);
         match files.process(Path::new(PROC), self.child.pid) {
-            Ok(Some(process)) if process.identity() == self.child => match process::collect(self.child.pid) {
-                Ok(Some(status)) => self.outcome = Outcome::Ended(status),
-                Ok(None) => {}
-                Err(_) => self.outcome = Outcome::Lost,
-            },
+            Ok(Some(process)) if process.identity() == self.child => {
+                match handle.and_then(|handle| handle.take_status()) {
+                    Ok(Some(status)) => self.outcome = Outcome::Ended(status),
+                    Ok(None) => {}
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ECHILD | libc::ESRCH)) => {
+                        self.outcome = Outcome::Lost;
+                    }
+                    // No descriptor for a handle, for one: next time.
+                    Err(_) => {}
+                }
+            }
             Ok(_) => self.outcome = Outcome::Lost,
             // It could not be looked at: next time.
             Err(_) => {}

@@ -1,10 +1,15 @@
-//! Looking at our own children without taking their status (`waitid(2)` with `WNOWAIT`): the host's `wait` still gets
-//! it.
+//! The ends of our own children (`waitid(2)`): looked at without taking the status, which the host's `wait` still gets, or
+//! taken from one child alone.
+//!
+//! Only ends are asked for, which is not enough: a tracer is told of the stops of its children whatever it asks for. So
+//! nothing is taken before it was looked at, and a stop is nobody's business here.
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
-/// What a child of ours is found to be.
+/// The relation of a process to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Child {
     Alive,
@@ -14,34 +19,79 @@ pub(crate) enum Child {
     Unknown,
 }
 
-/// Whether any child has ended that nobody has waited for. One system call, however many children there are.
+/// The answer of the kernel to a question for ends.
+#[derive(Debug, Clone, Copy)]
+enum News {
+    None,
+    End(ExitStatus),
+    /// A stop of a child that a thread of this process traces.
+    Stop,
+}
+
+/// Returns `true` if any child may have ended that nobody has waited for. One system call, however many children there
+/// are.
 pub(crate) fn any_has_ended() -> bool {
-    // On an error assume yes: each child is then looked at by itself.
-    !matches!(look(libc::P_ALL, 0), Child::Alive)
+    // On an error assume yes: each child is then looked at by itself. A stop may hide the end of another child.
+    !matches!(look(libc::P_ALL, 0), Ok(News::None))
 }
 
-/// What the process of this number is to us.
+/// The relation of the process of this number to us.
 pub(crate) fn find(pid: u32) -> Child {
-    look(libc::P_PID, pid)
+    match look(libc::P_PID, pid) {
+        Ok(News::End(_)) => Child::Ended,
+        Ok(News::None | News::Stop) => Child::Alive,
+        Err(_) => Child::Unknown,
+    }
 }
 
-fn look(kind: libc::idtype_t, id: libc::id_t) -> Child {
-    let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
+/// Takes the status of one child (a number with `P_PID`, a descriptor with `P_PIDFD`), if it has ended. ECHILD when it
+/// is no child, or its status has been taken.
+pub(super) fn take(kind: libc::idtype_t, id: libc::id_t) -> io::Result<Option<ExitStatus>> {
+    if kind == libc::P_PID && !matches!(libc::pid_t::try_from(id), Ok(1..)) {
+        // 0 would mean any child of the process group.
+        return Err(io::Error::from_raw_os_error(libc::ECHILD));
+    }
+    match look(kind, id)? {
+        News::End(_) => {}
+        News::None | News::Stop => return Ok(None),
+    }
+    match wait(kind, id, libc::WEXITED | libc::WNOHANG | libc::__WALL)? {
+        News::End(status) => Ok(Some(status)),
+        News::None | News::Stop => Ok(None),
+    }
+}
+
+fn look(kind: libc::idtype_t, id: libc::id_t) -> io::Result<News> {
     // __WALL: children that do not end with SIGCHLD are children too.
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    wait(kind, id, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL)
+}
+
+fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<News> {
+    let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
-        // SAFETY: `found` is valid to write one `siginfo_t` to. WNOWAIT leaves the child as it is.
+        // SAFETY: `found` is valid to write one `siginfo_t` to.
         match unsafe { libc::waitid(kind, id, found.as_mut_ptr(), options) } {
             0 => break,
-            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            _ => return Child::Unknown,
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
         }
     }
-    // SAFETY: zeroed, or written by the call; the field is the pid of the child found, and 0 when none has ended.
-    match unsafe { found.assume_init().si_pid() } {
-        0 => Child::Alive,
-        _ => Child::Ended,
+    // SAFETY: a `siginfo_t` is plain integers and pointers, for which zeroes are valid too.
+    let found = unsafe { found.assume_init() };
+    // SAFETY: zeroed, or written by the call; the field is the pid of the child found, and 0 when there was none.
+    if unsafe { found.si_pid() } == 0 {
+        return Ok(News::None);
     }
+    // SAFETY: the call has written it: this is a report of a child, which has a status.
+    let status = unsafe { found.si_status() };
+    Ok(match found.si_code {
+        libc::CLD_EXITED => News::End(ExitStatus::from_raw((status & 0xff) << 8)),
+        libc::CLD_KILLED => News::End(ExitStatus::from_raw(status & 0x7f)),
+        libc::CLD_DUMPED => News::End(ExitStatus::from_raw((status & 0x7f) | 0x80)),
+        _ => News::Stop,
+    })
 }
 
 #[cfg(test)]
@@ -65,6 +115,32 @@ mod tests {
             assert!(find(child.id()) == Child::Ended && any_has_ended());
             assert!(child.wait().unwrap().success());
             assert_eq!(find(child.id()), Child::Unknown);
+        }
+
+        #[allow(clippy::zombie_processes)] // `take` waits for them
+        #[test]
+        fn a_status_is_taken_as_waitpid_tells_it() {
+            for (script, code, signal) in [("exit 7", Some(7), None), ("exit 255", Some(255), None), ("kill -9 $$", None, Some(9))] {
+                let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+                while find(child.id()) == Child::Alive {
+                    std::thread::yield_now();
+                }
+                let status = take(libc::P_PID, child.id()).unwrap().unwrap();
+                assert_eq!((status.code(), status.signal()), (code, signal), "{script}");
+                assert_eq!(take(libc::P_PID, child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+            }
+        }
+
+        #[test]
+        fn numbers_that_mean_many_children_mean_none() {
+            let mut child = Command::new("true").spawn().unwrap();
+            while find(child.id()) == Child::Alive {
+                std::thread::yield_now();
+            }
+            for pid in [0, u32::MAX, 1 << 31] {
+                assert!(take(libc::P_PID, pid).is_err(), "{pid}");
+            }
+            assert!(child.wait().unwrap().success());
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Processes as such: handles that no reuse of a number can mislead (`pidfd_open(2)`, Linux 5.3), the status of one
-//! child, process groups, and the child subreaper.
+//! Handles of processes, which no reuse of a number can mislead (`pidfd_open(2)`, Linux 5.3), process groups, and the
+//! child subreaper.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+
+use super::child;
 
 /// One process, whatever becomes of its number.
 #[derive(Debug)]
@@ -55,27 +56,24 @@ impl Handle {
             Err(io::Error::last_os_error())
         }
     }
+
+    /// Takes the status of this process, if it is a child of ours and has ended. ECHILD when it is no child, or its
+    /// status has been taken.
+    pub(crate) fn take_status(&self) -> io::Result<Option<ExitStatus>> {
+        let by_number = || child::take(libc::P_PID, self.pid.unsigned_abs());
+        match &self.fd {
+            Some(fd) => match child::take(libc::P_PIDFD, fd.as_raw_fd().unsigned_abs()) {
+                // Before Linux 5.4 nobody can wait for a handle.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => by_number(),
+                taken => taken,
+            },
+            None => by_number(),
+        }
+    }
 }
 
 pub(crate) fn no_such_process() -> io::Error {
     io::Error::from_raw_os_error(libc::ESRCH)
-}
-
-/// Takes the status of this child of ours, if it has ended. ECHILD when it is no child, or somebody has taken it.
-pub(crate) fn collect(child: u32) -> io::Result<Option<ExitStatus>> {
-    let pid = libc::pid_t::try_from(child).ok().filter(|pid| *pid > 0).ok_or_else(no_such_process)?;
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is valid to write one integer to. The number is above zero, and so that of one child.
-        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG | libc::__WALL) } {
-            0 => return Ok(None),
-            found if found == pid => return Ok(Some(ExitStatus::from_raw(status))),
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
-        }
-    }
 }
 
 /// The process group of this process.
@@ -117,6 +115,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 mod tests {
     use super::*;
     use rusty_fork::rusty_fork_test;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
     rusty_fork_test! {
@@ -126,19 +125,18 @@ mod tests {
         fn a_handle_outlives_its_process_and_then_reaches_nobody() {
             let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
             let handle = Handle::open(child.id()).unwrap();
-            assert_eq!(collect(child.id()).unwrap(), None);
+            assert_eq!(handle.take_status().unwrap(), None);
             handle.signal(libc::SIGKILL).unwrap();
             assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
             assert_eq!(handle.signal(libc::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
             assert!(Handle::open(child.id()).is_err());
-            assert_eq!(collect(child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+            assert_eq!(handle.take_status().unwrap_err().raw_os_error(), Some(libc::ECHILD));
         }
 
         #[test]
         fn numbers_that_mean_many_processes_reach_none() {
             for pid in [0, u32::MAX, 1 << 31] {
                 assert!(Handle::open(pid).and_then(|handle| handle.signal(0)).is_err(), "{pid}");
-                assert!(collect(pid).is_err(), "{pid}");
             }
         }
 
