@@ -8,11 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ms, wait_until, Children, LogCapture};
-use highwater::{BoxError, ErrorKind, JobManager, Resource, ResourceLimits, ResourceMonitor, SystemProbe};
+use common::{ensure, in_forked_child, ms, touched, wait_until, without_first_thread, Children, Forked, LogCapture};
+use highwater::{BoxError, ErrorKind, JobManager, MemoryScope, Resource, ResourceLimits, ResourceMonitor, SystemProbe};
 use nix::sys::resource::{getrlimit, setrlimit, Resource as Rlimit};
 use parking_lot::Mutex;
 use rusty_fork::rusty_fork_test;
+
+const MB: usize = 1024 * 1024;
 
 fn limits(processes: u64) -> ResourceLimits {
     ResourceLimits::builder().max_processes(processes).build().unwrap()
@@ -239,12 +241,63 @@ rusty_fork_test! {
     #[test]
     fn memory_in_scope_tree_includes_the_children() {
         let probe = SystemProbe::new();
-        let monitor = ResourceMonitor::builder(limits(10)).memory_scope(highwater::MemoryScope::Tree).build().unwrap();
+        let monitor = ResourceMonitor::builder(limits(10)).memory_scope(MemoryScope::Tree).build().unwrap();
         let _children = Children::sleepers(5);
         wait_until("the children's memory is counted", || {
             let tree = monitor.check_now().memory_bytes.unwrap();
             tree > probe.memory_bytes().unwrap() + 5 * 500 * 1024
         });
         assert!(Duration::from_secs_f64(monitor.seconds_since_last_check()) < common::DEADLINE);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_read_through_one_that_lives() {
+        in_forked_child(|| {
+            // What is kept is kept of the first thread.
+            let early = ResourceMonitor::new(limits(100));
+            early.check_now();
+            without_first_thread(move || {
+                let block = touched(64 * MB);
+                let late = ResourceMonitor::new(limits(100));
+                let _children = Children::sleepers(2);
+                let has_block = |memory: Option<u64>| memory.is_some_and(|bytes| bytes > 64 * MB as u64);
+                for monitor in [&early, &late] {
+                    let snapshot = monitor.check_now();
+                    let said = format!("{snapshot}: {}", monitor.verdict());
+                    ensure(has_block(snapshot.memory_bytes) && monitor.is_accepting_work(), &said)?;
+                    ensure(snapshot.child_process_count == Some(2), &said)?;
+                    let listed = std::fs::read_dir("/proc/thread-self/fd").unwrap().count() as u64;
+                    ensure(snapshot.open_files.is_some_and(|files| files.count.abs_diff(listed) <= 3), &said)?;
+                    ensure(monitor.current_memory_mb().is_some_and(|mb| mb > 64.0), "live reading")?;
+                }
+                // The thread that reads now need not be the one that did before.
+                let elsewhere = std::thread::scope(|scope| scope.spawn(|| early.check_now()).join().unwrap());
+                ensure(has_block(elsewhere.memory_bytes), "read by another thread")?;
+                drop(block);
+                Ok(())
+            })
+        });
+    }
+
+    #[test]
+    fn a_child_whose_first_thread_has_ended_counts_with_the_memory_of_the_others() {
+        let builder = ResourceMonitor::builder(limits(10)).memory_scope(MemoryScope::Tree);
+        let monitor = builder.build().unwrap();
+        let child = Forked::run(|| {
+            without_first_thread(|| {
+                let _block = touched(64 * MB);
+                loop {
+                    std::thread::sleep(common::DEADLINE);
+                }
+            })
+        });
+        let stat = format!("/proc/{}/stat", child.0);
+        wait_until("the first thread has ended", || std::fs::read_to_string(&stat).unwrap().contains(") Z "));
+        wait_until("the memory of the other is counted", || {
+            let memory = monitor.check_now().memory_bytes.unwrap();
+            memory > SystemProbe::new().memory_bytes().unwrap() + 64 * MB as u64
+        });
+        let snapshot = monitor.check_now();
+        assert_eq!((snapshot.child_process_count, snapshot.zombie_pids), (Some(1), vec![]));
     }
 }

@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn memory_that_cannot_be_understood_is_an_error_and_no_zero() {
-        for text in ["", "900", "900 5", "\u{0}\u{fffd}", &"9 ".repeat(200)] {
+        for text in ["", "900", "900 5", "\u{0}\u{fffd}", "0 0 0 0 0 0 0\n", &"9 ".repeat(200)] {
             let root = tree(7, [process(7, 1)]).with("7/statm", text);
             assert_eq!(probe(&root).memory_bytes().unwrap_err().kind(), ErrorKind::Malformed, "{text:?}");
         }

@@ -89,25 +89,75 @@ pub fn in_forked_child(body: impl FnOnce() -> Result<(), String>) {
     // SAFETY: the child runs code that may allocate, which glibc allows after fork; it leaves with `_exit`.
     #[allow(unsafe_code)]
     match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
-                Ok(Ok(())) => 0,
-                Ok(Err(message)) => {
-                    eprintln!("forked child: {message}");
-                    1
-                }
-                Err(_) => 2,
-            };
-            // SAFETY: `_exit` ends the process and touches nothing.
-            #[allow(unsafe_code)]
-            unsafe {
-                nix::libc::_exit(code)
-            }
-        }
+        ForkResult::Child => exit_after(body),
         ForkResult::Parent { child } => {
             assert_eq!(wait_with_deadline(child), WaitStatus::Exited(child, 0));
         }
     }
+}
+
+/// Ends this process with what came of `body`.
+fn exit_after(body: impl FnOnce() -> Result<(), String>) -> ! {
+    let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(message)) => {
+            eprintln!("forked child: {message}");
+            1
+        }
+        Err(_) => 2,
+    };
+    // SAFETY: `_exit` ends the process and touches nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        nix::libc::_exit(code)
+    }
+}
+
+/// In a forked child: ends its first thread, and then the process with what came of `body` on another one.
+pub fn without_first_thread(body: impl FnOnce() -> Result<(), String> + Send + 'static) -> ! {
+    thread::spawn(|| {
+        let has_ended = || fs::read_to_string("/proc/self/stat").unwrap().contains(") Z ");
+        wait_until("the first thread has ended", has_ended);
+        exit_after(body)
+    });
+    // SAFETY: it ends this thread alone, as `pthread_exit` does, but for its stack, which stays.
+    #[allow(unsafe_code)]
+    unsafe {
+        nix::libc::syscall(nix::libc::SYS_exit, 0)
+    };
+    unreachable!("the first thread has ended")
+}
+
+/// A forked child, killed and waited for at the end.
+pub struct Forked(pub Pid);
+
+impl Forked {
+    /// One that runs `body` and then waits for its end.
+    pub fn run(body: impl FnOnce() -> Result<(), String>) -> Forked {
+        // SAFETY: the child runs code that may allocate, which glibc allows after fork; it leaves with `_exit`.
+        #[allow(unsafe_code)]
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => exit_after(|| {
+                body()?;
+                loop {
+                    thread::sleep(DEADLINE);
+                }
+            }),
+            ForkResult::Parent { child } => Forked(child),
+        }
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGKILL).unwrap();
+        waitpid(self.0, None).unwrap();
+    }
+}
+
+/// Memory that is resident, and of this process alone.
+pub fn touched(bytes: usize) -> Vec<u8> {
+    std::hint::black_box(vec![1; bytes])
 }
 
 fn wait_with_deadline(child: Pid) -> WaitStatus {

@@ -12,7 +12,7 @@ use super::process_table::{self, ProcessTable};
 use super::stat::{self, Process};
 use super::tracker::Tracker;
 use super::{statm, status, tasks, ProcRoot};
-use crate::sys::file::{name, page_size, read_line, Directory};
+use crate::sys::file::{name, page_size, Directory};
 use crate::vocabulary::{Error, MemoryScope};
 
 /// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
@@ -39,21 +39,31 @@ struct Scanner {
 
 impl ProcFiles {
     /// The resident memory of this process, in bytes.
+    ///
+    /// `self` is the first thread. Once that has ended before the others it shows nothing, also through a descriptor from
+    /// before; the calling thread lives. It is not kept, because it may end as well.
     pub(crate) fn own_memory(&self, path: &Path) -> Result<u64, Error> {
-        let statm_path = || path.join("self/statm");
-        let statm = get_or_open(&self.statm, || {
-            let root = self.root(path)?.directory;
-            let open = || root.open_file(name(&mut [0; 16], format_args!("self/statm"))?);
-            open().map_err(|error| Error::read(statm_path(), error))
-        })?;
-        // Seven numbers of up to 20 digits.
-        let mut buffer = [0; 256];
-        let length = read_line(statm.as_fd(), &mut buffer).map_err(|error| Error::read(statm_path(), error))?;
-        let pages = match buffer.get(..length) {
-            Some(line) if length < buffer.len() => statm::parse(line),
-            _ => Err("it is too long"),
+        let root = self.root(path)?;
+        let open = |file: &str| {
+            let open = || root.directory.open_file(name(&mut [0; 32], format_args!("{file}"))?);
+            open().map_err(|error| Error::read(path.join(file), error))
         };
-        pages.map(bytes).map_err(|what| Error::malformed(statm_path(), what))
+        let read = |file: &str, statm: &OwnedFd| {
+            let pages = statm::read(statm.as_fd()).map_err(|error| Error::read(path.join(file), error))?;
+            pages.map_err(|what| Error::malformed(path.join(file), what))
+        };
+        let (first, calling) = ("self/statm", "thread-self/statm");
+        let mut pages = read(first, get_or_open(&self.statm, || open(first))?)?;
+        if pages == 0 {
+            pages = match open(calling) {
+                Err(error) if error.os_error() == Some(libc::ENOENT) => 0,
+                opened => read(calling, &opened?)?,
+            };
+        }
+        if pages == 0 {
+            return Err(Error::malformed(path.join(first), "it says that nothing is resident"));
+        }
+        Ok(bytes(pages))
     }
 
     /// Has `judge` look at every process that can be seen, in ascending order of process id.
@@ -120,24 +130,15 @@ impl ProcFiles {
         }
     }
 
-    /// The number of descriptors that this process has open; `None` where there is no such folder. Since Linux 6.2 that
-    /// is its size (proc_pid_fd(5)); before, it is listed.
+    /// The number of descriptors that this process has open; `None` where there is no such folder.
     pub(crate) fn open_files(&self, path: &Path) -> Result<Option<u64>, Error> {
-        let root = self.root(path)?.directory;
-        let count = || {
-            let mut buffer = [0; 16];
-            let folder = name(&mut buffer, format_args!("self/fd"))?;
-            match root.status(folder)?.size {
-                size @ 1.. if root.is_procfs() => Ok(size),
-                _ => {
-                    let mut entries = 0_u64;
-                    root.visit(folder, &mut [0; 4096], |_| entries += 1)?;
-                    // `.`, `..`, and the descriptor that lists.
-                    Ok(entries.saturating_sub(3))
-                }
-            }
+        let root = self.root(path)?;
+        let count = match count_entries(root, "self/fd") {
+            // At least that of the root is open: the first thread has ended, and the calling one lives.
+            Ok(0) => count_entries(root, "thread-self/fd"),
+            count => count,
         };
-        present(count()).map_err(|error| Error::read(path.join("self/fd"), error))
+        present(count).map_err(|error| Error::read(path.join("self/fd"), error))
     }
 
     /// The number of threads of this process.
@@ -179,6 +180,22 @@ impl ProcFiles {
     /// The number of processes that need not be read again because they do not descend from this one.
     pub(crate) fn strangers(&self) -> usize {
         self.tracker.lock().strangers()
+    }
+}
+
+/// The number of descriptors in a folder of the calling process's own. Since Linux 6.2 that is its size
+/// (proc_pid_fd(5)); before, it is listed.
+fn count_entries(root: ProcRoot<'_>, folder: &str) -> io::Result<u64> {
+    let mut buffer = [0; 16];
+    let folder = name(&mut buffer, format_args!("{folder}"))?;
+    match root.directory.status(folder)?.size {
+        size @ 1.. if root.directory.is_procfs() => Ok(size),
+        _ => {
+            let mut entries = 0_u64;
+            root.directory.visit(folder, &mut [0; 4096], |_| entries += 1)?;
+            // `.`, `..`, and the descriptor that lists.
+            Ok(entries.saturating_sub(3))
+        }
     }
 }
 

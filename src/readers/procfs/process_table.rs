@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::descendants::parent_index;
 use super::stat::{self, Process};
-use super::ProcRoot;
+use super::{tasks, ProcRoot};
 use crate::sys::file::{name, read_line, Directory, Listing};
 use crate::vocabulary::Error;
 
@@ -89,7 +89,12 @@ pub(super) fn read_process(root: ProcRoot<'_>, pid: u32) -> Result<Option<Proces
     };
     match parsed {
         Ok(process) if process.pid != pid => Err(Error::malformed(stat_path(), "it is about another process")),
-        Ok(process) => Ok(Some(process).filter(|process| !process.is_gone())),
+        Ok(process) if process.is_gone() => Ok(None),
+        // Its memory is shown by the threads that live, and not by the first one.
+        Ok(process) if process.state == b'Z' && !process.is_zombie() => {
+            Ok(Some(Process { resident_pages: tasks::resident_pages(root, pid)?, ..process }))
+        }
+        Ok(process) => Ok(Some(process)),
         Err(what) => Err(Error::malformed(stat_path(), what)),
     }
 }

@@ -6,10 +6,27 @@
 //!
 //! The surprise: the first field is the address space; what is resident is the second.
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
 use crate::readers::number::parse_u64;
+use crate::sys::file::read_line;
+
+/// Room for seven numbers of up to 20 digits, and some.
+const STATM_BUFFER: usize = 256;
+
+/// The resident set that an open file tells now, in pages; 0 for a thread that has ended.
+pub(super) fn read(statm: BorrowedFd<'_>) -> io::Result<Result<u64, &'static str>> {
+    let mut buffer = [0; STATM_BUFFER];
+    let length = read_line(statm, &mut buffer)?;
+    Ok(match buffer.get(..length) {
+        Some(line) if length < STATM_BUFFER => parse(line),
+        _ => Err("it is too long"),
+    })
+}
 
 /// The resident set, in pages.
-pub(crate) fn parse(bytes: &[u8]) -> Result<u64, &'static str> {
+fn parse(bytes: &[u8]) -> Result<u64, &'static str> {
     let mut fields = bytes.split(u8::is_ascii_whitespace);
     let resident = fields.nth(1).and_then(parse_u64).ok_or("its second field is not a number of pages")?;
     // A number that nothing follows may be half a number.

@@ -3,9 +3,10 @@
 //! The surprise: the first thread is there for as long as the process is, also when it has ended before the others.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use super::process_table::is_gone_or_hidden;
-use super::{stat, ProcRoot};
+use super::{stat, statm, ProcRoot};
 use crate::sys::file::name;
 use crate::vocabulary::Error;
 
@@ -26,6 +27,30 @@ pub(super) fn visit(root: ProcRoot<'_>, pid: u32, buffer: &mut [u8], mut visit: 
         })
     });
     found(root, pid, visited)
+}
+
+/// The resident set of a process whose first thread has ended, in pages: that of any thread which lives.
+pub(super) fn resident_pages(root: ProcRoot<'_>, pid: u32) -> Result<u64, Error> {
+    let mut resident = Ok(0);
+    visit(root, pid, &mut [0; 1024], |thread| {
+        if let Ok(0) = resident {
+            resident = thread_pages(root, pid, thread);
+        }
+    })?;
+    resident
+}
+
+/// The same as one thread shows it; 0 when that has ended.
+fn thread_pages(root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<u64, Error> {
+    let path = || root.path.join(format!("{pid}/task/{thread}/statm"));
+    let read = name(&mut [0; 48], format_args!("{pid}/task/{thread}/statm"))
+        .and_then(|path| root.directory.open_file(path))
+        .and_then(|statm| statm::read(statm.as_fd()));
+    match read {
+        Ok(pages) => pages.map_err(|what| Error::malformed(path(), what)),
+        Err(error) if is_gone_or_hidden(&error) => Ok(0),
+        Err(error) => Err(Error::read(path(), error)),
+    }
 }
 
 /// What was read of the folder, and nothing when its process is gone.
