@@ -1,164 +1,156 @@
 //! Ancestry: which process was seen below which backend. The kernel forgets a parent when it is gone, so that whose an
 //! orphan was must have been seen before. Nothing is read here.
+//!
+//! Each process is below one backend at most, so one map from process to backend holds it all, and a look costs the same
+//! for each process, however many backends there are.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::individual::Individual;
+use super::table::Table;
 use crate::readers::procfs::climb::{Climb, Parent};
 use crate::readers::procfs::descendants::parent_index;
-use crate::readers::procfs::stat::Process;
-use crate::vocabulary::Identity;
 
-/// What earlier looks at the process table have shown.
+/// The findings of earlier looks at the process table.
 #[derive(Debug, Default)]
 pub(super) struct Ancestry {
-    backends: Vec<Backend>,
-    /// Seen with a parent other than us: whichever of them are children of ours now were handed to us, and nobody in
+    backends: BTreeMap<Individual, Backend>,
+    /// The backend that a process was last seen below, at any depth. For as long as the process is listed.
+    backend_of: HashMap<Individual, Individual>,
+    /// Seen with a parent other than us. Those of them that are children of ours now were handed to us, and nobody in
     /// this process has forked them.
-    fostered: HashSet<Identity>,
-    /// Untracked by the host, and what was seen below those: nobody's, whatever is above them.
-    disowned: HashSet<Identity>,
+    fostered: HashSet<Individual>,
+    /// Untracked by the host, and all that was seen below those: nobody's, whatever is above them.
+    disowned: HashSet<Individual>,
 }
 
 /// A process that the host has put us in charge of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Backend {
-    process: Identity,
-    /// Seen below it, at any depth, and in the table ever since.
-    seen: HashSet<Identity>,
     is_gone: bool,
 }
 
-/// Where a process of the table stands.
+/// The place of a process in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// A descendant of ours, or ourselves; what it starts is below this backend.
-    Ours(Option<usize>),
+    /// A descendant of ours, or ourselves; its children are below this backend.
+    Ours(Option<Individual>),
     Foreign,
 }
 
 impl Ancestry {
-    pub(super) fn track(&mut self, process: Identity) {
+    pub(super) fn track(&mut self, process: Individual) {
         self.disowned.remove(&process);
-        if !self.is_tracked(process) {
-            self.backends.push(Backend { process, seen: HashSet::new(), is_gone: false });
-        }
+        self.backends.entry(process).or_default();
     }
 
-    /// Returns whether it was tracked. What was seen below it is nobody's from now on.
+    /// Returns whether it was tracked. All that was seen below it is nobody's from now on.
     pub(super) fn untrack(&mut self, pid: u32) -> bool {
-        let (gone, kept): (Vec<_>, _) =
-            std::mem::take(&mut self.backends).into_iter().partition(|backend| backend.process.pid == pid);
-        self.backends = kept;
-        for backend in &gone {
-            self.disowned.insert(backend.process);
-            self.disowned.extend(&backend.seen);
+        let untracked: Vec<_> = self.backends.range(Individual::all_of(pid)).map(|(backend, _)| *backend).collect();
+        for backend in &untracked {
+            self.backends.remove(backend);
+            self.backend_of.remove(backend);
+            self.disowned.insert(*backend);
         }
-        for backend in &mut self.backends {
-            backend.seen.retain(|process| !self.disowned.contains(process));
-        }
-        !gone.is_empty()
+        let Ancestry { backends, backend_of, disowned, .. } = self;
+        backend_of.retain(|process, backend| {
+            let is_kept = backends.contains_key(backend);
+            if !is_kept {
+                disowned.insert(*process);
+            }
+            is_kept
+        });
+        !untracked.is_empty()
     }
 
-    /// The backends that have this number, the newest first.
-    pub(super) fn tracked(&self, pid: u32) -> Option<Identity> {
-        self.backends.iter().rev().map(|backend| backend.process).find(|process| process.pid == pid)
+    /// The tracked process of this number; of several, the one that started last.
+    pub(super) fn tracked(&self, pid: u32) -> Option<Individual> {
+        self.backends.range(Individual::all_of(pid)).next_back().map(|(backend, _)| *backend)
     }
 
-    fn is_tracked(&self, process: Identity) -> bool {
-        self.backends.iter().any(|backend| backend.process == process)
-    }
-
-    /// Takes note of a table that has every descendant of `own`, this process, and may have others, ascending by
-    /// process id.
-    pub(super) fn observe(&mut self, table: &[Process], own: u32) {
+    /// Takes note of a table that has every descendant of this process, and may have others.
+    pub(super) fn observe(&mut self, table: &Table) {
         let mut climb = Climb::default();
-        let parent = |index: usize| match parent_index(table, &table[index]) {
-            _ if table[index].parent == own => Parent::Elsewhere(Place::Ours(None)),
+        let processes = table.processes();
+        let parent = |index: usize| match parent_index(processes, &processes[index]) {
+            _ if processes[index].parent == table.own() => Parent::Elsewhere(Place::Ours(None)),
             Some(parent) => Parent::At(parent),
             None => Parent::Elsewhere(Place::Foreign),
         };
-        climb.place(table.len(), Place::Foreign, parent, |index, above| self.place_below(&table[index], above));
-        let places: Vec<_> = (0..table.len()).map(|index| climb.get(index).unwrap_or(Place::Foreign)).collect();
-        let mut alive = HashSet::with_capacity(table.len());
-        for (process, place) in table.iter().zip(&places) {
-            let identity = process.identity();
-            if !process.is_zombie() {
-                alive.insert(identity);
-            }
-            if process.pid == own || !matches!(place, Place::Ours(_)) {
+        climb.place(processes.len(), Place::Foreign, parent, |index, above| self.place_below(table.who(index), above));
+        for (index, process) in processes.iter().enumerate() {
+            let place = climb.get(index).unwrap_or(Place::Foreign);
+            if process.pid == table.own() || place == Place::Foreign {
                 continue;
             }
-            if process.parent != own {
-                self.fostered.insert(identity);
+            let individual = table.who(index);
+            if process.parent != table.own() {
+                self.fostered.insert(individual);
             }
             // A backend is below another, if at all, and not below itself.
-            let below = match *place {
-                Place::Ours(_) if self.is_tracked(identity) => parent_index(table, process).map(|above| places[above]),
-                place => Some(place),
+            let place = match parent_index(processes, process) {
+                _ if !self.is_tracked(individual) => Some(place),
+                Some(parent) => climb.get(parent),
+                None => None,
             };
-            if let Some(Place::Ours(Some(backend))) = below {
-                for (index, tracked) in self.backends.iter_mut().enumerate() {
-                    if index == backend {
-                        tracked.seen.insert(identity);
-                    } else {
-                        tracked.seen.remove(&identity);
-                    }
-                }
+            if let Some(Place::Ours(Some(backend))) = place {
+                self.backend_of.insert(individual, backend);
             }
         }
-        let listed: HashSet<_> = table.iter().map(Process::identity).collect();
-        self.fostered.retain(|process| listed.contains(process));
-        self.disowned.retain(|process| listed.contains(process));
-        for backend in &mut self.backends {
-            backend.seen.retain(|process| listed.contains(process));
+        self.forget_ended(table);
+    }
+
+    fn forget_ended(&mut self, table: &Table) {
+        self.fostered.retain(|process| table.find(*process).is_some());
+        self.disowned.retain(|process| table.find(*process).is_some());
+        self.backend_of.retain(|process, _| table.find(*process).is_some());
+        for (backend, state) in &mut self.backends {
             // Its children have another parent from the moment it ends, whoever waits for it.
-            backend.is_gone = !alive.contains(&backend.process);
+            state.is_gone = table.find(*backend).map_or(true, |process| process.is_zombie());
         }
-        self.backends.retain(|backend| !backend.is_gone || !backend.seen.is_empty());
+        let still_needed: HashSet<_> = self.backend_of.values().collect();
+        self.backends.retain(|backend, state| !state.is_gone || still_needed.contains(backend));
     }
 
     /// The place of a process whose parent has the place `above`.
-    fn place_below(&self, process: &Process, above: Place) -> Place {
+    fn place_below(&self, process: Individual, above: Place) -> Place {
         let Place::Ours(above) = above else { return Place::Foreign };
-        let process = process.identity();
+        if self.is_tracked(process) {
+            return Place::Ours(Some(process));
+        }
+        // The nearest backend above; where there is none any more, the one that was seen there.
         let above = above.filter(|_| !self.disowned.contains(&process));
-        // The nearest backend above; what was seen before counts when there is none any more.
-        Place::Ours(self.backend_at(process).or(above).or_else(|| self.seen_below(process)))
+        Place::Ours(above.or_else(|| self.backend_of.get(&process).copied()))
     }
 
-    fn backend_at(&self, process: Identity) -> Option<usize> {
-        self.backends.iter().rposition(|backend| backend.process == process)
+    fn is_tracked(&self, process: Individual) -> bool {
+        self.backends.contains_key(&process)
     }
 
-    fn seen_below(&self, process: Identity) -> Option<usize> {
-        self.backends.iter().position(|backend| backend.seen.contains(&process))
-    }
-
-    /// Those that were seen below a backend that is gone, and are children of ours now. Not those that have ended, and
-    /// not those that are tracked themselves.
-    pub(super) fn orphans<'a>(&'a self, table: &'a [Process], own: u32) -> impl Iterator<Item = Identity> + 'a {
-        let handed_to_us = table.iter().filter(move |process| process.parent == own && !process.is_zombie());
-        handed_to_us.map(Process::identity).filter(|process| {
-            let backend = self.backends.iter().find(|backend| backend.seen.contains(process));
-            backend.is_some_and(|backend| backend.is_gone) && !self.is_tracked(*process)
+    /// The children of ours that were seen below a backend that is gone. None that has ended, and none that is tracked
+    /// itself.
+    pub(super) fn orphans<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = Individual> + 'a {
+        let handed_to_us = table.children().filter(|(process, _)| !process.is_zombie()).map(|(_, who)| who);
+        handed_to_us.filter(|who| {
+            let backend = self.backend_of.get(who).and_then(|backend| self.backends.get(backend));
+            backend.is_some_and(|backend| backend.is_gone) && !self.is_tracked(*who)
         })
     }
 
-    /// Those that have ended and were handed to us: nobody else can wait for them.
-    pub(super) fn adopted_zombies<'a>(&'a self, table: &'a [Process], own: u32) -> impl Iterator<Item = Identity> + 'a {
-        let ended = table.iter().filter(move |process| process.parent == own && process.is_zombie());
-        ended.map(Process::identity).filter(|process| self.fostered.contains(process))
+    /// The children of ours that have ended and were handed to us: nobody else can wait for them.
+    pub(super) fn adopted_zombies<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = Individual> + 'a {
+        let ended = table.children().filter(|(process, _)| process.is_zombie()).map(|(_, who)| who);
+        ended.filter(|who| self.fostered.contains(who))
     }
 
-    /// Those that were seen below a backend, as far as they were there when last looked at.
-    pub(super) fn below(&self, backend: Identity) -> impl Iterator<Item = Identity> + '_ {
-        let backend = self.backends.iter().find(move |tracked| tracked.process == backend);
-        backend.into_iter().flat_map(|backend| backend.seen.iter().copied())
+    /// All that was seen below a backend and was there at the last look.
+    pub(super) fn below(&self, backend: Individual) -> impl Iterator<Item = Individual> + '_ {
+        self.backend_of.iter().filter(move |(_, above)| **above == backend).map(|(process, _)| *process)
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.backends.is_empty() && self.fostered.is_empty()
+        self.backends.is_empty() && self.backend_of.is_empty() && self.fostered.is_empty()
     }
 }
 
@@ -166,24 +158,30 @@ impl Ancestry {
 mod tests {
     use super::*;
     use crate::readers::fixture::{process, Line};
-    use crate::readers::procfs::stat;
+    use crate::readers::procfs::stat::{self, Process};
+    use crate::vocabulary::Identity;
 
     const OWN: u32 = 10;
 
-    /// A table of whoever is there besides init and us.
+    /// A table of those that are there besides init and us.
     fn table(lines: impl IntoIterator<Item = Line>) -> Vec<Process> {
         let mut table: Vec<_> = lines.into_iter().map(|line| stat::parse(line.line().as_bytes()).unwrap()).collect();
         table.sort_unstable_by_key(|process| process.pid);
         table
     }
 
-    /// The process of that number that started at the tick of its number.
-    fn of(pid: u32) -> Identity {
-        Identity { pid, start_ticks: pid.into() }
+    fn look_at(processes: Vec<Process>) -> Table {
+        let settled = |process: &Process| Ok::<_, ()>(Some(Individual { identity: process.identity(), inode: None }));
+        Table::new(OWN, processes, settled).unwrap()
     }
 
-    fn pids(found: impl Iterator<Item = Identity>) -> Vec<u32> {
-        let mut pids: Vec<_> = found.map(|process| process.pid).collect();
+    /// The process of that number that started at the tick of its number.
+    fn of(pid: u32) -> Individual {
+        Individual { identity: Identity { pid, start_ticks: pid.into() }, inode: None }
+    }
+
+    fn pids(found: impl Iterator<Item = Individual>) -> Vec<u32> {
+        let mut pids: Vec<_> = found.map(Individual::pid).collect();
         pids.sort_unstable();
         pids
     }
@@ -193,10 +191,10 @@ mod tests {
         let mut ancestry = Ancestry::default();
         ancestry.track(of(20));
         for look in looks {
-            ancestry.observe(look, OWN);
+            ancestry.observe(&look_at(look.clone()));
         }
-        let last = looks.last().unwrap();
-        let (orphans, zombies) = (pids(ancestry.orphans(last, OWN)), pids(ancestry.adopted_zombies(last, OWN)));
+        let last = &look_at(looks.last().unwrap().clone());
+        let (orphans, zombies) = (pids(ancestry.orphans(last)), pids(ancestry.adopted_zombies(last)));
         (ancestry, orphans, zombies)
     }
 
@@ -261,15 +259,15 @@ mod tests {
         let mut ancestry = Ancestry::default();
         ancestry.track(of(20));
         ancestry.track(of(30));
-        ancestry.observe(&table([process(20, OWN), process(30, 20), process(40, 30)]), OWN);
-        let look = table([process(30, OWN), process(40, 30)]);
-        ancestry.observe(&look, OWN);
-        assert_eq!(pids(ancestry.orphans(&look, OWN)), [0_u32; 0]);
-        let look = table([process(40, OWN)]);
-        ancestry.observe(&look, OWN);
-        assert_eq!(pids(ancestry.orphans(&look, OWN)), [40]);
+        ancestry.observe(&look_at(table([process(20, OWN), process(30, 20), process(40, 30)])));
+        let look = look_at(table([process(30, OWN), process(40, 30)]));
+        ancestry.observe(&look);
+        assert_eq!(pids(ancestry.orphans(&look)), [0_u32; 0]);
+        let look = look_at(table([process(40, OWN)]));
+        ancestry.observe(&look);
+        assert_eq!(pids(ancestry.orphans(&look)), [40]);
         ancestry.untrack(30);
-        assert_eq!(pids(ancestry.orphans(&look, OWN)), [0_u32; 0]);
+        assert_eq!(pids(ancestry.orphans(&look)), [0_u32; 0]);
     }
 
     #[test]
@@ -279,17 +277,17 @@ mod tests {
             let mut ancestry = Ancestry::default();
             ancestry.track(of(20));
             // Seen below the one before it is tracked itself.
-            ancestry.observe(&family, OWN);
+            ancestry.observe(&look_at(family.clone()));
             ancestry.track(of(30));
-            ancestry.observe(&family, OWN);
+            ancestry.observe(&look_at(family.clone()));
             if outer_ends_first {
-                ancestry.observe(&table([process(30, OWN), process(40, 30)]), OWN);
+                ancestry.observe(&look_at(table([process(30, OWN), process(40, 30)])));
             }
             assert!(ancestry.untrack(30));
-            ancestry.observe(&family, OWN);
-            let look = table([process(30, OWN), process(40, OWN)]);
-            ancestry.observe(&look, OWN);
-            assert_eq!(pids(ancestry.orphans(&look, OWN)), [0_u32; 0], "{outer_ends_first}");
+            ancestry.observe(&look_at(family.clone()));
+            let look = look_at(table([process(30, OWN), process(40, OWN)]));
+            ancestry.observe(&look);
+            assert_eq!(pids(ancestry.orphans(&look)), [0_u32; 0], "{outer_ends_first}");
         }
     }
 

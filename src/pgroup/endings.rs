@@ -1,39 +1,37 @@
-//! Orphans on their way out.
+//! Orphans between the two signals that end them.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::vocabulary::Identity;
+use super::individual::Individual;
 
-/// Who was told to end, and when.
+/// The orphans that were told to end, and when.
 #[derive(Debug, Default)]
 pub(super) struct Endings {
-    told: Vec<Told>,
+    told: HashMap<Individual, Told>,
 }
 
 #[derive(Debug)]
 struct Told {
-    process: Identity,
     since: Instant,
-    killed: bool,
+    is_killed: bool,
 }
 
 impl Endings {
-    /// Whom to send which signal now, of all the orphans that there are.
-    pub(super) fn due(&mut self, orphans: &[Identity], grace: Duration) -> Vec<(Identity, i32)> {
-        self.told.retain(|told| orphans.contains(&told.process));
-        let due = |process: &Identity| match self.told.iter().find(|told| told.process == *process) {
-            None => Some((*process, libc::SIGTERM)),
-            Some(told) if !told.killed && told.since.elapsed() >= grace => Some((*process, libc::SIGKILL)),
+    /// The signals that are due now, given all the orphans that there are.
+    pub(super) fn due(&mut self, orphans: &[Individual], grace: Duration) -> Vec<(Individual, i32)> {
+        let alive: HashSet<_> = orphans.iter().collect();
+        self.told.retain(|told, _| alive.contains(told));
+        let due = |orphan: &Individual| match self.told.get(orphan) {
+            None => Some((*orphan, libc::SIGTERM)),
+            Some(told) if !told.is_killed && told.since.elapsed() >= grace => Some((*orphan, libc::SIGKILL)),
             Some(_) => None,
         };
         orphans.iter().filter_map(due).collect()
     }
 
-    pub(super) fn note(&mut self, process: Identity, signal: i32) {
-        let killed = signal == libc::SIGKILL;
-        match self.told.iter_mut().find(|told| told.process == process) {
-            Some(told) => told.killed |= killed,
-            None => self.told.push(Told { process, since: Instant::now(), killed }),
-        }
+    pub(super) fn note(&mut self, orphan: Individual, signal: i32) {
+        let told = self.told.entry(orphan).or_insert_with(|| Told { since: Instant::now(), is_killed: false });
+        told.is_killed |= signal == libc::SIGKILL;
     }
 }

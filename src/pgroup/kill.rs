@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::individual::Individual;
 use super::manager::ProcessGroupManager;
 use super::target::{call_logger, checked_signal, report_denied};
 use crate::host::events;
-use crate::readers::procfs::descendants::Descendants;
-use crate::readers::procfs::stat::Process;
 use crate::sys;
-use crate::vocabulary::{Error, Identity};
+use crate::vocabulary::Error;
 
 /// Between two looks at who is left.
 const ROUND: Duration = Duration::from_millis(5);
@@ -47,13 +46,10 @@ impl ProcessGroupManager {
         checked_signal(signal)?;
         let registry = self.registry();
         let deadline = Instant::now().checked_add(grace);
-        let mut descendants = Descendants::default();
         let mut dealt_with = HashSet::new();
         let mut report = KillReport::default();
         loop {
-            let looked =
-                registry.look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)));
-            let alive = match looked {
+            let alive = match registry.look_for_targets() {
                 Ok(alive) => alive,
                 // Who was told is on the way out; whether anybody is left is worth another look.
                 Err(_) if !dealt_with.is_empty() && deadline.map_or(true, |deadline| Instant::now() < deadline) => {
@@ -68,10 +64,10 @@ impl ProcessGroupManager {
                     continue;
                 }
                 match registry.send(target, signal) {
-                    Ok(()) => report.signaled.push(target.pid),
+                    Ok(()) => report.signaled.push(target.pid()),
                     Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                        report_denied(&error, target, signal);
-                        report.denied.push(target.pid);
+                        report_denied(&error, target.pid(), signal);
+                        report.denied.push(target.pid());
                     }
                     // It has ended meanwhile, or the next round will tell.
                     Err(_) => continue,
@@ -86,9 +82,7 @@ impl ProcessGroupManager {
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                let alive = registry
-                    .look_at_all(|state, table, own| targets(&mut descendants, table, own, state.made_group(own)))?;
-                report.survivors = alive.into_iter().map(|process| process.pid).collect();
+                report.survivors = registry.look_for_targets()?.into_iter().map(Individual::pid).collect();
                 break;
             }
             if !any_new {
@@ -139,18 +133,4 @@ impl Drop for KillOnDrop {
             let _ = self.group.kill_all_children(libc::SIGKILL, self.grace);
         }
     }
-}
-
-/// Whoever lives and is ours to end.
-fn targets(descendants: &mut Descendants, table: &[Process], own: u32, made_group: bool) -> Vec<Identity> {
-    let mut targets: HashSet<_> = descendants
-        .find(table, own)
-        .into_iter()
-        .flatten()
-        .filter(|process| !process.is_zombie())
-        .map(Process::identity)
-        .collect();
-    let members = table.iter().filter(|process| made_group && process.group == Some(own) && !process.is_zombie());
-    targets.extend(members.filter(|process| process.pid != own).map(Process::identity));
-    targets.into_iter().collect()
 }

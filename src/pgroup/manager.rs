@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use super::individual::Individual;
 use super::registry::{Before, Registry, State};
-use super::target::{call_logger, checked_pid, checked_signal, io_error, report_denied, PROC};
+use super::target::{call_logger, checked_pid, checked_signal, io_error, report_denied};
 use super::watched::Watched;
 use crate::host::events;
 use crate::host::ProcessGroup;
 use crate::sys::child::{self, Child};
 use crate::sys::fork::PerProcess;
 use crate::sys::process;
-use crate::vocabulary::{Error, Identity};
+use crate::vocabulary::Error;
 
 /// How long an orphan has to end by itself, unless the host says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -186,9 +186,10 @@ impl ProcessGroupManager {
     /// not there; else what could not be read.
     pub fn track_backend_pid(&self, pid: u32) -> Result<(), Error> {
         let pid = checked_pid(pid)?;
-        let tracked = self.registry().look(|state, table, _| {
-            let process = table.iter().find(|process| process.pid == pid)?;
-            state.ancestry.track(process.identity());
+        let tracked = self.registry().look(|state, table| {
+            state.ancestry.track(table.holder(pid)?);
+            // All that is below it already was seen in this look, too.
+            state.ancestry.observe(table);
             Some(())
         })?;
         tracked.ok_or_else(|| Error::process(format!("process {pid} does not descend from this process")))
@@ -206,7 +207,7 @@ impl ProcessGroupManager {
     /// # Errors
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
     pub fn look(&self) -> Result<(), Error> {
-        self.registry().look(|_, _, _| ())
+        self.registry().look(|_, _| ())
     }
 
     /// The processes that were seen below a tracked backend and were there at the last look, ascending. Zombies
@@ -216,7 +217,7 @@ impl ProcessGroupManager {
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid), and
     /// [`Process`](crate::ErrorKind::Process) when it is not tracked.
     pub fn backend_pids(&self, pid: u32) -> Result<Vec<u32>, Error> {
-        let mut pids: Vec<_> = self.below(pid)?.1.into_iter().map(|process| process.pid).collect();
+        let mut pids: Vec<_> = self.below(pid)?.1.into_iter().map(Individual::pid).collect();
         pids.sort_unstable();
         Ok(pids)
     }
@@ -235,14 +236,14 @@ impl ProcessGroupManager {
         let mut reached = Vec::new();
         for process in std::iter::once(backend).chain(below) {
             match self.registry().send(process, signal) {
-                Ok(()) => reached.push(process.pid),
-                Err(error) => report_denied(&error, process, signal),
+                Ok(()) => reached.push(process.pid()),
+                Err(error) => report_denied(&error, process.pid(), signal),
             }
         }
         Ok(reached)
     }
 
-    fn below(&self, pid: u32) -> Result<(Identity, Vec<Identity>), Error> {
+    fn below(&self, pid: u32) -> Result<(Individual, Vec<Individual>), Error> {
         let pid = checked_pid(pid)?;
         let state = self.registry().state.lock();
         let backend = state.ancestry.tracked(pid);
@@ -259,15 +260,11 @@ impl ProcessGroupManager {
     /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
         let registry = self.registry();
-        let found = registry.files.process(Path::new(PROC), checked_pid(pid)?)?;
-        // A stranger that a thread of this process traces can be waited for as well, and has another parent.
-        match found.filter(|process| process.parent == std::process::id()) {
-            Some(child) if child::find(pid) != Child::Unknown => {
-                registry.state.lock().watched.insert(pid, Watched::new(child.identity()));
-                Ok(())
-            }
-            _ => Err(Error::process(format!("process {pid} is not a child of this process"))),
-        }
+        // A stranger that a thread of this process traces can be waited for as well; it has another parent.
+        let child = registry.child(checked_pid(pid)?)?.filter(|_| child::find(pid) != Child::Unknown);
+        let child = child.ok_or_else(|| Error::process(format!("process {pid} is not a child of this process")))?;
+        registry.state.lock().watched.insert(pid, Watched::new(child));
+        Ok(())
     }
 
     /// The exit status of a [watched](Self::watch_child) child; `None` while it runs, when it is not watched, and for
@@ -276,7 +273,7 @@ impl ProcessGroupManager {
         let registry = self.registry();
         let mut state = registry.state.lock();
         let watched = state.watched.get_mut(&pid)?;
-        watched.collect(&registry.files);
+        watched.collect(registry);
         watched.status()
     }
 
@@ -298,8 +295,8 @@ impl ProcessGroup for ProcessGroupManager {
     /// wait for them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let registry = self.registry();
-        let due = registry.look(|State { ancestry, endings, .. }, table, own| {
-            endings.due(&ancestry.orphans(table, own).collect::<Vec<_>>(), self.grace)
+        let due = registry.look(|State { ancestry, endings, .. }, table| {
+            endings.due(&ancestry.orphans(table).collect::<Vec<_>>(), self.grace)
         });
         let due = due.map_err(io_error)?;
         let mut dealt_with = registry.reap().map_err(io_error)?;
@@ -312,8 +309,8 @@ impl ProcessGroup for ProcessGroupManager {
                     registry.state.lock().endings.note(process, signal);
                 }
                 match sent {
-                    Ok(()) => told.push(process.pid),
-                    Err(error) => report_denied(&error, process, signal),
+                    Ok(()) => told.push(process.pid()),
+                    Err(error) => report_denied(&error, process.pid(), signal),
                 }
             }
             if !told.is_empty() {
@@ -338,7 +335,7 @@ impl ProcessGroup for ProcessGroupManager {
         if registry.state.lock().observed_until.is_some_and(|until| began < until) {
             return Ok(());
         }
-        registry.look(|_, _, _| ()).map_err(io_error)?;
+        registry.look(|_, _| ()).map_err(io_error)?;
         let cost = began.elapsed();
         registry.state.lock().observed_until = began.checked_add(cost.saturating_mul(100));
         Ok(())

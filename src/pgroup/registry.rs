@@ -1,25 +1,28 @@
-//! What is known of the host's processes, and how one of them is dealt with.
+//! All that is known of the host's processes, and how one of them is dealt with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use super::ancestry::Ancestry;
 use super::endings::Endings;
+use super::individual::{Held, Individual, MetYoung};
+use super::table::Table;
 use super::target::{call_logger, io_error, PROC};
 use super::watched::Watched;
 use crate::host::events;
+use crate::readers::procfs::descendants::Descendants;
 use crate::readers::procfs::stat::Process;
 use crate::readers::procfs::ProcFiles;
 use crate::sys::fork::Mutex;
-use crate::sys::process::{self, Handle};
-use crate::vocabulary::{Error, Identity, MemoryScope};
+use crate::sys::process::{self, ticks_since_boot, Handle};
+use crate::vocabulary::{Error, MemoryScope};
 
-/// What a manager keeps in one process.
+/// The part of a manager that belongs to one process.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    pub(super) files: ProcFiles,
+    files: ProcFiles,
     pub(super) state: Mutex<State>,
 }
 
@@ -27,14 +30,16 @@ pub(super) struct Registry {
 pub(super) struct State {
     pub(super) before_setup: Option<Before>,
     pub(super) ancestry: Ancestry,
+    met_young: MetYoung,
+    descendants: Descendants,
     /// The next look that is only to take note has time until then.
     pub(super) observed_until: Option<Instant>,
     pub(super) endings: Endings,
-    /// The children that the host has asked for, and what became of them.
+    /// The children whose status the host has asked for.
     pub(super) watched: BTreeMap<u32, Watched>,
 }
 
-/// What `setup` has changed.
+/// The state that `setup` has changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     pub(super) group: u32,
@@ -42,55 +47,105 @@ pub(super) struct Before {
 }
 
 impl State {
-    /// Whether the process group was made by us, so that whoever else is in it comes from here.
-    pub(super) fn made_group(&self, own: u32) -> bool {
+    /// Returns `true` if the process group was made by us, so that all others in it come from here.
+    fn made_group(&self, own: u32) -> bool {
         self.before_setup.is_some_and(|before| before.group != own) && process::own_group() == own
+    }
+
+    /// The processes in this table that are ours to end: descendants, and members of the group that we made.
+    fn targets(&mut self, table: &[Process], own: u32) -> HashSet<u32> {
+        let made_group = self.made_group(own);
+        let members = table.iter().filter(|process| made_group && process.group == Some(own));
+        let ours = self.descendants.find(table, own).into_iter().flatten().chain(members);
+        ours.map(|process| process.pid).filter(|&pid| pid != own).collect()
     }
 }
 
 impl Registry {
-    /// Reads the descendants, as far as they can have changed, takes note of who is below whom, and has `judge` look.
-    pub(super) fn look<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
+    /// Reads the descendants, as far as they can have changed, takes note of their ancestry, and has `judge` look.
+    pub(super) fn look<T>(&self, judge: impl FnOnce(&mut State, &Table) -> T) -> Result<T, Error> {
         self.ensure_own_kernel()?;
-        // Before anything is read, or an older look could undo what a newer one has seen.
+        // Before anything is read, or an older look could undo the findings of a newer one.
         let mut state = self.state.lock();
-        let table =
+        let began = ticks_since_boot();
+        let descendants =
             self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())?;
-        let own = std::process::id();
-        state.ancestry.observe(&table, own);
-        Ok(judge(&mut state, &table, own))
+        let table = Table::new(std::process::id(), descendants, |process| {
+            state.met_young.identify(process, began, |pid| self.hold(pid))
+        })?;
+        state.ancestry.observe(&table);
+        state.met_young.forget_ended(&table);
+        Ok(judge(&mut state, &table))
     }
 
-    /// The same with every process on the machine.
-    pub(super) fn look_at_all<T>(&self, judge: impl FnOnce(&mut State, &[Process], u32) -> T) -> Result<T, Error> {
+    /// Reads every process on the machine, takes note of the ancestry of those that descend from this one, and returns
+    /// those that live and are ours to end.
+    pub(super) fn look_for_targets(&self) -> Result<Vec<Individual>, Error> {
         self.ensure_own_kernel()?;
         let mut state = self.state.lock();
+        let began = ticks_since_boot();
         let own = std::process::id();
-        self.files.processes(Path::new(PROC), |table| {
-            state.ancestry.observe(table, own);
-            judge(&mut state, table, own)
-        })
+        let processes = self.files.processes(Path::new(PROC), <[Process]>::to_vec)?;
+        let targets = state.targets(&processes, own);
+        let table = Table::new(own, processes, |process| match targets.contains(&process.pid) {
+            true => state.met_young.identify(process, began, |pid| self.hold(pid)),
+            false => Ok(Some(Individual { identity: process.identity(), inode: None })),
+        })?;
+        state.ancestry.observe(&table);
+        state.met_young.forget_ended(&table);
+        let alive = table.processes().iter().enumerate().filter(|(_, process)| !process.is_zombie());
+        Ok(alive.filter(|(_, process)| targets.contains(&process.pid)).map(|(index, _)| table.who(index)).collect())
     }
 
     fn ensure_own_kernel(&self) -> Result<(), Error> {
-        match self.files.is_of_own_kernel(Path::new(PROC))? {
-            true => Ok(()),
-            false => {
-                let what = "its process ids are not those of this process's system calls";
-                Err(Error::malformed(PROC.into(), what))
+        if self.files.is_of_own_kernel(Path::new(PROC))? {
+            return Ok(());
+        }
+        Err(Error::malformed(PROC.into(), "its process ids are not those of this process's system calls"))
+    }
+
+    /// The child of ours that has this number; `None` when it is no child, or gone.
+    pub(super) fn child(&self, pid: u32) -> Result<Option<Individual>, Error> {
+        self.ensure_own_kernel()?;
+        let mut state = self.state.lock();
+        let began = ticks_since_boot();
+        match self.files.process(Path::new(PROC), pid)? {
+            Some(child) if child.parent == std::process::id() => {
+                state.met_young.identify(&child, began, |pid| self.hold(pid))
             }
+            _ => Ok(None),
         }
     }
 
-    /// Sends a signal to that process, if it is still the one that it was. What is told to end is woken as well: a
-    /// stopped process dies of nothing but `SIGKILL`.
-    pub(super) fn send(&self, process: Identity, signal: i32) -> io::Result<()> {
-        let handle = Handle::open(process.pid)?;
-        // Whoever has the number now had it when the handle was opened, or the handle reaches nobody.
-        let now = self.files.process(Path::new(PROC), process.pid).map_err(io_error)?;
-        if now.map(|now| now.identity()) != Some(process) {
-            return Err(process::no_such_process());
+    /// Reads the process of this number while a handle of it is held, so that the inode and the reading are of one
+    /// process.
+    fn hold(&self, pid: u32) -> Result<Option<Held>, Error> {
+        let handle = match Handle::open(pid) {
+            Ok(handle) => handle,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(Error::system(format!("could not hold process {pid}"), error)),
+        };
+        let process = self.files.process(Path::new(PROC), pid)?;
+        let held = process.map(|process| Held { process, inode: handle.inode() });
+        Ok(held.filter(|_| handle.has_its_number()))
+    }
+
+    /// A handle of this individual. ESRCH when it is gone.
+    pub(super) fn open(&self, individual: Individual) -> io::Result<Handle> {
+        let handle = Handle::open(individual.pid())?;
+        // The holder of the number now held it when the handle was opened, or the handle reaches nobody.
+        let now = self.files.process(Path::new(PROC), individual.pid()).map_err(io_error)?;
+        let is_same = now.is_some_and(|now| now.identity() == individual.identity);
+        if is_same && (individual.inode.is_none() || individual.inode == handle.inode()) {
+            return Ok(handle);
         }
+        Err(process::no_such_process())
+    }
+
+    /// Sends a signal to that process and no other. One that is told to end is woken as well: a stopped process dies of
+    /// nothing but `SIGKILL`.
+    pub(super) fn send(&self, individual: Individual, signal: i32) -> io::Result<()> {
+        let handle = self.open(individual)?;
         handle.signal(signal)?;
         if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
             // It may have ended of the first.
@@ -99,19 +154,20 @@ impl Registry {
         Ok(())
     }
 
+    /// Takes the status of those that were handed to us, and of the watched children, as far as they have ended.
     pub(super) fn reap(&self) -> Result<Vec<u32>, Error> {
-        // Found and collected under one lock: of two at once, the slower one would wait for a number in other hands.
-        let reaped = self.look(|state, table, own| {
+        // Found and collected under one lock: of two at once, the slower one would give up what the other has taken.
+        let reaped = self.look(|state, table| {
             let mut reaped = Vec::new();
             let State { ancestry, watched, .. } = state;
-            for process in ancestry.adopted_zombies(table, own).filter(|process| !watched.contains_key(&process.pid)) {
-                // An error: somebody who waits for any child was faster.
-                if let Ok(Some(status)) = Handle::open(process.pid).and_then(|handle| handle.take_status()) {
-                    reaped.push((process.pid, status));
+            for zombie in ancestry.adopted_zombies(table).filter(|zombie| !watched.contains_key(&zombie.pid())) {
+                // An error: a thread that waits for any child was faster.
+                if let Ok(Some(status)) = self.open(zombie).and_then(|handle| handle.take_status()) {
+                    reaped.push((zombie.pid(), status));
                 }
             }
             for (&pid, watched) in watched.iter_mut() {
-                reaped.extend(watched.collect(&self.files).map(|status| (pid, status)));
+                reaped.extend(watched.collect(self).map(|status| (pid, status)));
             }
             reaped
         })?;

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::host::{contained, events};
-use crate::vocabulary::{Error, Identity};
+use crate::vocabulary::Error;
 
 /// The tree that names the processes that system calls of this process reach.
 pub(super) const PROC: &str = "/proc";
@@ -27,9 +27,9 @@ pub(super) fn checked_signal(signal: i32) -> Result<(), Error> {
     }
 }
 
-pub(super) fn report_denied(error: &io::Error, process: Identity, signal: i32) {
+pub(super) fn report_denied(error: &io::Error, pid: u32, signal: i32) {
     if error.raw_os_error() == Some(libc::EPERM) {
-        call_logger(|| events::signal_denied(process.pid, signal));
+        call_logger(|| events::signal_denied(pid, signal));
     }
 }
 

@@ -1,17 +1,15 @@
 //! A child whose exit status the host has asked for.
 
-use std::path::Path;
 use std::process::ExitStatus;
 
-use super::target::PROC;
-use crate::readers::procfs::ProcFiles;
-use crate::sys::process::Handle;
-use crate::vocabulary::Identity;
+use super::individual::Individual;
+use super::registry::Registry;
+use crate::sys::child::{self, Child};
 
-/// While its zombie is there, nobody else can have its number.
+/// One child, and its status once that was taken.
 #[derive(Debug)]
 pub(super) struct Watched {
-    child: Identity,
+    child: Individual,
     outcome: Outcome,
 }
 
@@ -19,12 +17,12 @@ pub(super) struct Watched {
 enum Outcome {
     Running,
     Ended(ExitStatus),
-    /// Somebody else has taken its status: its number may be that of another child by now.
+    /// Its status was taken by others: its number may be that of another child by now.
     Lost,
 }
 
 impl Watched {
-    pub(super) fn new(child: Identity) -> Watched {
+    pub(super) fn new(child: Individual) -> Watched {
         Watched { child, outcome: Outcome::Running }
     }
 
@@ -35,26 +33,19 @@ impl Watched {
         }
     }
 
-    /// Takes its status if it has ended and is still the one that has its number. Returns the status when it is news.
-    pub(super) fn collect(&mut self, files: &ProcFiles) -> Option<ExitStatus> {
-        if !matches!(self.outcome, Outcome::Running) {
+    /// Takes its status if it has ended. Returns the status when it is news.
+    pub(super) fn collect(&mut self, registry: &Registry) -> Option<ExitStatus> {
+        // A child of its number that lives leaves nothing to take, whichever it is, and costs one system call.
+        if !matches!(self.outcome, Outcome::Running) || child::find(self.child.pid()) == Child::Alive {
             return None;
         }
-        let handle = Handle::open(self.child.pid);
-        match files.process(Path::new(PROC), self.child.pid) {
-            Ok(Some(process)) if process.identity() == self.child => {
-                match handle.and_then(|handle| handle.take_status()) {
-                    Ok(Some(status)) => self.outcome = Outcome::Ended(status),
-                    Ok(None) => {}
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ECHILD | libc::ESRCH)) => {
-                        self.outcome = Outcome::Lost;
-                    }
-                    // No descriptor for a handle, for one: next time.
-                    Err(_) => {}
-                }
+        match registry.open(self.child).and_then(|handle| handle.take_status()) {
+            Ok(Some(status)) => self.outcome = Outcome::Ended(status),
+            Ok(None) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ECHILD | libc::ESRCH)) => {
+                self.outcome = Outcome::Lost;
             }
-            Ok(_) => self.outcome = Outcome::Lost,
-            // It could not be looked at: next time.
+            // No descriptor for a handle, for one: next time.
             Err(_) => {}
         }
         self.status()

@@ -2,10 +2,15 @@
 //! child subreaper.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 
 use super::child;
+
+/// The file system of handles, `PID_FS_MAGIC` of `linux/magic.h`.
+#[allow(clippy::unnecessary_cast)] // its type differs from machine to machine
+const PID_FS_MAGIC: libc::__fsword_t = 0x5049_4446;
 
 /// One process, whatever becomes of its number.
 #[derive(Debug)]
@@ -57,6 +62,35 @@ impl Handle {
         }
     }
 
+    /// The inode of this handle, which no other process ever has; `None` where handles have none of their own (`pidfs`,
+    /// Linux 6.9).
+    pub(crate) fn inode(&self) -> Option<u64> {
+        let fd = self.fd.as_ref()?.as_raw_fd();
+        let mut system = MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the kernel writes one `statfs` to `system`.
+        check(unsafe { libc::fstatfs(fd, system.as_mut_ptr()) }).ok()?;
+        // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
+        if unsafe { system.assume_init() }.f_type != PID_FS_MAGIC {
+            return None;
+        }
+        let mut status = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the kernel writes one `stat` to `status`.
+        check(unsafe { libc::fstat(fd, status.as_mut_ptr()) }).ok()?;
+        // SAFETY: a `stat` is plain integers, for which zeroes are valid too.
+        let status = unsafe { status.assume_init() };
+        // Its width differs from machine to machine.
+        #[allow(clippy::unnecessary_cast)]
+        Some(status.st_ino as u64)
+    }
+
+    /// Returns `true` until the process was waited for.
+    pub(crate) fn has_its_number(&self) -> bool {
+        match self.signal(0) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::EPERM),
+        }
+    }
+
     /// Takes the status of this process, if it is a child of ours and has ended. ECHILD when it is no child, or its
     /// status has been taken.
     pub(crate) fn take_status(&self) -> io::Result<Option<ExitStatus>> {
@@ -74,6 +108,21 @@ impl Handle {
 
 pub(crate) fn no_such_process() -> io::Error {
     io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+/// The time since boot in the ticks in which start times are told.
+pub(crate) fn ticks_since_boot() -> i64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `now` is valid to write one `timespec` to. The clock is there since Linux 2.6.39, or `now` stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) };
+    // SAFETY: zeroed, or written by the call.
+    let now = unsafe { now.assume_init() };
+    // SAFETY: no memory is passed.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1);
+    // Their widths differ from machine to machine. In a time namespace the time can be below zero.
+    #[allow(clippy::unnecessary_cast)]
+    let (seconds, nanoseconds, rate) = (now.tv_sec as i64, now.tv_nsec as i64, ticks_per_second as i64);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds).div_euclid((1_000_000_000 / rate).max(1))
 }
 
 /// The process group of this process.

@@ -3,7 +3,9 @@
 //! Descendants, the subreaper and the process group belong to the whole process, so every test has one of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod reused_numbers;
 
 use std::collections::BTreeSet;
 use std::fs;
