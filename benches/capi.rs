@@ -1,9 +1,8 @@
 //! What the gate costs from C, beside the same question from Rust: `hw_is_accepting_work` called by a program in C,
-//! which this bench builds with the system's compiler and the static library. Needs the feature `capi`.
+//! which this bench builds with the system's compiler and the static library.
 //!
 //! And at what rate an HTTP handler answers `/readyz` under load that asks a monitor, which checks at its demand rate
 //! meanwhile, beside the same handler that does not.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -86,7 +85,7 @@ fn nanoseconds_from_rust() -> f64 {
 }
 
 fn built_in_c(folder: &Path) -> PathBuf {
-    let root = env!("CARGO_MANIFEST_DIR");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     let library = ["rustc", "--locked", "--release", "--features", "capi", "--crate-type", "staticlib", "--target-dir"];
     run(Command::new("cargo").args(library).arg(&target).current_dir(root));

@@ -3,11 +3,9 @@
 //! are zombies. `procfs` reads its own memory also in the way its documentation shows, which opens `/proc/self` each
 //! time. And what the optional resources add to a check, in control groups two deep with every limit set, as far as
 //! such can be made.
-#![allow(clippy::unwrap_used)]
 
 #[path = "../tests/common/groups.rs"]
 mod groups;
-mod peers;
 
 use std::time::Duration;
 
@@ -49,11 +47,11 @@ fn own_memory(criterion: &mut Criterion, population: usize) {
     let probe = SystemProbe::new();
     group.bench_function("highwater", |bencher| bencher.iter(|| probe.memory_bytes().unwrap()));
 
-    group.bench_function("procfs", |bencher| bencher.iter(|| ByProcfs::new().memory_bytes()));
-    let procfs = ByProcfs::new();
+    group.bench_function("procfs", |bencher| bencher.iter(|| ByProcfs::open().memory_bytes()));
+    let procfs = ByProcfs::open();
     group.bench_function("procfs, kept open", |bencher| bencher.iter(|| procfs.memory_bytes()));
 
-    let mut sysinfo = BySysinfo::new();
+    let mut sysinfo = BySysinfo::open();
     group.bench_function("sysinfo", |bencher| bencher.iter(|| sysinfo.memory_bytes()));
 }
 
@@ -65,11 +63,11 @@ fn full_check(criterion: &mut Criterion, population: usize) {
     assert_eq!(monitor.check_now().child_process_count, Some(population));
     group.bench_function("highwater", |bencher| bencher.iter(|| monitor.check_now()));
 
-    let procfs = ByProcfs::new();
+    let procfs = ByProcfs::open();
     assert_eq!(procfs.check().descendants, population);
     group.bench_function("procfs", |bencher| bencher.iter(|| procfs.check()));
 
-    let mut sysinfo = BySysinfo::new();
+    let mut sysinfo = BySysinfo::open();
     assert_eq!(sysinfo.check().descendants, population);
     group.bench_function("sysinfo", |bencher| bencher.iter(|| sysinfo.check()));
 }

@@ -2,15 +2,12 @@
 //! the plot of `benches/README.md`, from one command.
 //!
 //! ```sh
-//! cargo bench --bench population
+//! cargo bench --manifest-path benches/Cargo.toml --bench population
 //! ```
 //!
 //! Every way has its turn in every round, so that all of them see the same machine. It is asked twice in a row, and the
 //! second time counts: the first one finds the caches as the way before it has left them. Medians of the rounds are
 //! printed. psutil is measured where python3 has it, and system calls where strace is installed.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod peers;
 
 use std::alloc::System;
 use std::fs;
@@ -34,7 +31,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ROUNDS: usize = 21;
 
-const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/population.svg");
+const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/population.svg");
 
 /// Names the depth of the tree that a copy of this program is to grow.
 const GROW: &str = "HIGHWATER_BENCH_GROW";
@@ -227,8 +224,8 @@ impl Ways {
         Ways {
             monitor: peers::monitor(),
             probe: SystemProbe::new(),
-            procfs: ByProcfs::new(),
-            sysinfo: BySysinfo::new(),
+            procfs: ByProcfs::open(),
+            sysinfo: BySysinfo::open(),
             psutil: Psutil::start(),
         }
     }

@@ -6,7 +6,6 @@
 //! - How far, when memory grows by 50 MiB a second and nobody asks after the first 5 s: by climbing usage alone.
 //! - How long, when memory is above the limit already and somebody says so: from the word, through the pipe that
 //!   `MEMORY_PRESSURE_WATCH` names, to the first refusal. Nobody's question brings a check forward.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::File;
 use std::hint::black_box;

@@ -1,6 +1,5 @@
 //! What it costs to ask whether the gate is open: alone, beside another thread that asks, and beside one more that
 //! changes the answer 1,000 times a second. The same question behind a lock, and the clock alone, for comparison.
-#![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};

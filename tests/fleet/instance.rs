@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
 
+use minreq::{Request, Response};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use procfs::process::all_processes;
@@ -138,22 +138,19 @@ impl Drop for Instance {
     }
 }
 
-pub(crate) fn ask(request: ureq::Request) -> Result<ureq::Response, String> {
+pub(crate) fn ask(request: Request) -> Result<Response, minreq::Error> {
     // Longer than anything is held.
-    match request.timeout(Duration::from_secs(700)).call() {
-        Ok(answer) | Err(ureq::Error::Status(_, answer)) => Ok(answer),
-        Err(error) => Err(error.to_string()),
-    }
+    request.with_timeout(700).send()
 }
 
 /// Status, body, and who has answered.
 pub(crate) fn get(url: &str) -> (u16, String, String) {
-    match ask(ureq::get(url)) {
+    match ask(minreq::get(url)) {
         Ok(answer) => {
-            let instance = answer.header("X-Instance").unwrap_or_default().to_owned();
-            (answer.status(), answer.into_string().unwrap_or_default(), instance)
+            let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+            (answer.status_code, text(answer.as_str().ok()), text(answer.header("X-Instance")))
         }
-        Err(error) => (0, error, String::new()),
+        Err(error) => (0, error.to_string(), String::new()),
     }
 }
 

@@ -46,9 +46,9 @@ fn prometheus_scrapes_both_and_returns_what_they_report() {
     let address = listening.rsplit_once("address=").unwrap().1.to_owned();
     thread::spawn(move || says.for_each(drop));
     let api = |path: &str, query: &str| -> Vec<Value> {
-        let answer = ask(ureq::get(&format!("http://{address}/api/v1/{path}")).query("query", query));
-        let page = answer.ok().and_then(|answer| answer.into_string().ok()).unwrap_or_default();
-        let page: Value = serde_json::from_str(&page).unwrap_or_default();
+        let answer = ask(minreq::get(format!("http://{address}/api/v1/{path}")).with_param("query", query));
+        let page: Value =
+            answer.ok().and_then(|answer| serde_json::from_slice(answer.as_bytes()).ok()).unwrap_or_default();
         page["data"].get("result").or(page["data"].get("groups")).and_then(Value::as_array).cloned().unwrap_or_default()
     };
     let values = |query: &str| {

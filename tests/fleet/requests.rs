@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use minreq::{Method, Request};
 use serde_json::Value;
 
 use crate::common::{build_example, wait_until};
@@ -19,8 +20,8 @@ fn readiness_comes_and_goes_and_liveness_stays() {
     let filling = instance.fill();
     assert_eq!(instance.agent_says(), "drain\n");
     assert_eq!(get(&instance.url("/livez")).0, 200);
-    let refused = ask(ureq::get(&work)).unwrap();
-    assert_eq!((refused.status(), refused.header("Retry-After")), (503, Some("1")));
+    let refused = ask(minreq::get(&work)).unwrap();
+    assert_eq!((refused.status_code, refused.header("Retry-After")), (503, Some("1")));
     instance.let_go();
     assert_eq!(filling.join().unwrap(), 500, "its process was killed");
     wait_until("it is ready again", || get(&instance.url("/readyz")).0 == 200);
@@ -30,7 +31,7 @@ fn readiness_comes_and_goes_and_liveness_stays() {
 #[test]
 fn readyz_is_text_or_json_whichever_is_preferred() {
     let instance = Instance::start("a", &[]);
-    let readyz = |accept: &str| ask(ureq::get(&instance.url("/readyz")).set("Accept", accept)).unwrap();
+    let readyz = |accept: &str| ask(minreq::get(instance.url("/readyz")).with_header("Accept", accept)).unwrap();
     let (text, json) = ("text/plain; charset=UTF-8", "application/json");
     let cases = [
         ("*/*", text),
@@ -47,16 +48,16 @@ fn readyz_is_text_or_json_whichever_is_preferred() {
     for (accept, expected) in cases {
         let answer = readyz(accept);
         let found = ["Content-Type", "Vary", "Retry-After"].map(|header| answer.header(header));
-        assert_eq!((answer.status(), found), (200, [Some(expected), Some("Accept"), None]), "{accept}");
+        assert_eq!((answer.status_code, found), (200, [Some(expected), Some("Accept"), None]), "{accept}");
     }
 
     let _filling = instance.fill();
     for (accept, expected) in [("*/*", text), ("application/json", json)] {
         let answer = readyz(accept);
         let found = ["Content-Type", "Vary", "Retry-After"].map(|header| answer.header(header));
-        assert_eq!((answer.status(), found), (503, [Some(expected), Some("Accept"), Some("1")]), "{accept}");
+        assert_eq!((answer.status_code, found), (503, [Some(expected), Some("Accept"), Some("1")]), "{accept}");
     }
-    let page: Value = serde_json::from_str(&readyz("application/json").into_string().unwrap()).unwrap();
+    let page: Value = serde_json::from_str(readyz("application/json").as_str().unwrap()).unwrap();
     assert_eq!((&page["ready"], &page["resource"]), (&Value::from(false), &Value::from("memory")), "{page}");
     assert!(page["reason"].as_str().unwrap().contains(" of 200.0 MB ("), "{page}");
 }
@@ -65,21 +66,21 @@ fn readyz_is_text_or_json_whichever_is_preferred() {
 fn what_cannot_be_done_is_told_apart_from_what_cannot_be_done_now() {
     let instance = Instance::start("a", &[]);
     let cases = [
-        ("GET", "/work?mb=many", 400, None),
-        ("GET", "/work?mb=2049", 400, None),
-        ("GET", "/work?mb=18446744073709551615", 400, None),
-        ("GET", "/work?ms=600001", 400, None),
-        ("GET", "/work?mb=2048", 422, None),
-        ("GET", "/else", 404, None),
-        ("POST", "/readyz", 405, Some("GET, HEAD")),
-        ("DELETE", "/work", 405, Some("GET, HEAD, POST")),
-        ("POST", "/work?ms=1", 200, None),
-        ("HEAD", "/livez", 200, None),
+        (Method::Get, "/work?mb=many", 400, None),
+        (Method::Get, "/work?mb=2049", 400, None),
+        (Method::Get, "/work?mb=18446744073709551615", 400, None),
+        (Method::Get, "/work?ms=600001", 400, None),
+        (Method::Get, "/work?mb=2048", 422, None),
+        (Method::Get, "/else", 404, None),
+        (Method::Post, "/readyz", 405, Some("GET, HEAD")),
+        (Method::Delete, "/work", 405, Some("GET, HEAD, POST")),
+        (Method::Post, "/work?ms=1", 200, None),
+        (Method::Head, "/livez", 200, None),
     ];
     for (method, path, status, allow) in cases {
-        let answer = ask(ureq::request(method, &instance.url(path))).unwrap();
-        assert_eq!((answer.status(), answer.header("Allow")), (status, allow), "{method} {path}");
-        assert_eq!(answer.header("Retry-After"), None, "{method} {path}");
+        let answer = ask(Request::new(method.clone(), instance.url(path))).unwrap();
+        assert_eq!((answer.status_code, answer.header("Allow")), (status, allow), "{method:?} {path}");
+        assert_eq!(answer.header("Retry-After"), None, "{method:?} {path}");
     }
     assert!(get(&instance.url("/work?mb=2048")).1.contains("it could never fit"));
 }
@@ -98,8 +99,8 @@ fn work_in_progress_leaves_threads_for_probes() {
     assert_eq!(instance.agent_says(), "drain\n");
     let (status, text, _) = get(&instance.url("/readyz"));
     assert_eq!((status, text.as_str()), (503, "as many requests are in progress as there may be\n"));
-    let refused = ask(ureq::get(&instance.url("/work"))).unwrap();
-    assert_eq!((refused.status(), refused.header("Retry-After")), (503, Some("1")));
+    let refused = ask(minreq::get(instance.url("/work"))).unwrap();
+    assert_eq!((refused.status_code, refused.header("Retry-After")), (503, Some("1")));
     instance.let_go();
     for holding in holding {
         assert_eq!(holding.join().unwrap(), 500);

@@ -1,6 +1,5 @@
 //! The same readings through other crates: the resident memory of this process, all its descendants, and which of them
 //! are zombies. What can be kept from one reading to the next is kept.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::process::{Child, Command, Stdio};
 
@@ -81,7 +80,7 @@ pub struct ByProcfs {
 }
 
 impl ByProcfs {
-    pub fn new() -> ByProcfs {
+    pub fn open() -> ByProcfs {
         ByProcfs { myself: Process::myself().unwrap(), page_size: procfs::page_size() }
     }
 
@@ -115,7 +114,7 @@ pub struct BySysinfo {
 }
 
 impl BySysinfo {
-    pub fn new() -> BySysinfo {
+    pub fn open() -> BySysinfo {
         BySysinfo { system: System::new().unwrap(), own: sysinfo::get_current_pid().unwrap() }
     }
 
