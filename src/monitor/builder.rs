@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::engine::Config;
 use crate::monitor::ResourceMonitor;
-use crate::readers::cgroup::Places;
 use crate::readers::probe::SystemProbe;
+use crate::readers::Roots;
 use crate::vocabulary::{Error, MemoryScope, Resource, ResourceLimits, Settings};
 
 /// Collects the settings of a monitor; see [`ResourceMonitor::builder`].
@@ -104,8 +104,8 @@ impl ResourceMonitorBuilder {
                 return Err(Error::setting(format!("{name} {} is not a directory", root.display())));
             }
         }
-        let default = Places::default();
-        let probe = SystemProbe::with_places(Places {
+        let default = Roots::default();
+        let probe = SystemProbe::with_roots(Roots {
             proc_root: self.proc_root.unwrap_or(default.proc_root),
             cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
         });

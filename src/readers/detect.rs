@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::Read;
 
-use crate::readers::cgroup::{Cgroups, Places};
+use crate::readers::cgroup::Cgroups;
 use crate::readers::procfs::meminfo;
+use crate::readers::Roots;
 use crate::sys::rlimit;
 use crate::vocabulary::{Error, Resource, ResourceLimits, ResourceLimitsBuilder};
 
@@ -47,18 +48,18 @@ impl ResourceLimitsBuilder {
     /// # Errors
     /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file.
     pub fn detect(self) -> Result<ResourceLimitsBuilder, Error> {
-        self.detect_in(Places::default())
+        self.detect_in(Roots::default())
     }
 
-    fn detect_in(self, places: Places) -> Result<ResourceLimitsBuilder, Error> {
-        let machine_path = places.proc_root.join("meminfo");
+    fn detect_in(self, roots: Roots) -> Result<ResourceLimitsBuilder, Error> {
+        let machine_path = roots.proc_root.join("meminfo");
         let mut text = Vec::new();
         File::open(&machine_path)
             .and_then(|file| file.take(MEMINFO).read_to_end(&mut text))
             .map_err(|error| Error::read(machine_path.clone(), error))?;
         let machine = meminfo::total(&text).map_err(|what| Error::malformed(machine_path.clone(), what))?;
 
-        let mut cgroups = Cgroups::new(places);
+        let mut cgroups = Cgroups::new(roots);
         let groups = cgroups.least_limits()?;
         let machine = (machine, format!("MemTotal of {}", machine_path.display()));
         let user = rlimit::user_tasks().map(|limit| (limit, "RLIMIT_NPROC".to_owned()));
@@ -79,34 +80,24 @@ impl ResourceLimitsBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::readers::fixture::Machine;
 
     const MOUNTS: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
 
     /// What is found where the files of the group `a/b` and of `a` say this.
-    fn detected(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<ResourceLimits, Error>) {
-        let folder = tempfile::tempdir().unwrap();
-        let fixed = [
-            ("proc/self/cgroup", "0::/a/b\n"),
-            ("proc/self/mountinfo", MOUNTS),
-            ("proc/meminfo", "MemTotal:       2097152 kB\nMemFree:        1000 kB\n"),
-        ];
-        for (path, text) in fixed.iter().chain(files) {
-            let path = folder.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let (proc_root, cgroup_root) = (folder.path().join("proc"), folder.path().join("cgroup"));
-        let limits = ResourceLimits::builder().detect_in(Places { proc_root, cgroup_root });
+    fn detected(files: &[(&str, &str)]) -> (Machine, Result<ResourceLimits, Error>) {
+        let machine = Machine::new("0::/a/b\n", MOUNTS)
+            .with("proc/meminfo", "MemTotal:       2097152 kB\nMemFree:        1000 kB\n");
+        let machine = files.iter().fold(machine, |machine, (path, text)| machine.with(path, text));
+        let limits = ResourceLimits::builder().detect_in(machine.roots());
         let limits = limits.and_then(ResourceLimitsBuilder::build);
-        (folder, limits)
+        (machine, limits)
     }
 
     #[test]
     fn the_least_limit_of_any_level_is_found_with_its_file() {
-        let (folder, limits) = detected(&[
+        let (machine, limits) = detected(&[
             ("cgroup/a/b/memory.max", "536870912\n"),
             ("cgroup/a/memory.max", "268435456\n"),
             ("cgroup/a/b/pids.max", "30\n"),
@@ -115,7 +106,7 @@ mod tests {
         let limits = limits.unwrap();
         assert_eq!((limits.max_memory_mb(), limits.max_processes()), (Some(256), Some(30)));
         assert_eq!(limits.max_open_files(), rlimit::open_files());
-        let folder = folder.path().display();
+        let folder = machine.path().display();
         let text = limits.to_string();
         assert!(text.starts_with(&format!(
             "memory 256.0 MB ({folder}/cgroup/a/memory.max), processes 30 ({folder}/cgroup/a/b/pids.max), open files "
@@ -125,13 +116,13 @@ mod tests {
 
     #[test]
     fn without_a_groups_limit_it_is_the_machine_and_the_user() {
-        let (folder, limits) = detected(&[("cgroup/a/b/memory.max", "max\n")]);
+        let (machine, limits) = detected(&[("cgroup/a/b/memory.max", "max\n")]);
         let limits = limits.unwrap();
         assert_eq!((limits.max_memory_mb(), limits.max_processes()), (Some(2048), rlimit::user_tasks()));
-        let origin = format!("(MemTotal of {}/proc/meminfo)", folder.path().display());
+        let origin = format!("(MemTotal of {}/proc/meminfo)", machine.path().display());
         assert!(limits.to_string().contains(&origin), "{limits}");
         // A limit above what the machine has does not bind.
-        let (_folder, limits) = detected(&[("cgroup/a/b/memory.max", "99999999999999\n")]);
+        let (_machine, limits) = detected(&[("cgroup/a/b/memory.max", "99999999999999\n")]);
         assert_eq!(limits.unwrap().max_memory_mb(), Some(2048));
     }
 
@@ -143,9 +134,9 @@ mod tests {
             ("proc/meminfo", "MemFree: 1 kB\n", "malformed "),
         ];
         for (path, text, begins) in cases {
-            let (folder, limits) = detected(&[(path, text)]);
+            let (machine, limits) = detected(&[(path, text)]);
             let error = limits.unwrap_err().to_string();
-            let path = folder.path().join(path).display().to_string();
+            let path = machine.path().join(path).display().to_string();
             assert!(error.starts_with(begins) && error.contains(&path), "{error}");
         }
     }

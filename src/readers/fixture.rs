@@ -8,6 +8,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::readers::procfs::ProcRoot;
+use crate::readers::Roots;
 use crate::sys::file::Directory;
 
 /// A `/proc` laid out in a folder.
@@ -33,9 +34,7 @@ impl Tree {
     }
 
     pub(crate) fn with(self, path: &str, text: &str) -> Tree {
-        let path = self.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        lay_out(self.path(), path, text);
         self
     }
 
@@ -92,3 +91,119 @@ impl Line {
         )
     }
 }
+
+/// A machine with `/proc` and `/sys/fs/cgroup`, laid out in a folder as `proc` and `cgroup`.
+pub(crate) struct Machine(TempDir);
+
+impl Machine {
+    /// One whose control groups are found by these texts.
+    pub(crate) fn new(own: &str, mounts: &str) -> Machine {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        machine.with("proc/self/cgroup", own).with("proc/self/mountinfo", mounts)
+    }
+
+    pub(crate) fn with(self, path: &str, text: &str) -> Machine {
+        self.write(path, text);
+        self
+    }
+
+    /// The files of the memory controller of version 2.
+    pub(crate) fn memory_v2(self, group: &str, max: &str, current: u64) -> Machine {
+        let group = if group.is_empty() { "cgroup".to_owned() } else { format!("cgroup/{group}") };
+        self.with(&format!("{group}/memory.max"), &format!("{max}\n"))
+            .with(&format!("{group}/memory.current"), &format!("{current}\n"))
+            .with(&format!("{group}/memory.stat"), STAT_V2)
+    }
+
+    pub(crate) fn memory_v1(self, group: &str, limit: &str, usage: u64) -> Machine {
+        self.with(&format!("{group}/memory.limit_in_bytes"), &format!("{limit}\n"))
+            .with(&format!("{group}/memory.usage_in_bytes"), &format!("{usage}\n"))
+            .with(&format!("{group}/memory.stat"), STAT_V1)
+    }
+
+    pub(crate) fn pids(self, group: &str, max: &str, current: u64) -> Machine {
+        self.with(&format!("{group}/pids.max"), &format!("{max}\n"))
+            .with(&format!("{group}/pids.current"), &format!("{current}\n"))
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        lay_out(self.path(), path, text);
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
+        fs::remove_dir_all(self.path().join(path)).unwrap();
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn roots(&self) -> Roots {
+        Roots { proc_root: self.path().join("proc"), cgroup_root: self.path().join("cgroup") }
+    }
+
+    /// The group's name below the mount.
+    pub(crate) fn name(&self, path: &Path) -> String {
+        path.strip_prefix(self.path().join("cgroup")).unwrap().display().to_string()
+    }
+}
+
+fn lay_out(folder: &Path, path: &str, text: &str) {
+    let path = folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// `memory.stat` of Linux 6.18, version 1, in part: 151,920,640 bytes of page cache, 89,612,288 of it inactive.
+const STAT_V1: &str = "\
+cache 151920640
+rss 236961792
+rss_huge 0
+shmem 0
+mapped_file 9797632
+inactive_anon 236699648
+active_anon 147456
+inactive_file 89612288
+active_file 62308352
+unevictable 0
+hierarchical_memory_limit 9223372036854771712
+hierarchical_memsw_limit 9223372036854771712
+total_cache 151920640
+total_rss 236961792
+total_rss_huge 0
+total_shmem 0
+total_mapped_file 9797632
+total_inactive_anon 236699648
+total_active_anon 147456
+total_inactive_file 89612288
+total_active_file 62308352
+total_unevictable 0
+";
+
+/// `memory.stat` of version 2, in part: 60 MiB anonymous, 30 MiB of files, 20 MiB of them inactive.
+const STAT_V2: &str = "\
+anon 62914560
+file 31457280
+kernel 2097152
+kernel_stack 98304
+pagetables 409600
+sec_pagetables 0
+percpu 1080
+sock 0
+vmalloc 0
+shmem 4194304
+file_mapped 8192000
+file_dirty 4096
+file_writeback 0
+swapcached 0
+inactive_anon 67026944
+active_anon 81920
+inactive_file 20971520
+active_file 6291456
+unevictable 0
+slab_reclaimable 827392
+slab_unreclaimable 442368
+slab 1269760
+workingset_refault_anon 0
+workingset_refault_file 0
+";

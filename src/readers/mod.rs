@@ -14,5 +14,8 @@ pub(crate) mod number;
 pub(crate) mod probe;
 /// Processes and their memory.
 pub(crate) mod procfs;
+/// The folders that all of this is looked for in.
+mod roots;
 
 pub use self::probe::SystemProbe;
+pub(crate) use self::roots::Roots;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::readers::cgroup::{Alarms, Cgroups, Places, Watch};
+use crate::readers::cgroup::{Alarms, Cgroups, Watch};
 use crate::readers::procfs::{bytes, ProcFiles};
+use crate::readers::Roots;
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
 use crate::vocabulary::{
@@ -101,7 +102,7 @@ where
 /// # Ok::<(), highwater::Error>(())
 /// ```
 pub struct SystemProbe {
-    places: Places,
+    roots: Roots,
     files: PerProcess<ProcFiles>,
     cgroups: PerProcess<Mutex<Cgroups>>,
 }
@@ -109,17 +110,17 @@ pub struct SystemProbe {
 impl SystemProbe {
     /// Reads `/proc`. Opens nothing yet.
     pub fn new() -> SystemProbe {
-        SystemProbe::with_places(Places::default())
+        SystemProbe::with_roots(Roots::default())
     }
 
     /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
-    pub(crate) fn with_places(places: Places) -> SystemProbe {
-        let cgroups = PerProcess::new(Mutex::new(Cgroups::new(places.clone())));
-        SystemProbe { places, files: PerProcess::new(ProcFiles::default()), cgroups }
+    pub(crate) fn with_roots(roots: Roots) -> SystemProbe {
+        let cgroups = PerProcess::new(Mutex::new(Cgroups::new(roots.clone())));
+        SystemProbe { roots, files: PerProcess::new(ProcFiles::default()), cgroups }
     }
 
     fn root(&self) -> &Path {
-        &self.places.proc_root
+        &self.roots.proc_root
     }
 
     /// The resident memory of this process alone, in bytes, shared pages included.
@@ -182,7 +183,7 @@ impl SystemProbe {
 impl SystemProbe {
     /// Has `read` use the kept files of the control groups; whoever finds them in use makes some.
     fn with_cgroups<T>(&self, read: impl FnOnce(&mut Cgroups) -> T) -> T {
-        let cgroups = || Cgroups::new(self.places.clone());
+        let cgroups = || Cgroups::new(self.roots.clone());
         match self.cgroups.current_or_renew(|_inherited| Mutex::new(cgroups())).try_lock() {
             Some(mut kept) => read(&mut kept),
             None => read(&mut cgroups()),
@@ -303,7 +304,7 @@ impl Default for SystemProbe {
 
 impl fmt::Debug for SystemProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemProbe").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("SystemProbe").field("roots", &self.roots).finish_non_exhaustive()
     }
 }
 
@@ -314,7 +315,7 @@ mod tests {
     use crate::vocabulary::ErrorKind;
 
     fn probe(tree: &Tree) -> SystemProbe {
-        SystemProbe::with_places(Places { proc_root: tree.path().into(), ..Places::default() })
+        SystemProbe::with_roots(Roots { proc_root: tree.path().into(), ..Roots::default() })
     }
 
     fn read(tree: &Tree, scope: MemoryScope) -> Reading {
@@ -428,7 +429,7 @@ mod tests {
         std::os::unix::fs::symlink("thread-self", selfless.path().join("self")).unwrap();
         assert_eq!(probe(&selfless).child_count().unwrap_err().kind(), ErrorKind::Malformed);
 
-        let nowhere = SystemProbe::with_places(Places { proc_root: "/nowhere".into(), ..Places::default() });
+        let nowhere = SystemProbe::with_roots(Roots { proc_root: "/nowhere".into(), ..Roots::default() });
         assert_eq!(nowhere.child_count().unwrap_err().kind(), ErrorKind::Read);
         assert_eq!(nowhere.memory_bytes().unwrap_err().kind(), ErrorKind::Read);
     }

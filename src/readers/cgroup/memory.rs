@@ -34,24 +34,6 @@ fn entry(stat: &[u8], name: &[u8]) -> Option<u64> {
     })
 }
 
-/// A limit of either version and either controller; `None` is no limit.
-pub(crate) fn limit(text: &[u8]) -> Result<Option<u64>, &'static str> {
-    /// The most that version 1 can express is the most pages that fit in 63 bits, and means none; a page has at most so
-    /// many bytes.
-    const SENTINEL: u64 = (1 << 63) - (64 << 10);
-    match amount(text) {
-        Some(limit) => Ok(Some(limit).filter(|limit| *limit < SENTINEL)),
-        None if text.strip_suffix(b"\n") == Some(b"max") => Ok(None),
-        None => Err("it is neither a number nor max"),
-    }
-}
-
-/// A number on a line of its own.
-pub(crate) fn amount(text: &[u8]) -> Option<u64> {
-    // Without its end it may be half a number.
-    parse_u64(text.strip_suffix(b"\n")?)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -104,25 +86,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_limit_is_said_in_two_ways_and_zero_is_a_limit() {
-        let cases = [
-            ("max\n", Some(None)),
-            ("9223372036854771712\n", Some(None)),
-            ("9223372036854710272\n", Some(None)),
-            ("0\n", Some(Some(0))),
-            ("4096\n", Some(Some(4096))),
-            ("4096", None),
-            ("", None),
-            ("-1\n", None),
-            ("maximum\n", None),
-            ("12 34\n", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(limit(text.as_bytes()).ok(), expected, "{text:?}");
-        }
-    }
-
     proptest! {
         #[test]
         fn judged_usage_is_between_anonymous_and_shared_memory_and_all_that_is_charged(
@@ -136,7 +99,6 @@ mod tests {
         #[test]
         fn no_bytes_panic(raw: u64, bytes: Vec<u8>, text in "[a-z_]{0,12} [0-9 \n-]{0,40}") {
             for text in [&bytes[..], text.as_bytes()] {
-                let _ = (limit(text), amount(text));
                 let _ = (judged_usage(raw, text, Version::V1), judged_usage(raw, text, Version::V2));
             }
         }

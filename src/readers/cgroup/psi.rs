@@ -1,4 +1,5 @@
-//! Pressure stall information, `Documentation/accounting/psi.rst`: the share of time in which tasks waited for memory.
+//! Pressure stall information, `Documentation/accounting/psi.rst`: the share of time in which tasks waited for memory, or
+//! for another resource, whose files look alike.
 //!
 //! ```text
 //! some avg10=0.12 avg60=0.05 avg300=0.01 total=1234567
@@ -9,17 +10,19 @@
 //! reason to look, never a reason not to worry.
 
 use crate::readers::number::parse_u64;
-use crate::vocabulary::MemoryPressure;
 
-/// What one file says.
+/// What one file says, whatever it is that tasks wait for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pressure {
-    pub(crate) averages: MemoryPressure,
-    /// Microseconds that some task has waited since the group was made.
+pub(crate) struct Averages {
+    /// The percentage of the last ten seconds in which at least one task waited.
+    pub(crate) some_avg10: f64,
+    /// The same, of all tasks that were not idle at once.
+    pub(crate) full_avg10: f64,
+    /// Microseconds in which at least one task has waited since the group was made.
     pub(crate) some_total: u64,
 }
 
-pub(crate) fn parse(text: &[u8]) -> Result<Pressure, &'static str> {
+pub(crate) fn parse(text: &[u8]) -> Result<Averages, &'static str> {
     const WHAT: &str = "it does not say some and full avg10 and total";
     let lines = || text.split(|byte| *byte == b'\n');
     let value = |kind: &[u8], name: &[u8]| {
@@ -31,12 +34,12 @@ pub(crate) fn parse(text: &[u8]) -> Result<Pressure, &'static str> {
         // There is no such line on the whole machine for some resources on old kernels.
         let full_avg10 = value(b"full ", b"avg10=").map_or(Some(0.0), percent)?;
         let some_total = parse_u64(value(b"some ", b"total=")?)?;
-        Some(Pressure { averages: MemoryPressure { some_avg10, full_avg10 }, some_total })
+        Some(Averages { some_avg10, full_avg10, some_total })
     };
     parsed().ok_or(WHAT)
 }
 
-/// Two decimals, at most 100.
+/// A percentage with two decimals, at most 100.
 fn percent(field: &[u8]) -> Option<f64> {
     let mut parts = field.splitn(2, |byte| *byte == b'.');
     let (whole, hundredths) = (parts.next()?, parts.next()?);
@@ -52,8 +55,8 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<(f64, f64, u64)> {
-        let Pressure { averages, some_total } = parse(text.as_bytes()).ok()?;
-        Some((averages.some_avg10, averages.full_avg10, some_total))
+        let Averages { some_avg10, full_avg10, some_total } = parse(text.as_bytes()).ok()?;
+        Some((some_avg10, full_avg10, some_total))
     }
 
     #[test]

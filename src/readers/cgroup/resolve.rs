@@ -4,29 +4,14 @@ use std::path::{Component, Path, PathBuf};
 
 use super::membership::{Membership, Version};
 use super::mounts;
-
-/// Where control groups are mounted by custom: what [`Places::cgroup_root`] stands for.
-const CUSTOMARY_ROOT: &str = "/sys/fs/cgroup";
+use crate::readers::roots::CUSTOMARY_CGROUP_ROOT;
+use crate::readers::Roots;
 
 /// More levels than this are nobody's doing.
 const MOST_LEVELS: usize = 64;
 
-/// Where to look.
-#[derive(Debug, Clone)]
-pub(crate) struct Places {
-    pub(crate) proc_root: PathBuf,
-    /// What is said to be mounted below `/sys/fs/cgroup` is looked for below this.
-    pub(crate) cgroup_root: PathBuf,
-}
-
-impl Default for Places {
-    fn default() -> Places {
-        Places { proc_root: "/proc".into(), cgroup_root: CUSTOMARY_ROOT.into() }
-    }
-}
-
 /// The folders of every group from the own one up to the highest that can be seen.
-pub(crate) fn resolve(membership: Membership<'_>, controller: &str, mountinfo: &[u8], places: &Places) -> Vec<PathBuf> {
+pub(crate) fn resolve(membership: Membership<'_>, controller: &str, mountinfo: &[u8], roots: &Roots) -> Vec<PathBuf> {
     if membership.is_outside() {
         return Vec::new();
     }
@@ -35,8 +20,8 @@ pub(crate) fn resolve(membership: Membership<'_>, controller: &str, mountinfo: &
         .filter_map(|mount| Some((below(membership.path, &mount.root)?.to_owned(), mount)))
         .max_by_key(|(below, mount)| (!is_above_namespace(&mount.root), below.components().count()));
     let Some((below, mount)) = seen else { return Vec::new() };
-    let point = match mount.point.strip_prefix(CUSTOMARY_ROOT) {
-        Ok(rest) => joined(&places.cgroup_root, rest),
+    let point = match mount.point.strip_prefix(CUSTOMARY_CGROUP_ROOT) {
+        Ok(rest) => joined(&roots.cgroup_root, rest),
         Err(_) => mount.point,
     };
     below.ancestors().take(MOST_LEVELS).map(|group| joined(&point, group)).collect()
@@ -44,10 +29,11 @@ pub(crate) fn resolve(membership: Membership<'_>, controller: &str, mountinfo: &
 
 /// The way from the mounted group down to that of the process; `None` when it is not below it.
 fn below<'a>(path: &'a Path, root: &Path) -> Option<&'a Path> {
-    match is_above_namespace(root) {
+    if is_above_namespace(root) {
         // The way down has names that cannot be seen; the mounted group itself can.
-        true => Some(Path::new("")),
-        false => path.strip_prefix(root).ok(),
+        Some(Path::new(""))
+    } else {
+        path.strip_prefix(root).ok()
     }
 }
 
@@ -94,9 +80,9 @@ mod tests {
     use super::*;
 
     fn levels(cgroup: &str, mountinfo: &str) -> Vec<String> {
-        let places = Places { cgroup_root: "/laid/out".into(), ..Places::default() };
+        let roots = Roots { cgroup_root: "/laid/out".into(), ..Roots::default() };
         let membership = of_controller(cgroup.as_bytes(), "memory").unwrap();
-        let folders = resolve(membership, "memory", mountinfo.as_bytes(), &places);
+        let folders = resolve(membership, "memory", mountinfo.as_bytes(), &roots);
         folders.into_iter().map(|folder| folder.display().to_string()).collect()
     }
 

@@ -1,67 +1,10 @@
 //! Control groups as kernels and container engines lay them out. The texts are in the kernels' own words; names are
 //! shortened.
 
-use std::fs;
-
-use tempfile::TempDir;
-
 use super::*;
+use crate::readers::fixture::Machine;
 
 const MIB: u64 = 1 << 20;
-
-/// `memory.stat` of Linux 6.18, version 1, in part: 151,920,640 bytes of page cache, 89,612,288 of it inactive.
-const STAT_V1: &str = "\
-cache 151920640
-rss 236961792
-rss_huge 0
-shmem 0
-mapped_file 9797632
-inactive_anon 236699648
-active_anon 147456
-inactive_file 89612288
-active_file 62308352
-unevictable 0
-hierarchical_memory_limit 9223372036854771712
-hierarchical_memsw_limit 9223372036854771712
-total_cache 151920640
-total_rss 236961792
-total_rss_huge 0
-total_shmem 0
-total_mapped_file 9797632
-total_inactive_anon 236699648
-total_active_anon 147456
-total_inactive_file 89612288
-total_active_file 62308352
-total_unevictable 0
-";
-
-/// `memory.stat` of version 2, in part: 60 MiB anonymous, 30 MiB of files, 20 MiB of them inactive.
-const STAT_V2: &str = "\
-anon 62914560
-file 31457280
-kernel 2097152
-kernel_stack 98304
-pagetables 409600
-sec_pagetables 0
-percpu 1080
-sock 0
-vmalloc 0
-shmem 4194304
-file_mapped 8192000
-file_dirty 4096
-file_writeback 0
-swapcached 0
-inactive_anon 67026944
-active_anon 81920
-inactive_file 20971520
-active_file 6291456
-unevictable 0
-slab_reclaimable 827392
-slab_unreclaimable 442368
-slab 1269760
-workingset_refault_anon 0
-workingset_refault_file 0
-";
 
 const MOUNTS_V2: &str = "\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
@@ -83,52 +26,10 @@ some avg10=1.50 avg60=0.40 avg300=0.08 total=1234567
 full avg10=0.25 avg60=0.05 avg300=0.01 total=234567
 ";
 
-/// A machine's files, laid out in a folder.
-struct Machine(TempDir);
-
+/// Readings of a machine that is laid out.
 impl Machine {
-    fn new(own: &str, mounts: &str) -> Machine {
-        let machine = Machine(tempfile::tempdir().unwrap());
-        machine.with("proc/self/cgroup", own).with("proc/self/mountinfo", mounts)
-    }
-
-    fn with(self, path: &str, text: &str) -> Machine {
-        self.write(path, text);
-        self
-    }
-
-    /// The files of the memory controller of version 2.
-    fn memory_v2(self, group: &str, max: &str, current: u64) -> Machine {
-        let group = if group.is_empty() { "cgroup".to_owned() } else { format!("cgroup/{group}") };
-        self.with(&format!("{group}/memory.max"), &format!("{max}\n"))
-            .with(&format!("{group}/memory.current"), &format!("{current}\n"))
-            .with(&format!("{group}/memory.stat"), STAT_V2)
-    }
-
-    fn memory_v1(self, group: &str, limit: &str, usage: u64) -> Machine {
-        self.with(&format!("{group}/memory.limit_in_bytes"), &format!("{limit}\n"))
-            .with(&format!("{group}/memory.usage_in_bytes"), &format!("{usage}\n"))
-            .with(&format!("{group}/memory.stat"), STAT_V1)
-    }
-
-    fn pids(self, group: &str, max: &str, current: u64) -> Machine {
-        self.with(&format!("{group}/pids.max"), &format!("{max}\n"))
-            .with(&format!("{group}/pids.current"), &format!("{current}\n"))
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn remove(&self, path: &str) {
-        fs::remove_dir_all(self.0.path().join(path)).unwrap();
-    }
-
     fn cgroups(&self) -> Cgroups {
-        let (proc_root, cgroup_root) = (self.0.path().join("proc"), self.0.path().join("cgroup"));
-        Cgroups::new(Places { proc_root, cgroup_root })
+        Cgroups::new(self.roots())
     }
 
     fn memory(&self) -> Option<CgroupMemory> {
@@ -139,11 +40,6 @@ impl Machine {
         let mut cgroups = self.cgroups();
         cgroups.refresh().unwrap();
         cgroups.pids().unwrap().0
-    }
-
-    /// The group's name below the mount.
-    fn name(&self, path: &Path) -> String {
-        path.strip_prefix(self.0.path().join("cgroup")).unwrap().display().to_string()
     }
 }
 
@@ -305,7 +201,7 @@ fn what_cannot_be_understood_is_an_error_with_its_path() {
         let mut cgroups = machine.cgroups();
         cgroups.refresh().unwrap();
         let error = cgroups.memory().unwrap_err();
-        assert_eq!(error.path(), Some(&*machine.0.path().join("cgroup/a").join(file)), "{error}");
+        assert_eq!(error.path(), Some(&*machine.path().join("cgroup/a").join(file)), "{error}");
     }
     let machine = Machine::new("0::/a\n", MOUNTS_V2)
         .with("cgroup/a/cgroup.events", "populated 1\nfrozen 0\n")
