@@ -1,11 +1,62 @@
-//! The threads: what they share, how they start and stop, and what each of them does.
+//! The threads of a monitor, and the state that they share with its callers.
+//!
+//! # Who runs where
+//!
+//! | thread | from | to | does |
+//! | --- | --- | --- | --- |
+//! | any thread of the host's | | | asks the gate; takes checks with `start`, `check_now` and admission ([`caller`]) |
+//! | `highwater` ([`checker`]) | `start` | `stop` | sleeps until a check is due, takes it, logs what came of it |
+//! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set | `stop` | calls the host: counts, sheds, keeps house |
+//!
+//! A check is judged and published by whoever takes it; what it asks to be done goes through an inbox of one place to the
+//! action thread, so that no hook of the host's delays a check. The logger is called on whichever thread has something
+//! to say.
+//!
+//! # Files
+//!
+//! From below to above; each imports only from those before it.
+//!
+//! | file | what it is | what it never does |
+//! | --- | --- | --- |
+//! | `worker` | one thread, which can be stopped without waiting for the host's code | know of monitors |
+//! | `hooks` | what the host has set, and how it is called | call or drop anything of it under a lock |
+//! | `run` | the state of a run, and the inbox of its action thread | start a thread by itself |
+//! | `core` | the state of a monitor in one process | call any of the host's code but the logger |
+//! | `checks` | one check, whoever takes it | wait for the host |
+//! | `actions` | the action thread | take a check |
+//! | `handover` | the way from a check to the action thread | wait for that thread |
+//! | `caller` | what callers have done on their own threads | start any thread but the action thread |
+//! | `sleeper` | the sleep of the check thread, and what ends it | judge |
+//! | `checker` | the check thread | call a hook |
+//! | `lifecycle` | `start` and `stop` | hold a lock while it joins a thread |
+//!
+//! # Locks
+//!
+//! Taken in this order, and never the other way round. None is held while the host's code runs or is dropped.
+//!
+//! 1. `RunState` ([`run`]): which run is on, and who was left behind. Held over the opening and the closing of the gate.
+//! 2. `Core::single_flight`: the buffers of a check, and the right to take one on the monitor's behalf. The only lock
+//!    that is held across a reading; callers wait for it no longer than a reading may be old.
+//! 3. `Core::judgement`: what checks, limits and permits mean. The words that readers see are written under it.
+//! 4. `Core::publisher`: the last snapshot, and who subscribed.
+//!
+//! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over 6), `Inbox`,
+//! `Hooks::shedding`, `WorkerState` (6, one thread's life), and the writers' lock in each `ForkCell`. A forked child has
+//! a core of its own, and takes no lock that a thread of the parent's may hold.
 
-mod actor;
+mod actions;
+mod caller;
 mod checker;
+mod checks;
 mod core;
+mod handover;
+mod hooks;
 mod lifecycle;
+mod run;
+mod sleeper;
 mod worker;
 
+pub(crate) use self::caller::{admit, check_now};
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::lifecycle::{start, stop};
 

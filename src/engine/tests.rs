@@ -184,6 +184,67 @@ fn a_probe_prepares_before_the_first_reading_of_a_start_and_of_nothing_else() {
 }
 
 #[test]
+fn a_second_start_waits_for_the_first_check_of_the_first() {
+    for _ in 0..5 {
+        let (entered, reading) = channel();
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let monitor = &monitor(Settings::default(), move |number, _| {
+            if number == 1 {
+                entered.send(()).unwrap();
+                let _ = released.lock().recv();
+            }
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| monitor.start(LONG).unwrap());
+            reading.recv_timeout(LONG).unwrap();
+            let second = scope.spawn(|| {
+                monitor.start(LONG).unwrap();
+                monitor.is_accepting_work()
+            });
+            // Either it has come back by then, which is wrong, or it waits.
+            let deadline = Instant::now() + Duration::from_millis(50);
+            while !second.is_finished() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            drop(release);
+            assert!(second.join().unwrap(), "{}", monitor.verdict());
+        });
+    }
+}
+
+#[test]
+fn a_start_from_within_a_start_takes_the_first_check_itself() {
+    struct Starts(std::sync::Weak<ResourceMonitor>, AtomicUsize);
+    impl crate::JobManager for Starts {
+        fn running_count(&self) -> usize {
+            if let Some(monitor) = self.0.upgrade() {
+                monitor.start(LONG).unwrap();
+                self.1.fetch_add(usize::from(monitor.is_accepting_work()), Ordering::SeqCst);
+            }
+            0
+        }
+        fn active_job_count(&self) -> usize {
+            0
+        }
+        fn oldest_running_job(&self) -> Option<String> {
+            None
+        }
+        fn pause_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
+            Ok(())
+        }
+        fn cancel_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
+            Ok(())
+        }
+    }
+    let monitor = Arc::new(monitor(Settings::default(), |_, _| ()));
+    let manager = Arc::new(Starts(Arc::downgrade(&monitor), AtomicUsize::new(0)));
+    monitor.set_manager(manager.clone());
+    monitor.start(LONG).unwrap();
+    assert!(manager.1.load(Ordering::SeqCst) > 0, "{}", monitor.verdict());
+}
+
+#[test]
 fn a_degraded_monitor_is_checked_once_a_second_however_often_it_is_asked() {
     let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
     let monitor = monitor(settings, |_, into| into.memory = None);

@@ -22,12 +22,12 @@ pub(crate) struct Worker {
     name: &'static str,
     /// Of the process that its thread belongs to.
     generation: u64,
-    state: Mutex<State>,
+    state: Mutex<WorkerState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WorkerState {
     stopping: bool,
     in_hook: bool,
     thread: Thread,
@@ -110,7 +110,7 @@ impl Worker {
 
     /// Drops a handle of the host's, which may be the last one: the host's code, even when no hook may begin any more.
     /// Returns the message of a panic.
-    pub(crate) fn let_go<T>(&self, mask: SignalMask, handle: T) -> Result<(), String> {
+    pub(crate) fn drop_contained<T>(&self, mask: SignalMask, handle: T) -> Result<(), String> {
         if self.is_copy() {
             // The handle is the parent's to drop.
             std::mem::forget(handle);
@@ -122,7 +122,7 @@ impl Worker {
         result
     }
 
-    fn enter_hook(&self, may: impl FnOnce(&State) -> bool) -> bool {
+    fn enter_hook(&self, may: impl FnOnce(&WorkerState) -> bool) -> bool {
         let mut state = self.state.lock();
         state.in_hook = may(&state);
         state.in_hook

@@ -30,7 +30,7 @@ impl Damping {
     /// Takes the level that a successful check measured. Returns how many transitions were left out when that level is
     /// to be logged.
     pub(super) fn step(&mut self, measured: Level, now: Duration, settle: Duration) -> Option<u64> {
-        self.follow(measured, now, settle);
+        self.settle_level(measured, now, settle);
         // A fall that has not held yet is neither news nor a reason to print the level that it left.
         if self.effective == self.announced || self.effective != measured {
             return None;
@@ -56,7 +56,7 @@ impl Damping {
         Some(std::mem::take(&mut self.changes).saturating_sub(1))
     }
 
-    fn follow(&mut self, measured: Level, now: Duration, settle: Duration) {
+    fn settle_level(&mut self, measured: Level, now: Duration, settle: Duration) {
         if measured != Level::Normal {
             self.normal_since = None;
         } else if self.effective != Level::Normal {

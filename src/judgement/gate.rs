@@ -6,29 +6,23 @@ use std::time::Duration;
 use super::{amount, limit, threshold, unread_error, Judgement, Last, Stopped};
 use crate::judgement::word::Publication;
 use crate::vocabulary::{
-    Amount, Error, Level, PerResource, Reason, Resource, ResourceLimits, Settings, Threshold, Usage, Verdict, Work,
+    Amount, Error, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
 };
 
 impl Judgement {
     /// The state of the gate and its reason, from one reading.
-    pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits, settings: &Settings) -> Verdict {
-        self.explain(self.reason(now, limits, settings), &Work::new(), limits, settings)
+    pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits) -> Verdict {
+        self.explain(self.reason(now, limits), &Work::new(), limits)
     }
 
     /// Grants and reserves `work`, or says why not.
-    pub(crate) fn admit(
-        &mut self,
-        work: &Work,
-        now: Duration,
-        limits: &ResourceLimits,
-        settings: &Settings,
-    ) -> Result<(), Verdict> {
+    pub(crate) fn admit(&mut self, work: &Work, now: Duration, limits: &ResourceLimits) -> Result<(), Verdict> {
         let hard = limits.thresholds().hard;
         let reaches = |resource: Resource, usage: u128| {
             self.limit(resource, limits).is_some_and(|limit| threshold::reaches(usage, limit, hard))
         };
         let misfit = Resource::ALL.into_iter().find(|resource| reaches(*resource, work.of(*resource).into()));
-        let reason = match self.reason(now, limits, settings) {
+        let reason = match self.reason(now, limits) {
             Reason::Accepting => {
                 let usages = self.usages(work, limits);
                 let total = |resource| usages.get(resource).as_ref().map_or(0, Usage::total);
@@ -46,7 +40,7 @@ impl Judgement {
         };
         // A closed gate compared nothing with what was asked.
         let asked = if matches!(reason, Reason::TooMuch { .. }) { *work } else { Work::new() };
-        Err(self.explain(reason, &asked, limits, settings).with_never_fits(misfit.is_some()))
+        Err(self.explain(reason, &asked, limits).with_never_fits(misfit.is_some()))
     }
 
     /// Takes a granted permit back; its cost stays reserved until a successful check numbered `next_number` or later.
@@ -55,26 +49,26 @@ impl Judgement {
     }
 
     /// What readers of the gate need to know.
-    pub(crate) fn publication(&self, limits: &ResourceLimits, settings: &Settings) -> Publication {
+    pub(crate) fn publication(&self, limits: &ResourceLimits) -> Publication {
         let at = self.last.as_ref().map(|last| last.at);
         Publication {
             open_until: match self.reason_but_stale(limits) {
-                Reason::Accepting => at.map(|at| at.saturating_add(self.max_age(settings))),
+                Reason::Accepting => at.map(|at| at.saturating_add(self.max_age())),
                 _ => None,
             },
             refresh_at: at.filter(|_| self.running).map(|at| {
-                let next_check = at.saturating_add(self.refresh_age(settings));
-                next_check.min(self.next_memory(settings).unwrap_or(next_check))
+                let next_check = at.saturating_add(self.refresh_age());
+                next_check.min(self.next_memory().unwrap_or(next_check))
             }),
             degraded: self.breaker.is_degraded(),
             last_success: self.last_success,
         }
     }
 
-    fn reason(&self, now: Duration, limits: &ResourceLimits, settings: &Settings) -> Reason {
+    fn reason(&self, now: Duration, limits: &ResourceLimits) -> Reason {
         let reason = self.reason_but_stale(limits);
         let age = self.last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.at));
-        let max_age = self.max_age(settings);
+        let max_age = self.max_age();
         match reason {
             Reason::Accepting | Reason::Usage { .. } if age > max_age => Reason::Stale { age, max_age },
             reason => reason,
@@ -141,10 +135,11 @@ impl Judgement {
         Resource::ALL.into_iter().filter_map(error).collect()
     }
 
-    fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits, settings: &Settings) -> Verdict {
+    fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits) -> Verdict {
         let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::Died { .. } | Reason::NeverChecked);
-        let gap = self.gap(settings);
-        let unreachable = settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
+        let gap = self.gap();
+        let unreachable =
+            self.settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
         let late = self.last.as_ref().filter(|_| checking).and_then(|last| last.late);
         let unread = if checking { self.unread() } else { Vec::new() };
         let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unread(unread);

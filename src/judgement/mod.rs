@@ -18,7 +18,7 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::vocabulary::{Amount, Error, Found, Level, Optional, PerResource, Resource, ResourceLimits};
+use crate::vocabulary::{Amount, Error, Found, Level, Optional, PerResource, Resource, ResourceLimits, Settings};
 
 use self::breaker::Breaker;
 use self::climb::Climb;
@@ -31,6 +31,7 @@ use self::zombies::ZombieWatch;
 /// The state of a monitor as its checks, limits and permits made it.
 #[derive(Debug, Default)]
 pub(crate) struct Judgement {
+    settings: Settings,
     /// Made in a forked child that has not checked for itself.
     forked: bool,
     running: bool,
@@ -76,8 +77,8 @@ struct Last {
 }
 
 impl Judgement {
-    pub(crate) fn new(forked: bool, stopped: Option<Stopped>) -> Judgement {
-        Judgement { forked, stopped, ..Judgement::default() }
+    pub(crate) fn new(settings: Settings, forked: bool, stopped: Option<Stopped>) -> Judgement {
+        Judgement { settings, forked, stopped, ..Judgement::default() }
     }
 
     /// A start: everything that a monitor learns by and by is fresh. Permits and the numbers of checks go on.
@@ -85,6 +86,7 @@ impl Judgement {
         // What was read before a stop, or failed, must not answer for the first check of this start.
         let last = self.last.take().filter(|last| self.stopped.is_none() && last.found.is_ok());
         *self = Judgement {
+            settings: self.settings,
             forked: self.forked,
             running: true,
             interval,
@@ -100,6 +102,11 @@ impl Judgement {
     pub(crate) fn close(&mut self, why: Stopped) {
         self.running = false;
         self.stopped = Some(why);
+    }
+
+    /// Whether a check with this number, or a later one, was published.
+    pub(crate) fn is_checked_since(&self, number: u64) -> bool {
+        self.published >= number
     }
 
     /// What the last check found, if it was a good one.

@@ -9,8 +9,7 @@ use super::climb::Climb;
 use super::unread::News;
 use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last, MEMORY};
 use crate::vocabulary::{
-    Amount, Critical, Error, ErrorKind, Found, Identity, Level, Optional, PerResource, Resource, ResourceLimits,
-    Settings, Usage,
+    Amount, Critical, Error, ErrorKind, Found, Identity, Level, Optional, PerResource, Resource, ResourceLimits, Usage,
 };
 
 /// What one check found.
@@ -100,12 +99,7 @@ pub(crate) enum Event {
 
 impl Judgement {
     /// Judges a check. `None`: it began before the last one that was published, and changes nothing.
-    pub(crate) fn record(
-        &mut self,
-        check: &Observation<'_>,
-        limits: &ResourceLimits,
-        settings: &Settings,
-    ) -> Option<Report> {
+    pub(crate) fn record(&mut self, check: &Observation<'_>, limits: &ResourceLimits) -> Option<Report> {
         if check.number <= self.published {
             return None;
         }
@@ -119,7 +113,7 @@ impl Judgement {
         };
         let good = found.is_ok();
         match &found {
-            Ok(found) => self.succeed(check, found, limits, settings, &mut events),
+            Ok(found) => self.succeed(check, found, limits, &mut events),
             Err(error) => self.fail(error, &mut events),
         }
         let critical = found.as_ref().ok().and_then(|found| self.critical(found, limits));
@@ -158,14 +152,7 @@ impl Judgement {
         }
     }
 
-    fn succeed(
-        &mut self,
-        check: &Observation<'_>,
-        found: &Found,
-        limits: &ResourceLimits,
-        settings: &Settings,
-        events: &mut Vec<Event>,
-    ) {
+    fn succeed(&mut self, check: &Observation<'_>, found: &Found, limits: &ResourceLimits, events: &mut Vec<Event>) {
         let after_failures = self.breaker.succeed();
         if after_failures > 0 {
             events.push(Event::Recovered { after_failures });
@@ -176,9 +163,9 @@ impl Judgement {
         self.last_success = Some(check.now);
         self.memory_at = check.now;
         self.reservations.seen_by(check.number);
-        let settle = self.settle(settings);
+        let settle = self.settle();
         for resource in Resource::ALL {
-            self.follow(resource, found.get(resource), check.now, limits, settle, events);
+            self.judge_resource(resource, found.get(resource), check.now, limits, settle, events);
         }
         if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
             events.push(Event::Zombies { pids });
@@ -186,7 +173,7 @@ impl Judgement {
     }
 
     /// Takes what a good check found of one resource.
-    fn follow(
+    fn judge_resource(
         &mut self,
         resource: Resource,
         found: &Optional<Amount>,

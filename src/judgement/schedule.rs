@@ -3,32 +3,26 @@
 use std::time::Duration;
 
 use super::{cadence, threshold, Judgement, MEMORY};
-use crate::vocabulary::{MemoryScope, Resource, ResourceLimits, Settings};
+use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
 
 impl Judgement {
     /// Whether an admission should wait for a check newer than the last.
-    pub(crate) fn needs_fresh(&self, now: Duration, settings: &Settings) -> bool {
+    pub(crate) fn needs_fresh(&self, now: Duration) -> bool {
         match &self.last {
-            Some(last) if self.stopped.is_none() => now.saturating_sub(last.at) > self.refresh_age(settings),
+            Some(last) if self.stopped.is_none() => now.saturating_sub(last.at) > self.refresh_age(),
             _ => false,
         }
     }
 
     /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its
     /// own time, and keeps its distance from everybody's checks.
-    pub(crate) fn next_check(
-        &self,
-        last_own_check: Duration,
-        demanded: bool,
-        limits: &ResourceLimits,
-        settings: &Settings,
-    ) -> Duration {
+    pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, limits: &ResourceLimits) -> Duration {
         let timer = match self.breaker.failures() {
             0 => cadence::timer(self.interval, self.time_left(limits)),
             // What fails is not tried more often, whatever it was doing before.
             _ => self.breaker.delay(self.interval),
         };
-        let floor = cadence::floor(timer, self.gap(settings), self.breaker.is_degraded());
+        let floor = cadence::floor(timer, self.gap(), self.breaker.is_degraded());
         let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.ended.saturating_add(floor));
         if demanded {
             earliest
@@ -39,13 +33,8 @@ impl Judgement {
 
     /// When memory is due to be read, be it alone: as the next check would be if it cost nothing, which a reading of
     /// memory alone does next to.
-    pub(crate) fn next_memory_reading(
-        &self,
-        demanded: bool,
-        limits: &ResourceLimits,
-        settings: &Settings,
-    ) -> Option<Duration> {
-        let on_demand = self.next_memory(settings)?;
+    pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {
+        let on_demand = self.next_memory()?;
         let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
@@ -56,9 +45,9 @@ impl Judgement {
 
     /// When memory is too old for a caller who asks; `None` when it cannot be read alone. In scope `Tree` that takes a
     /// whole check, and a check that failed is for a whole one to mend.
-    pub(super) fn next_memory(&self, settings: &Settings) -> Option<Duration> {
-        let readable = self.running && settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
-        readable.then(|| self.memory_at.saturating_add(settings.refresh_after.max(self.memory_gap())))
+    pub(super) fn next_memory(&self) -> Option<Duration> {
+        let readable = self.running && self.settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
+        readable.then(|| self.memory_at.saturating_add(self.settings.refresh_after.max(self.memory_gap())))
     }
 
     /// The least time between two readings of memory alone, whoever asks for them.
@@ -77,20 +66,20 @@ impl Judgement {
     }
 
     /// The age up to which a check is not stale.
-    pub(crate) fn max_age(&self, settings: &Settings) -> Duration {
-        settings.max_age.unwrap_or_else(|| cadence::default_max_age(self.interval, self.gap(settings)))
+    pub(crate) fn max_age(&self) -> Duration {
+        self.settings.max_age.unwrap_or_else(|| cadence::default_max_age(self.interval, self.gap()))
     }
 
-    pub(crate) fn settle(&self, settings: &Settings) -> Duration {
-        settings.settle.unwrap_or(self.interval)
+    pub(crate) fn settle(&self) -> Duration {
+        self.settings.settle.unwrap_or(self.interval)
     }
 
     /// The least time that the CPU budget puts between checks.
-    pub(crate) fn gap(&self, settings: &Settings) -> Duration {
-        self.last.as_ref().map_or(Duration::ZERO, |last| cadence::gap(last.cpu, settings.cpu_budget))
+    pub(crate) fn gap(&self) -> Duration {
+        self.last.as_ref().map_or(Duration::ZERO, |last| cadence::gap(last.cpu, self.settings.cpu_budget))
     }
 
-    pub(super) fn refresh_age(&self, settings: &Settings) -> Duration {
-        cadence::refresh_age(settings.refresh_after, self.gap(settings), self.breaker.is_degraded())
+    pub(super) fn refresh_age(&self) -> Duration {
+        cadence::refresh_age(self.settings.refresh_after, self.gap(), self.breaker.is_degraded())
     }
 }

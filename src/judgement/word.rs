@@ -58,7 +58,7 @@ impl ReadinessWord {
         nanos(now) < self.open_until.load(Relaxed)
     }
 
-    /// Whether this caller is the one that must wake the thread: true at most once per [`publish`](Self::publish).
+    /// Whether this caller is the one that must wake the thread: true at most once per [`publish_check`](Self::publish_check).
     #[inline]
     pub(crate) fn take_demand(&self, now: Duration) -> bool {
         // Relaxed: a stale value costs a caller its turn, or sends it to the exchange, which decides on the latest.
@@ -96,16 +96,16 @@ impl ReadinessWord {
     }
 
     /// Shows a new check, a start or a stop; a demand can be made of it again. Callers take turns.
-    pub(crate) fn publish(&self, publication: &Publication) {
-        self.amend(publication);
+    pub(crate) fn publish_check(&self, publication: &Publication) {
+        self.publish_rejudged(publication);
         let refresh_at = publication.refresh_at.map_or(NEVER, |at| nanos(at).saturating_add(1).min(NEVER - 1));
-        // Relaxed: as in `amend`.
+        // Relaxed: as in `publish_rejudged`.
         self.refresh_at.store(refresh_at, Relaxed);
     }
 
     /// Shows the same check judged anew, under other limits or reservations. A demand that was made of that check
     /// stands. Callers take turns.
-    pub(crate) fn amend(&self, publication: &Publication) {
+    pub(crate) fn publish_rejudged(&self, publication: &Publication) {
         // Relaxed, all of them: the words are independent, and what order there is between publications comes from
         // the lock that the callers hold.
         self.open_until.store(publication.open_until.map_or(0, |until| nanos(until).saturating_add(1)), Relaxed);
@@ -144,14 +144,14 @@ mod tests {
     #[test]
     fn the_gate_closes_by_itself_just_after_open_until() {
         let word = ReadinessWord::new();
-        word.publish(&open(SECOND, SECOND));
+        word.publish_check(&open(SECOND, SECOND));
         let cases = [(Duration::ZERO, true), (SECOND - NS, true), (SECOND, true), (SECOND + NS, false)];
         for (now, expected) in cases {
             assert_eq!(word.is_open(now), expected, "{now:?}");
         }
-        word.publish(&open(Duration::ZERO, SECOND));
+        word.publish_check(&open(Duration::ZERO, SECOND));
         assert!(word.is_open(Duration::ZERO) && !word.is_open(NS));
-        word.publish(&Publication::default());
+        word.publish_check(&Publication::default());
         assert!(!word.is_open(Duration::ZERO));
     }
 
@@ -159,13 +159,13 @@ mod tests {
     fn demand_is_taken_once_per_publication_and_an_amendment_keeps_it() {
         let word = ReadinessWord::new();
         let publication = open(2 * SECOND, SECOND);
-        word.publish(&publication);
+        word.publish_check(&publication);
         assert!(!word.take_demand(SECOND) && !word.is_demanded());
         assert!(word.take_demand(SECOND + NS) && word.is_demanded());
         assert!(!word.take_demand(2 * SECOND));
-        word.amend(&publication);
+        word.publish_rejudged(&publication);
         assert!(word.is_demanded() && !word.take_demand(2 * SECOND));
-        word.publish(&publication);
+        word.publish_check(&publication);
         assert!(!word.is_demanded() && word.take_demand(2 * SECOND));
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn of_many_callers_one_takes_the_demand() {
         let word = ReadinessWord::new();
         for _ in 0..100 {
-            word.publish(&open(SECOND, SECOND));
+            word.publish_check(&open(SECOND, SECOND));
             let ask = || usize::from(word.take_demand(2 * SECOND));
             let taken: usize = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn times_without_end_are_no_demand_and_do_not_overflow() {
         let word = ReadinessWord::new();
-        word.publish(&Publication { last_success: Some(Duration::MAX), ..open(Duration::MAX, Duration::MAX) });
+        word.publish_check(&Publication { last_success: Some(Duration::MAX), ..open(Duration::MAX, Duration::MAX) });
         let century = Duration::from_secs(100 * 365 * 86_400);
         assert!(word.is_open(century) && !word.take_demand(century) && !word.is_demanded());
         assert!(word.last_success().is_some());

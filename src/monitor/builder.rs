@@ -19,9 +19,10 @@ pub struct ResourceMonitorBuilder {
     cgroup_root: Option<PathBuf>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()) }
+impl ResourceMonitor {
+    /// A monitor with settings of its own.
+    pub fn builder(limits: ResourceLimits) -> ResourceMonitorBuilder {
+        ResourceMonitorBuilder::new(limits)
     }
 }
 

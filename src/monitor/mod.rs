@@ -4,7 +4,6 @@ mod builder;
 mod permit;
 mod readiness;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,11 +49,6 @@ impl ResourceMonitor {
         ResourceMonitor::with_config(Config::default(), limits)
     }
 
-    /// A monitor with settings of its own.
-    pub fn builder(limits: ResourceLimits) -> ResourceMonitorBuilder {
-        ResourceMonitorBuilder::new(limits)
-    }
-
     pub(crate) fn with_config(config: Config, limits: ResourceLimits) -> ResourceMonitor {
         let core = Core::new(Arc::new(config), limits);
         ResourceMonitor { readiness: Readiness::new(Arc::new(Shared::new(core))) }
@@ -97,12 +91,7 @@ impl ResourceMonitor {
     /// each; later ones what has changed, 60 to 120 us with 50 children.
     /// The manager is asked for its counts on the calling thread, which must not hold a lock that they take.
     pub fn check_now(&self) -> ResourceSnapshot {
-        let core = Core::of(self.shared());
-        let (snapshot, report) = core.check_on_caller();
-        if let Some(report) = report {
-            core.follow_up(self.shared(), &report);
-        }
-        snapshot
+        engine::check_now(self.shared())
     }
 
     /// A handle for other threads, cheap to clone.
@@ -165,19 +154,19 @@ impl ResourceMonitor {
     /// Sets the manager whose jobs are counted and shed, before or after `start`. Its methods run under the signal mask
     /// of the calling thread.
     pub fn set_manager(&self, manager: Arc<dyn JobManager>) {
-        self.core().set_manager(Some(manager));
+        self.core().hooks.set_manager(Some(manager));
     }
 
     /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is
     /// dropped when that has returned.
     pub fn clear_manager(&self) {
-        self.core().set_manager(None);
+        self.core().hooks.set_manager(None);
     }
 
     /// Sets the process group that is asked to clean up, before or after `start`. Its methods run under the signal mask
     /// of the calling thread.
     pub fn set_process_group(&self, group: Arc<dyn ProcessGroup>) {
-        self.core().set_process_group(Some(group));
+        self.core().hooks.set_process_group(Some(group));
     }
 
     /// The last snapshot that was published; `None` before the first.
@@ -206,13 +195,7 @@ impl Drop for ResourceMonitor {
         engine::stop(self.shared());
         // Subscribers see the end, and a manager that holds a handle to us does not keep itself alive.
         core.publisher.lock().close();
-        core.set_manager(None);
-        core.set_process_group(None);
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("settings", &self.settings).finish_non_exhaustive()
+        core.hooks.set_manager(None);
+        core.hooks.set_process_group(None);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{Core, Shared};
+use crate::engine::{self, Core, Shared};
 use crate::monitor::permit::Permit;
 use crate::sys;
 use crate::vocabulary::{Reason, Verdict, Work};
@@ -63,8 +63,7 @@ impl Readiness {
     /// # Errors
     /// The verdict that refused the work; see [`Verdict::could_never_fit`].
     pub fn try_admit(&self, work: Work) -> Result<Permit, Verdict> {
-        let Some(core) = self.shared.current() else { return Err(Verdict::new(Reason::Forked)) };
-        Core::admit(&self.shared, core, &work)?;
+        engine::admit(&self.shared, &work)?;
         Ok(Permit::new(Arc::clone(&self.shared), work))
     }
 

@@ -30,7 +30,7 @@ fn what_is_older_than_max_age_is_stale_without_any_check() {
     let mut bench = Bench::running();
     bench.good(12);
     let word = ReadinessWord::new();
-    word.publish(&bench.publication());
+    word.publish_check(&bench.publication());
     let checked = bench.now;
     for (age, accepts) in [(s(0), true), (s(45), true), (s(45) + Duration::from_nanos(1), false), (s(999), false)] {
         bench.now = checked + age;
@@ -42,7 +42,7 @@ fn what_is_older_than_max_age_is_stale_without_any_check() {
 #[test]
 fn the_verdict_says_when_the_budget_makes_an_explicit_max_age_unreachable() {
     let mut bench = Bench::running();
-    bench.settings.max_age = Some(ms(50));
+    bench.judgement.settings.max_age = Some(ms(50));
     bench.costing(Duration::from_micros(1200));
     let note = "; max_age 50 ms cannot be kept: the CPU budget puts 120 ms between checks";
     assert!(bench.text().ends_with(note), "{}", bench.text());
@@ -51,9 +51,9 @@ fn the_verdict_says_when_the_budget_makes_an_explicit_max_age_unreachable() {
     bench.costing(Duration::from_micros(500));
     assert!(!bench.text().contains("cannot be kept"));
     // The default grows with the gap, so it can always be kept.
-    bench.settings.max_age = None;
+    bench.judgement.settings.max_age = None;
     bench.costing(s(1));
-    assert_eq!(bench.judgement.max_age(&bench.settings), s(300));
+    assert_eq!(bench.judgement.max_age(), s(300));
     assert!(!bench.text().contains("cannot be kept"));
 }
 
@@ -61,10 +61,10 @@ fn the_verdict_says_when_the_budget_makes_an_explicit_max_age_unreachable() {
 fn a_forked_child_is_closed_until_it_checks_for_itself() {
     for stopped in [None, Some(Stopped::Asked)] {
         let mut bench = Bench::new();
-        bench.judgement = Judgement::new(true, stopped);
+        bench.judgement = Judgement::new(Settings::default(), true, stopped);
         let forked = "not accepting work: forked; this process has not checked for itself";
         assert_eq!(bench.text(), forked);
-        assert!(!bench.judgement.needs_fresh(s(9999), &bench.settings) && !bench.is_open());
+        assert!(!bench.judgement.needs_fresh(s(9999)) && !bench.is_open());
         bench.good(1);
         assert_eq!(bench.verdict().is_accepting(), stopped.is_none());
     }
@@ -80,7 +80,7 @@ fn after_a_stop_only_a_start_opens_the_gate() {
     assert!(!bench.verdict().is_accepting() && !bench.is_open() && bench.admit(Work::new()).is_err());
     assert_eq!(bench.publication().refresh_at, None);
     bench.now += s(99);
-    assert!(!bench.judgement.needs_fresh(bench.now, &bench.settings));
+    assert!(!bench.judgement.needs_fresh(bench.now));
     bench.judgement.begin(INTERVAL);
     assert_eq!(bench.text(), "not accepting work: no check has been taken yet");
     bench.good(1);
@@ -218,12 +218,12 @@ fn new_limits_are_judged_at_once_and_judging_moves_no_level() {
     bench.good(50);
     let lower = ResourceLimits::builder().max_processes(60).resume_percent(75).build().unwrap();
     for _ in 0..2 {
-        let verdict = bench.judgement.verdict(bench.now, &lower, &bench.settings);
+        let verdict = bench.judgement.verdict(bench.now, &lower);
         assert_eq!(
             verdict.to_string(),
             "not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %"
         );
-        assert_eq!(bench.judgement.publication(&lower, &bench.settings).open_until, None);
+        assert_eq!(bench.judgement.publication(&lower).open_until, None);
     }
     // Back under the old limits, the excursion has left no trace.
     assert!(bench.verdict().is_accepting());

@@ -32,15 +32,14 @@ fn held() -> ResourceLimits {
 struct Bench {
     judgement: Judgement,
     limits: ResourceLimits,
-    settings: Settings,
     number: u64,
     now: Duration,
 }
 
 impl Bench {
     fn new() -> Bench {
-        let judgement = Judgement::new(false, None);
-        Bench { judgement, limits: limits(), settings: Settings::default(), number: 0, now: s(1000) }
+        let judgement = Judgement::new(Settings::default(), false, None);
+        Bench { judgement, limits: limits(), number: 0, now: s(1000) }
     }
 
     fn running() -> Bench {
@@ -73,7 +72,7 @@ impl Bench {
             found,
             zombies: &[],
         };
-        self.judgement.record(&with(check), &self.limits, &self.settings)
+        self.judgement.record(&with(check), &self.limits)
     }
 
     fn good(&mut self, processes: u64) -> Report {
@@ -89,7 +88,7 @@ impl Bench {
     }
 
     fn verdict(&self) -> Verdict {
-        self.judgement.verdict(self.now, &self.limits, &self.settings)
+        self.judgement.verdict(self.now, &self.limits)
     }
 
     fn text(&self) -> String {
@@ -97,16 +96,16 @@ impl Bench {
     }
 
     fn admit(&mut self, work: Work) -> Result<(), Verdict> {
-        self.judgement.admit(&work, self.now, &self.limits, &self.settings)
+        self.judgement.admit(&work, self.now, &self.limits)
     }
 
     fn publication(&self) -> Publication {
-        self.judgement.publication(&self.limits, &self.settings)
+        self.judgement.publication(&self.limits)
     }
 
     fn is_open(&self) -> bool {
         let word = ReadinessWord::new();
-        word.publish(&self.publication());
+        word.publish_check(&self.publication());
         word.is_open(self.now)
     }
 }

@@ -100,7 +100,7 @@ fn what_is_not_known_of_an_optional_resource_refuses_nothing() {
 #[test]
 fn a_limit_that_is_gone_is_logged_as_normal_and_critical_again_when_it_returns() {
     let mut bench = Bench::running();
-    bench.settings.settle = Some(Duration::ZERO);
+    bench.judgement.settings.settle = Some(Duration::ZERO);
     let critical = || in_group("/box", 99, 100);
     assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, critical())), ["cgroup pids Critical 0"]);
     assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids Normal 0"]);
@@ -155,7 +155,7 @@ fn pressure_closes_the_gate_at_its_own_limit_and_opens_no_other() {
 #[test]
 fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
     let mut bench = Bench::running();
-    bench.settings.memory_scope = MemoryScope::Tree;
+    bench.judgement.settings.memory_scope = MemoryScope::Tree;
     optional(&mut bench, Resource::CgroupMemory, in_group("/box", 10, 100));
     assert!(bench.is_open());
     let nothing = || PerResource::from_fn(|_| Ok(None));

@@ -73,7 +73,7 @@ fn levels_are_logged_with_their_numbers_when_a_check_enters_them() {
 #[test]
 fn an_unset_limit_ends_its_level_without_a_limit_to_print() {
     let mut bench = Bench::running();
-    bench.settings.settle = Some(Duration::ZERO);
+    bench.judgement.settings.settle = Some(Duration::ZERO);
     bench.good(90);
     bench.limits = ResourceLimits::builder().build().unwrap();
     let report = bench.good(90);

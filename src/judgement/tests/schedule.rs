@@ -3,9 +3,9 @@ use super::*;
 #[test]
 fn a_fresh_check_is_needed_only_when_the_last_is_older_than_refresh_and_gap() {
     let mut bench = Bench::new();
-    assert!(!bench.judgement.needs_fresh(s(9999), &bench.settings));
+    assert!(!bench.judgement.needs_fresh(s(9999)));
     bench.good(1);
-    let needs = |bench: &Bench, age| bench.judgement.needs_fresh(bench.now + age, &bench.settings);
+    let needs = |bench: &Bench, age| bench.judgement.needs_fresh(bench.now + age);
     assert!(!needs(&bench, ms(100)) && needs(&bench, ms(101)));
     bench.costing(ms(2));
     assert!(!needs(&bench, ms(200)) && needs(&bench, ms(201)));
@@ -30,9 +30,7 @@ fn demand_is_asked_of_a_running_thread_only() {
 #[test]
 fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
     let mut bench = Bench::running();
-    let due = |bench: &Bench, demanded| {
-        bench.judgement.next_check(bench.now, demanded, &bench.limits, &bench.settings) - bench.now
-    };
+    let due = |bench: &Bench, demanded| bench.judgement.next_check(bench.now, demanded, &bench.limits) - bench.now;
     bench.costing(ms(1));
     assert_eq!((due(&bench, false), due(&bench, true)), (INTERVAL, ms(100)));
     bench.costing(s(1));
@@ -42,14 +40,14 @@ fn the_next_check_is_due_after_the_interval_or_sooner_on_demand() {
     }
     assert_eq!((due(&bench, false), due(&bench, true)), (s(60), s(1)));
     bench.costing(Duration::MAX);
-    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits, &bench.settings), Duration::MAX);
+    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits), Duration::MAX);
 }
 
 #[test]
 fn the_thread_keeps_its_own_time_and_its_distance_from_checks_of_callers() {
     let mut bench = Bench::running();
     let own = bench.now;
-    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.limits, &bench.settings) - own;
+    let due = |bench: &Bench, demanded| bench.judgement.next_check(own, demanded, &bench.limits) - own;
     // A caller's check, long after the thread's own last one, and then one that takes the whole interval's budget.
     bench.now = own + s(5);
     bench.costing(ms(1));
@@ -61,7 +59,7 @@ fn the_thread_keeps_its_own_time_and_its_distance_from_checks_of_callers() {
 #[test]
 fn a_climbing_resource_is_checked_sooner_and_a_failing_one_is_not() {
     let mut bench = Bench::running();
-    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits, &bench.settings) - bench.now;
+    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
     bench.good(0);
     bench.now += s(1);
     bench.good(10);
@@ -81,9 +79,7 @@ fn a_climbing_resource_is_checked_sooner_and_a_failing_one_is_not() {
 #[test]
 fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     let mut bench = Bench::running();
-    let due = |bench: &Bench| {
-        bench.judgement.next_memory_reading(false, &bench.limits, &bench.settings).map(|due| due - s(1000))
-    };
+    let due = |bench: &Bench| bench.judgement.next_memory_reading(false, &bench.limits).map(|due| due - s(1000));
     bench.record(Some(0), Some(0), &[]).unwrap();
     assert_eq!(due(&bench), None);
     bench.now += s(1);
@@ -117,8 +113,8 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
 fn without_a_start_the_interval_counts_as_nothing() {
     let mut bench = Bench::new();
     bench.good(1);
-    assert_eq!(bench.judgement.max_age(&bench.settings), s(2));
-    assert_eq!(bench.judgement.settle(&bench.settings), Duration::ZERO);
+    assert_eq!(bench.judgement.max_age(), s(2));
+    assert_eq!(bench.judgement.settle(), Duration::ZERO);
     bench.judgement.begin(INTERVAL);
-    assert_eq!((bench.judgement.max_age(&bench.settings), bench.judgement.settle(&bench.settings)), (s(45), INTERVAL));
+    assert_eq!((bench.judgement.max_age(), bench.judgement.settle()), (s(45), INTERVAL));
 }

@@ -28,14 +28,20 @@ impl<T: Clone> ForkCell<T> {
     }
 
     pub(crate) fn get(&self) -> T {
+        self.with(T::clone)
+    }
+
+    /// Has `look` see the value. It must not wait for anything: a writer may be waiting for this slot.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        let mut look = Some(look);
         loop {
             // Acquire: the slot was filled before it became current.
             let current = self.current.load(Ordering::Acquire);
             // Recursive: a waiting writer must not keep readers out, least of all one that waits in the parent for
             // ever.
-            let value = self.slots[current & 1].try_read_recursive().and_then(|slot| slot.clone());
-            match value {
-                Some(value) => return value,
+            let slot = self.slots[current & 1].try_read_recursive();
+            match slot.as_ref().and_then(|slot| slot.as_ref()).and_then(|value| Some(look.take()?(value))) {
+                Some(seen) => return seen,
                 // A writer has been here since `current` was read: the other slot is the one.
                 None => std::thread::yield_now(),
             }
@@ -44,7 +50,13 @@ impl<T: Clone> ForkCell<T> {
 
     /// Replaces the value and returns the old one, for the caller to drop when it holds no lock.
     pub(crate) fn set(&self, value: T) -> Option<T> {
+        self.replace(|_| value)
+    }
+
+    /// As `set`, with a value made from the old one, which no other writer replaces in between.
+    pub(crate) fn replace(&self, make: impl FnOnce(&T) -> T) -> Option<T> {
         let _writer = self.writer.lock();
+        let value = self.with(make);
         // Relaxed: only writers change it, and this one is alone.
         let old = self.current.load(Ordering::Relaxed) & 1;
         let stale = self.write(1 - old).replace(value);

@@ -1,15 +1,15 @@
 //! Checks, whoever takes them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Core, Scratch, Shared};
+use super::core::{Core, Scratch};
+use super::run::Run;
 use crate::host::contained;
-use crate::host::events;
 use crate::judgement::{Observation, Planned, Report};
 use crate::sys;
-use crate::vocabulary::{Error, ErrorKind, Resource, ResourceSnapshot, Surroundings};
+use crate::vocabulary::{Error, ErrorKind, Resource, Surroundings};
 
 impl Core {
     /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it
@@ -19,21 +19,33 @@ impl Core {
         drop(contained(|| self.config.probe.prepare(&self.config.settings)));
     }
 
-    /// A check on a caller's thread, asking the manager for its counts.
-    pub(crate) fn check_on_caller(&self) -> (ResourceSnapshot, Option<Report>) {
-        if !self.inherited.manager.load(Ordering::Relaxed) && !self.lifecycle.hook_left_behind() {
-            let manager = self.manager.get().manager;
-            if let Some(manager) = manager {
-                let counted = contained(|| {
-                    self.count(&*manager);
-                    drop(manager);
-                });
-                self.counted(None, counted);
-            }
+    /// The first check of a run, on the thread that starts it.
+    pub(super) fn first_check(&self) -> Option<Report> {
+        let check = |scratch: &mut Scratch| {
+            self.prepare();
+            self.check_as_caller(scratch)
+        };
+        // Another start waits for this one, so nobody else holds it but whoever checks for a caller right now.
+        self.single_flight.work(Duration::MAX, check).flatten()
+    }
+
+    /// Waits until the first check of a run has been taken by whoever began it, or takes one.
+    pub(super) fn await_first_check(&self, run: &Run) {
+        let is_checked = || self.judgement.lock().is_checked_since(run.first_number);
+        if !is_checked() {
+            self.single_flight.work(Duration::MAX, |scratch| {
+                if !is_checked() && !run.is_stopping() {
+                    self.check_as_caller(scratch);
+                }
+            });
         }
-        let mut scratch = Scratch::new();
-        let report = self.check_as_caller(&mut scratch);
-        (scratch.snapshot, report)
+    }
+
+    /// Asks the manager for its counts on a caller's thread, unless its code is still running somewhere else.
+    pub(super) fn count_on_caller(&self) {
+        if !self.lifecycle.hook_left_behind() {
+            self.hooks.count_on_caller();
+        }
     }
 
     pub(super) fn check_as_caller(&self, scratch: &mut Scratch) -> Option<Report> {
@@ -49,11 +61,15 @@ impl Core {
         cpu_since: &mut Duration,
         planned: Planned,
     ) -> Option<Report> {
-        let check = |scratch: &mut Scratch| match self.next_check(last_own_check, demanded) > sys::coarse_now() {
-            true => None,
-            false => self.check_into(scratch, cpu_since, Some(planned)),
+        let check = |scratch: &mut Scratch| {
+            let still_due = self.next_check(last_own_check, demanded) <= sys::coarse_now();
+            if still_due {
+                self.check_into(scratch, cpu_since, Some(planned))
+            } else {
+                None
+            }
         };
-        self.flight.work(Duration::MAX, check).flatten()
+        self.single_flight.work(Duration::MAX, check).flatten()
     }
 
     /// Reads memory alone, a few microseconds. Returns false when own memory cannot be read, which is left to the next
@@ -65,7 +81,7 @@ impl Core {
         let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
         let mut judgement = self.judgement.lock();
         judgement.record_memory(&memory, sys::coarse_now(), cpu);
-        self.publish_word(&judgement);
+        self.publish_check(&judgement);
         matches!(memory.get(Resource::Memory), Ok(Some(_)))
     }
 
@@ -74,7 +90,7 @@ impl Core {
     fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         let Scratch { reading, snapshot } = scratch;
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
-        let number = self.next_number.fetch_add(1, Ordering::SeqCst);
+        let number = self.next_number.fetch_add(1, SeqCst);
         let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
@@ -90,12 +106,7 @@ impl Core {
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         snapshot.memory_bytes = reading.memory;
         snapshot.child_process_count = reading.descendants.map(to_usize);
-        // One that was taken away may still be counting.
-        let counts = match self.has_manager.load(Ordering::Relaxed) {
-            true => (self.running_jobs.load(Ordering::Relaxed), self.active_sheets.load(Ordering::Relaxed)),
-            false => (0, 0),
-        };
-        (snapshot.running_jobs, snapshot.active_sheets) = counts;
+        (snapshot.running_jobs, snapshot.active_sheets) = self.hooks.counts();
         snapshot.zombie_pids.clear();
         snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
 
@@ -121,28 +132,13 @@ impl Core {
                 zombies: &reading.zombies,
             },
             &self.limits.get(),
-            &self.config.settings,
         )?;
-        self.publish_word(&judgement);
+        self.publish_check(&judgement);
         // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.
         let mut publisher = self.publisher.lock();
         drop(judgement);
         publisher.publish(snapshot);
         Some(report)
-    }
-
-    /// Logs what a check on a caller's thread found, and hands it to the action thread.
-    pub(crate) fn follow_up(&self, shared: &Arc<Shared>, report: &Report) {
-        for event in &report.events {
-            self.say(None, || events::judged(event));
-        }
-        if report.climbing {
-            // The thread sleeps until what it thought before.
-            self.bell.ring();
-        }
-        if let Some(run) = self.lifecycle.current_run() {
-            run.hand_over(shared, self, None, report, false);
-        }
     }
 }
 

@@ -13,8 +13,9 @@ use crate::judgement::Stopped;
 use crate::sys;
 use crate::vocabulary::Critical;
 
-use super::core::{Core, Manager, Shared, Shedding};
-use super::lifecycle::{Handover, Run};
+use super::core::{Core, Shared};
+use super::hooks::{Set, Shedding};
+use super::run::{Handover, Run};
 use super::worker::Worker;
 
 /// After this many failures in a row, stale jobs are no longer pruned.
@@ -26,13 +27,19 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The body of the action thread.
 pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
     let Some(core) = shared.current() else { return };
-    let mut actor =
-        Actor { core, worker, setting: 0, prune: Prune::default(), panicking: Vec::new(), group_failed: [false; 3] };
+    let mut actions = ActionThread {
+        core,
+        worker,
+        setting: 0,
+        prune: Prune::default(),
+        panicking: Vec::new(),
+        group_failed: [false; 3],
+    };
     let died = contained(|| {
         while !run.is_stopping() && !worker.is_copy() {
             let rings = run.inbox_bell.count();
             match run.take_handover() {
-                Some(handover) if !core.lifecycle.hook_left_behind() => actor.act(handover),
+                Some(handover) if !core.lifecycle.hook_left_behind() => actions.handle(handover),
                 Some(_) => {}
                 None if run.is_stopping() => {}
                 None => run.inbox_bell.wait(rings, IDLE),
@@ -43,11 +50,11 @@ pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
         if !run.is_stopping() {
             core.close(Stopped::Died(worker.name()));
         }
-        core.say(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
+        core.hooks.call_logger(Some(worker), || events::loop_died_unexpectedly(worker.name(), &message));
     }
 }
 
-struct Actor<'a> {
+struct ActionThread<'a> {
     core: &'a Core,
     worker: &'a Worker,
     /// Which setting of the manager the rest of this state is about.
@@ -64,41 +71,41 @@ struct Prune {
     consecutive_failures: u32,
 }
 
-impl Actor<'_> {
-    fn act(&mut self, Handover { checked, housekeeping }: Handover) {
-        let Manager { manager, setting } = self.core.manager.get();
+impl ActionThread<'_> {
+    fn handle(&mut self, Handover { checked, housekeeping }: Handover) {
+        let Set { manager, setting, group, .. } = self.core.hooks.get();
         if setting != self.setting {
             (self.setting, self.prune) = (setting, Prune::default());
         }
         if let Some(manager) = manager {
-            self.relieve(&manager, &checked);
+            self.shed_if_critical(&manager, &checked);
             self.count(&manager);
             if housekeeping {
                 self.prune(&manager);
             }
-            self.let_go("drop of the manager", manager);
+            self.drop_contained("drop of the manager", manager);
         }
-        if let Some(group) = self.core.group.get() {
-            let observed = self.attempt("observe", || group.observe());
+        if let Some(group) = group {
+            let observed = self.call_fallible("observe", || group.observe());
             self.group_failed[2] =
                 self.report_clean_up("observe", observed.map(|done| done.map(|()| Vec::new())), self.group_failed[2]);
             if housekeeping {
                 self.clean_up(&group);
             }
-            self.let_go("drop of the process group", group);
+            self.drop_contained("drop of the process group", group);
         }
     }
 
     /// Calls the host; the first panic in a row is logged. `None` if the monitor is being stopped.
     fn call<R>(&mut self, hook: &'static str, code: impl FnOnce() -> R) -> Option<Result<R, String>> {
-        let result = self.worker.hook(self.core.host_mask.get(), code)?;
+        let result = self.worker.hook(self.core.hooks.mask(), code)?;
         let panicked_before = self.panicking.contains(&hook);
         match &result {
             Ok(_) => self.panicking.retain(|panicking| *panicking != hook),
             Err(_) if panicked_before => {}
             Err(message) => {
                 self.panicking.push(hook);
-                self.say(|| events::hook_panicked(hook, message));
+                self.call_logger(|| events::hook_panicked(hook, message));
             }
         }
         Some(result)
@@ -106,7 +113,7 @@ impl Actor<'_> {
 
     /// As `call`, for hooks that can fail: a panic is a failure like any other. The error is the host's code too, in
     /// what it says and when it is dropped.
-    fn attempt<R, E: std::fmt::Display>(
+    fn call_fallible<R, E: std::fmt::Display>(
         &mut self,
         hook: &'static str,
         code: impl FnOnce() -> Result<R, E>,
@@ -115,26 +122,26 @@ impl Actor<'_> {
         Some(result.unwrap_or_else(|message| Err(format!("panicked: {message}"))))
     }
 
-    fn say(&self, line: impl FnOnce()) {
-        self.core.say(Some(self.worker), line);
+    fn call_logger(&self, line: impl FnOnce()) {
+        self.core.hooks.call_logger(Some(self.worker), line);
     }
 
     /// Drops a handle of the host's, which may be the last one, as the host's code that it is.
-    fn let_go<T>(&self, what: &str, handle: T) {
-        if let Err(message) = self.worker.let_go(self.core.host_mask.get(), handle) {
-            self.say(|| events::hook_panicked(what, &message));
+    fn drop_contained<T>(&self, what: &str, handle: T) {
+        if let Err(message) = self.worker.drop_contained(self.core.hooks.mask(), handle) {
+            self.call_logger(|| events::hook_panicked(what, &message));
         }
     }
 
     fn count(&self, manager: &Arc<dyn JobManager>) {
-        if let Some(counted) = self.worker.hook(self.core.host_mask.get(), || self.core.count(&**manager)) {
-            self.core.counted(Some(self.worker), counted);
+        if let Some(counted) = self.worker.hook(self.core.hooks.mask(), || self.core.hooks.count(&**manager)) {
+            self.core.hooks.counted(Some(self.worker), counted);
         }
     }
 
     /// What is remembered of shedding the current manager's jobs. Held for moments, and never while the host is called.
     fn with_policy<R>(&self, look: impl FnOnce(&mut ShedPolicy) -> R) -> R {
-        let mut shedding = self.core.shedding.lock();
+        let mut shedding = self.core.hooks.shedding.lock();
         match self.setting.cmp(&shedding.setting) {
             Ordering::Equal => {}
             Ordering::Greater => *shedding = Shedding { setting: self.setting, policy: ShedPolicy::default() },
@@ -144,11 +151,10 @@ impl Actor<'_> {
         look(&mut shedding.policy)
     }
 
-    fn relieve(&mut self, manager: &Arc<dyn JobManager>, checked: &Checked) {
-        let settings = &self.core.config.settings;
+    fn shed_if_critical(&mut self, manager: &Arc<dyn JobManager>, checked: &Checked) {
         let (max_age, settle) = {
             let judgement = self.core.judgement.lock();
-            (judgement.max_age(settings), judgement.settle(settings))
+            (judgement.max_age(), judgement.settle())
         };
         match self.with_policy(|policy| policy.next(checked, sys::coarse_now(), max_age, settle)) {
             ShedStep::Nothing => {}
@@ -166,20 +172,20 @@ impl Actor<'_> {
         let reason = critical.to_string();
         match (self.with_policy(|policy| policy.shed_job(oldest.as_deref())), &oldest) {
             (Move::Pause, Some(job)) => {
-                self.say(|| events::pausing_oldest_job(job, &reason));
-                let paused = self.attempt("pause_job", || manager.pause_job(job, critical.resource));
+                self.call_logger(|| events::pausing_oldest_job(job, &reason));
+                let paused = self.call_fallible("pause_job", || manager.pause_job(job, critical.resource));
                 if let Some(Err(refusal)) = paused {
-                    self.say(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
+                    self.call_logger(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
                     self.cancel(manager, job, critical);
                 }
             }
             (Move::Cancel, Some(job)) => {
-                self.say(|| events::cancelling_oldest_job(job, &reason));
+                self.call_logger(|| events::cancelling_oldest_job(job, &reason));
                 self.cancel(manager, job, critical);
             }
             (Move::NoJob { log }, _) => {
                 if log {
-                    self.say(|| events::no_job_to_shed(&reason));
+                    self.call_logger(|| events::no_job_to_shed(&reason));
                 }
             }
             (Move::Pause | Move::Cancel, None) => {}
@@ -188,8 +194,8 @@ impl Actor<'_> {
     }
 
     fn cancel(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical) {
-        if let Some(Err(error)) = self.attempt("cancel_job", || manager.cancel_job(job, critical.resource)) {
-            self.say(|| events::cancel_failed(job, &error));
+        if let Some(Err(error)) = self.call_fallible("cancel_job", || manager.cancel_job(job, critical.resource)) {
+            self.call_logger(|| events::cancel_failed(job, &error));
         }
     }
 
@@ -199,30 +205,30 @@ impl Actor<'_> {
             return;
         }
         let result: Option<Result<(), String>> =
-            self.attempt("prune_stale", || -> Result<(), BoxError> { manager.prune_stale() });
+            self.call_fallible("prune_stale", || -> Result<(), BoxError> { manager.prune_stale() });
         match result {
             None => {}
             Some(Ok(())) => {
                 self.prune.consecutive_failures = 0;
                 if failures > 0 {
-                    self.say(|| events::prune_recovered(failures));
+                    self.call_logger(|| events::prune_recovered(failures));
                 }
             }
             Some(Err(error)) => {
                 let failures = failures + 1;
                 self.prune.consecutive_failures = failures;
-                self.say(|| events::prune_stale_failed(failures, &error));
+                self.call_logger(|| events::prune_stale_failed(failures, &error));
                 if failures == PRUNE_ATTEMPTS {
-                    self.say(|| events::prune_disabled(failures, &error));
+                    self.call_logger(|| events::prune_disabled(failures, &error));
                 }
             }
         }
     }
 
     fn clean_up(&mut self, group: &Arc<dyn ProcessGroup>) {
-        let cleaned = self.attempt("cleanup_orphans", || group.cleanup_orphans());
+        let cleaned = self.call_fallible("cleanup_orphans", || group.cleanup_orphans());
         self.group_failed[0] = self.report_clean_up("cleanup_orphans", cleaned, self.group_failed[0]);
-        let reaped = self.attempt("reap_orphaned_backends", || group.reap_orphaned_backends());
+        let reaped = self.call_fallible("reap_orphaned_backends", || group.reap_orphaned_backends());
         self.group_failed[1] = self.report_clean_up("reap_orphaned_backends", reaped, self.group_failed[1]);
     }
 
@@ -232,13 +238,13 @@ impl Actor<'_> {
             None => failed_before,
             Some(Ok(pids)) => {
                 if !pids.is_empty() {
-                    self.say(|| events::process_group_cleaned(hook, &pids));
+                    self.call_logger(|| events::process_group_cleaned(hook, &pids));
                 }
                 false
             }
             Some(Err(error)) => {
                 if !failed_before {
-                    self.say(|| events::process_group_failed(hook, &error));
+                    self.call_logger(|| events::process_group_failed(hook, &error));
                 }
                 true
             }

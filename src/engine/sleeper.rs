@@ -1,0 +1,77 @@
+//! The sleep of the check thread, which a bell or the kernel's alarms end.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::worker::Worker;
+use crate::host::events;
+use crate::readers::cgroup::{Alarms, Watch};
+use crate::sys;
+use crate::sys::bell::{Bell, Wire};
+use crate::sys::poll::Ready;
+use crate::vocabulary::Error;
+
+/// Where the thread sleeps.
+pub(super) struct Sleeper<'a> {
+    bell: &'a Bell,
+    pub(super) watch: Watch,
+    pub(super) alarms: Alarms,
+    /// Laid when there are alarms to hear besides the bell.
+    wire: Option<Wire<'a>>,
+    /// Until then alarms are not heard: what they ask for has just been done.
+    pub(super) ignore_alarms_until: Duration,
+    logged_unarmed: bool,
+}
+
+impl<'a> Sleeper<'a> {
+    pub(super) fn new(bell: &'a Bell, watch: Watch) -> Sleeper<'a> {
+        // A thread that was left behind may have one still.
+        bell.cut_wire();
+        let ignore_alarms_until = Duration::ZERO;
+        Sleeper { bell, watch, alarms: Alarms::default(), wire: None, ignore_alarms_until, logged_unarmed: false }
+    }
+
+    /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.
+    pub(super) fn set_alarms(&mut self, mut alarms: Alarms, core: &Core, worker: &Worker) {
+        if alarms.is_armed() && self.wire.is_none() {
+            match self.bell.lay_wire() {
+                Ok(wire) => self.wire = Some(wire),
+                Err(error) => alarms.give_up(Error::wire(error)),
+            }
+        }
+        self.alarms = alarms;
+        self.log_if_unarmed(core, worker);
+    }
+
+    pub(super) fn log_if_unarmed(&mut self, core: &Core, worker: &Worker) {
+        if self.alarms.is_armed() {
+            return;
+        }
+        self.wire = None;
+        if let (false, Some(error)) = (self.logged_unarmed, self.alarms.failures.first()) {
+            self.logged_unarmed = true;
+            core.hooks.call_logger(Some(worker), || events::pressure_not_watched(error));
+        }
+    }
+
+    /// Returns whether the kernel has woken the thread.
+    pub(super) fn sleep(&mut self, rings: u32, timeout: Duration) -> bool {
+        let Some(wire) = &self.wire else {
+            self.bell.wait(rings, timeout);
+            return false;
+        };
+        let ignored_for = self.ignore_alarms_until.saturating_sub(sys::coarse_now());
+        let slept = if ignored_for.is_zero() {
+            self.alarms.wait(wire, rings, timeout)
+        } else {
+            let ready = &mut [Ready::default()];
+            wire.wait(rings, timeout.min(ignored_for), std::iter::empty(), ready).map(|()| false)
+        };
+        slept.unwrap_or_else(|error| {
+            // There are fewer descriptors now than it takes to wait for these.
+            self.alarms.give_up(Error::wire(error));
+            self.wire = None;
+            false
+        })
+    }
+}
