@@ -117,7 +117,8 @@ impl ProcessGroupManager {
     }
 
     /// Makes this process leader of its own process group (`setpgid(2)`) and a child subreaper (`prctl(2)`), as far as
-    /// that was not opted out of. Calling it again, or when it is so already, is fine.
+    /// that was not opted out of, and opens the descriptors that a shutdown will take, six at most. Calling it again, or
+    /// when it is so already, is fine.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process), with what the system said; what was changed by then is changed back.
@@ -134,6 +135,7 @@ impl ProcessGroupManager {
             state.before_setup = Some(before);
         }
         drop(state);
+        registry.prepare();
         match &outcome {
             Ok(()) => {
                 if self.own_group && before.group == own {
@@ -305,7 +307,7 @@ impl ProcessGroup for ProcessGroupManager {
             for &(process, _) in due.iter().filter(|(_, due)| *due == signal) {
                 let sent = registry.send(process, signal);
                 // What could not even be tried is tried again.
-                if sent.as_ref().map_or_else(|error| error.raw_os_error() == Some(libc::EPERM), |()| true) {
+                if sent.as_ref().map_or_else(|error| error.os_error() == Some(libc::EPERM), |()| true) {
                     registry.state.lock().endings.note(process, signal);
                 }
                 match sent {

@@ -1,28 +1,31 @@
 //! All that is known of the host's processes, and how one of them is dealt with.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use super::ancestry::Ancestry;
 use super::endings::Endings;
 use super::individual::{Held, Individual, MetYoung};
 use super::table::Table;
-use super::target::{call_logger, io_error, PROC};
+use super::target::{call_logger, PROC};
 use super::watched::Watched;
 use crate::host::events;
 use crate::readers::procfs::descendants::Descendants;
 use crate::readers::procfs::stat::Process;
 use crate::readers::procfs::ProcFiles;
+use crate::sys::child::{self, Child};
 use crate::sys::fork::Mutex;
 use crate::sys::process::{self, ticks_since_boot, Handle};
+use crate::sys::reserve::Reserve;
 use crate::vocabulary::{Error, MemoryScope};
 
 /// The part of a manager that belongs to one process.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     files: ProcFiles,
+    reserve: Reserve,
     pub(super) state: Mutex<State>,
 }
 
@@ -62,14 +65,33 @@ impl State {
 }
 
 impl Registry {
+    /// Opens what ending processes takes, and keeps it: a shutdown may come when there is no descriptor left, when the
+    /// process has dropped its privileges, or when it has changed its root. A failure shows when it is needed.
+    pub(super) fn prepare(&self) {
+        self.reserve.fill();
+        let _ = self.look(|_, _| ());
+        let _ = self.look_for_targets();
+    }
+
+    /// Makes a call that opens something, if need be with the descriptors that are set aside for it.
+    fn with_room<T>(&self, call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        self.reserve.lend(call, Error::os_error)
+    }
+
+    fn process(&self, pid: u32) -> Result<Option<Process>, Error> {
+        self.with_room(|| self.files.process(Path::new(PROC), pid))
+    }
+
     /// Reads the descendants, as far as they can have changed, takes note of their ancestry, and has `judge` look.
     pub(super) fn look<T>(&self, judge: impl FnOnce(&mut State, &Table) -> T) -> Result<T, Error> {
         self.ensure_own_kernel()?;
+        self.reserve.fill();
         // Before anything is read, or an older look could undo the findings of a newer one.
         let mut state = self.state.lock();
         let began = ticks_since_boot();
-        let descendants =
-            self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())?;
+        let descendants = self.with_room(|| {
+            self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())
+        })?;
         let table = Table::new(std::process::id(), descendants, |process| {
             state.met_young.identify(process, began, |pid| self.hold(pid))
         })?;
@@ -85,7 +107,7 @@ impl Registry {
         let mut state = self.state.lock();
         let began = ticks_since_boot();
         let own = std::process::id();
-        let processes = self.files.processes(Path::new(PROC), <[Process]>::to_vec)?;
+        let processes = self.with_room(|| self.files.processes(Path::new(PROC), <[Process]>::to_vec))?;
         let targets = state.targets(&processes, own);
         let table = Table::new(own, processes, |process| match targets.contains(&process.pid) {
             true => state.met_young.identify(process, began, |pid| self.hold(pid)),
@@ -97,8 +119,26 @@ impl Registry {
         Ok(alive.filter(|(_, process)| targets.contains(&process.pid)).map(|(index, _)| table.who(index)).collect())
     }
 
+    /// The same by asking the kernel for each number, where the table cannot be read: the children of this process, and
+    /// the members of the group that it made. Takes no descriptor once the registry is prepared.
+    pub(super) fn ask_for_targets(&self) -> Result<Vec<u32>, Error> {
+        self.ensure_own_kernel()?;
+        let numbers = self.with_room(|| self.files.numbers(Path::new(PROC)))?;
+        Ok(numbers.into_iter().filter(|&pid| self.is_target(pid)).collect())
+    }
+
+    fn is_target(&self, pid: u32) -> bool {
+        let own = std::process::id();
+        match child::find(pid) {
+            _ if pid == own => false,
+            Child::Alive => child::is_own(pid),
+            Child::Ended => false,
+            Child::Unknown => process::group_of(pid) == Some(own) && self.state.lock().made_group(own),
+        }
+    }
+
     fn ensure_own_kernel(&self) -> Result<(), Error> {
-        if self.files.is_of_own_kernel(Path::new(PROC))? {
+        if self.with_room(|| self.files.is_of_own_kernel(Path::new(PROC)))? {
             return Ok(());
         }
         Err(Error::malformed(PROC.into(), "its process ids are not those of this process's system calls"))
@@ -109,7 +149,7 @@ impl Registry {
         self.ensure_own_kernel()?;
         let mut state = self.state.lock();
         let began = ticks_since_boot();
-        match self.files.process(Path::new(PROC), pid)? {
+        match self.process(pid)? {
             Some(child) if child.parent == std::process::id() => {
                 state.met_young.identify(&child, began, |pid| self.hold(pid))
             }
@@ -120,38 +160,49 @@ impl Registry {
     /// Reads the process of this number while a handle of it is held, so that the inode and the reading are of one
     /// process.
     fn hold(&self, pid: u32) -> Result<Option<Held>, Error> {
-        let handle = match Handle::open(pid) {
-            Ok(handle) => handle,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-            Err(error) => return Err(Error::system(format!("could not hold process {pid}"), error)),
+        let handle = match self.handle(pid) {
+            Err(error) if error.os_error() == Some(libc::ESRCH) => return Ok(None),
+            handle => handle?,
         };
-        let process = self.files.process(Path::new(PROC), pid)?;
+        let process = self.process(pid)?;
         let held = process.map(|process| Held { process, inode: handle.inode() });
         Ok(held.filter(|_| handle.has_its_number()))
     }
 
+    fn handle(&self, pid: u32) -> Result<Handle, Error> {
+        self.with_room(|| {
+            Handle::open(pid).map_err(|error| Error::system(format!("could not hold process {pid}"), error))
+        })
+    }
+
     /// A handle of this individual. ESRCH when it is gone.
-    pub(super) fn open(&self, individual: Individual) -> io::Result<Handle> {
-        let handle = Handle::open(individual.pid())?;
+    pub(super) fn open(&self, individual: Individual) -> Result<Handle, Error> {
+        let handle = self.handle(individual.pid())?;
         // The holder of the number now held it when the handle was opened, or the handle reaches nobody.
-        let now = self.files.process(Path::new(PROC), individual.pid()).map_err(io_error)?;
+        let now = self.process(individual.pid())?;
         let is_same = now.is_some_and(|now| now.identity() == individual.identity);
         if is_same && (individual.inode.is_none() || individual.inode == handle.inode()) {
             return Ok(handle);
         }
-        Err(process::no_such_process())
+        Err(Error::system(format!("process {} is gone", individual.pid()), process::no_such_process()))
     }
 
-    /// Sends a signal to that process and no other. One that is told to end is woken as well: a stopped process dies of
-    /// nothing but `SIGKILL`.
-    pub(super) fn send(&self, individual: Individual, signal: i32) -> io::Result<()> {
-        let handle = self.open(individual)?;
-        handle.signal(signal)?;
-        if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
-            // It may have ended of the first.
-            let _ = handle.signal(libc::SIGCONT);
-        }
-        Ok(())
+    /// Sends a signal to that process and no other.
+    pub(super) fn send(&self, individual: Individual, signal: i32) -> Result<(), Error> {
+        tell(&self.open(individual)?, signal)
+    }
+
+    /// Sends a signal to the holder of a number, which is ours to end right before.
+    pub(super) fn send_by_number(&self, pid: u32, signal: i32) -> Result<(), Error> {
+        let handle = Some(pid).filter(|&pid| self.is_target(pid)).ok_or_else(process::no_such_process);
+        let handle = handle.and_then(Handle::by_number);
+        tell(&handle.map_err(|error| Error::system(format!("process {pid} is gone"), error))?, signal)
+    }
+
+    /// Takes the status of that child of ours and no other, if it has ended. ECHILD or ESRCH when it was taken.
+    pub(super) fn take_status(&self, child: Individual) -> Result<Option<ExitStatus>, Error> {
+        let taken = self.open(child)?.take_status();
+        taken.map_err(|error| Error::system(format!("could not wait for process {}", child.pid()), error))
     }
 
     /// Takes the status of those that were handed to us, and of the watched children, as far as they have ended.
@@ -162,7 +213,7 @@ impl Registry {
             let State { ancestry, watched, .. } = state;
             for zombie in ancestry.adopted_zombies(table).filter(|zombie| !watched.contains_key(&zombie.pid())) {
                 // An error: a thread that waits for any child was faster.
-                if let Ok(Some(status)) = self.open(zombie).and_then(|handle| handle.take_status()) {
+                if let Ok(Some(status)) = self.take_status(zombie) {
                     reaped.push((zombie.pid(), status));
                 }
             }
@@ -176,4 +227,15 @@ impl Registry {
         }
         Ok(reaped.into_iter().map(|(pid, _)| pid).collect())
     }
+}
+
+/// Signals the process of a handle. One that is told to end is woken as well: a stopped process dies of nothing but
+/// `SIGKILL`.
+fn tell(handle: &Handle, signal: i32) -> Result<(), Error> {
+    handle.signal(signal).map_err(|error| Error::system("could not signal a process", error))?;
+    if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
+        // It may have ended of the first.
+        let _ = handle.signal(libc::SIGCONT);
+    }
+    Ok(())
 }

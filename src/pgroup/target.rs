@@ -27,8 +27,8 @@ pub(super) fn checked_signal(signal: i32) -> Result<(), Error> {
     }
 }
 
-pub(super) fn report_denied(error: &io::Error, pid: u32, signal: i32) {
-    if error.raw_os_error() == Some(libc::EPERM) {
+pub(super) fn report_denied(error: &Error, pid: u32, signal: i32) {
+    if error.os_error() == Some(libc::EPERM) {
         call_logger(|| events::signal_denied(pid, signal));
     }
 }

@@ -39,12 +39,10 @@ impl Watched {
         if !matches!(self.outcome, Outcome::Running) || child::find(self.child.pid()) == Child::Alive {
             return None;
         }
-        match registry.open(self.child).and_then(|handle| handle.take_status()) {
+        match registry.take_status(self.child) {
             Ok(Some(status)) => self.outcome = Outcome::Ended(status),
             Ok(None) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ECHILD | libc::ESRCH)) => {
-                self.outcome = Outcome::Lost;
-            }
+            Err(error) if matches!(error.os_error(), Some(libc::ECHILD | libc::ESRCH)) => self.outcome = Outcome::Lost,
             // No descriptor for a handle, for one: next time.
             Err(_) => {}
         }

@@ -44,6 +44,16 @@ pub(crate) fn find(pid: u32) -> Child {
     }
 }
 
+/// Returns `true` if this is a child of ours, and no stranger that a thread of this process traces, which can be waited
+/// for as well. Asked without a descriptor: `setpgid(2)` says ESRCH of all that are not children, and the group that is
+/// asked for here has a number that no group can have, so that of children it says something else and changes nothing.
+pub(crate) fn is_own(pid: u32) -> bool {
+    let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: no memory is passed.
+    let refused = unsafe { libc::setpgid(pid, libc::pid_t::MAX) } != 0;
+    refused && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
 /// Takes the status of one child (a number with `P_PID`, a descriptor with `P_PIDFD`), if it has ended. ECHILD when it
 /// is no child, or its status has been taken.
 pub(super) fn take(kind: libc::idtype_t, id: libc::id_t) -> io::Result<Option<ExitStatus>> {
@@ -106,8 +116,10 @@ mod tests {
         #[test]
         fn a_child_is_alive_then_ended_and_its_status_is_left_for_its_owner() {
             assert_eq!(find(std::process::id()), Child::Unknown);
+            assert!(!is_own(1) && !is_own(0) && !is_own(u32::MAX));
             let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
             assert!(find(child.id()) == Child::Alive && !any_has_ended());
+            assert!(is_own(child.id()));
             drop(child.stdin.take());
             while find(child.id()) == Child::Alive {
                 std::thread::yield_now();

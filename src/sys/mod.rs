@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod reserve;
 pub(crate) mod rlimit;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 
 use super::child;
+use super::reserve::is_exhausted;
 
 /// The file system of handles, `PID_FS_MAGIC` of `linux/magic.h`.
 #[allow(clippy::unnecessary_cast)] // its type differs from machine to machine
@@ -23,7 +24,7 @@ pub(crate) struct Handle {
 impl Handle {
     /// The process that has this number now. ESRCH when there is none.
     pub(crate) fn open(pid: u32) -> io::Result<Handle> {
-        let pid = libc::pid_t::try_from(pid).map_err(|_| no_such_process())?;
+        let Handle { pid, .. } = Handle::by_number(pid)?;
         // SAFETY: no memory is passed.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd >= 0 {
@@ -31,11 +32,21 @@ impl Handle {
             return Ok(Handle { pid, fd: Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }) });
         }
         match io::Error::last_os_error() {
-            // An old kernel, or a sandbox that does not know the call.
-            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(Handle { pid, fd: None }),
-            // The number of a thread.
-            error if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Err(no_such_process()),
-            error => Err(error),
+            // EINVAL and ENOENT: the number of a thread.
+            error if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
+                Err(no_such_process())
+            }
+            error if is_exhausted(error.raw_os_error()) => Err(error),
+            // An old kernel, a sandbox that does not know the call, no memory for it.
+            _ => Ok(Handle { pid, fd: None }),
+        }
+    }
+
+    /// The process that has this number whenever it is signalled.
+    pub(crate) fn by_number(pid: u32) -> io::Result<Handle> {
+        match libc::pid_t::try_from(pid) {
+            Ok(pid @ 1..) => Ok(Handle { pid, fd: None }),
+            _ => Err(no_such_process()),
         }
     }
 
@@ -129,6 +140,13 @@ pub(crate) fn ticks_since_boot() -> i64 {
 pub(crate) fn own_group() -> u32 {
     // SAFETY: no memory is passed; it cannot fail.
     u32::try_from(unsafe { libc::getpgrp() }).unwrap_or_default()
+}
+
+/// The process group of another process, asked without a descriptor; `None` when it is gone.
+pub(crate) fn group_of(pid: u32) -> Option<u32> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;
+    // SAFETY: no memory is passed.
+    u32::try_from(unsafe { libc::getpgid(pid) }).ok()
 }
 
 /// Puts this process into the group; into a new one, whose leader it is, if that is its own number.

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod exhausted;
 mod reused_numbers;
 
 use std::collections::BTreeSet;

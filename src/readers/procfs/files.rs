@@ -71,6 +71,16 @@ impl ProcFiles {
         self.scan(path, |table, _, own_pid| descendants::index_of(table, own_pid).map(|_| judge(table)))
     }
 
+    /// The numbers of all processes that can be seen, ascending. Opens nothing, once a scan has opened the listing.
+    pub(crate) fn numbers(&self, path: &Path) -> Result<Vec<u32>, Error> {
+        let root = self.root(path)?;
+        let list = |Scanner { table, .. }: &mut Scanner| Ok(table.numbers(root)?.to_vec());
+        match self.scanner.try_lock() {
+            Some(mut kept) => list(&mut kept),
+            None => list(&mut Scanner::default()),
+        }
+    }
+
     /// Reads every process that can be seen, and has `judge` look at those that descend from this one, in ascending order
     /// of process id.
     pub(crate) fn descendants<T>(

@@ -24,13 +24,19 @@ impl ProcessTable {
     /// Reads every process that can be seen, in ascending order of process id. A process that ends meanwhile is left out.
     /// One that cannot be read is an error, because a process left out would be room for one more.
     pub(crate) fn scan(&mut self, root: ProcRoot<'_>) -> Result<&[Process], Error> {
-        self.list(root.directory).map_err(|error| root.unlisted(error))?;
+        self.numbers(root)?;
         self.processes.clear();
         for &pid in &self.pids {
             self.processes.extend(read_process(root, pid)?);
         }
         self.read_orphans_again(root)?;
         Ok(&self.processes)
+    }
+
+    /// The numbers of all processes that can be seen, ascending.
+    pub(crate) fn numbers(&mut self, root: ProcRoot<'_>) -> Result<&[u32], Error> {
+        self.list(root.directory).map_err(|error| root.unlisted(error))?;
+        Ok(&self.pids)
     }
 
     fn list(&mut self, root: &Directory) -> io::Result<()> {
