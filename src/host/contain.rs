@@ -1,20 +1,23 @@
-//! How code that is not ours is called without letting its panics out.
+//! Calls of the host's code, whose panics end here.
 
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// Calls code that is not ours and turns its panic into the panic's message. Inlined for the border of C, where a call
-/// of it would cost a third as much again as the gate.
+/// Calls the host's code. A panic of it is returned as an error, which is the panic's message.
+///
+/// A panic that went further would end a thread of the monitor's, or reach a caller in C. It is inlined into
+/// every caller, because out of line it would make the gate a third slower from C.
 #[inline(always)]
 pub(crate) fn contained<R>(code: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
         let message = panic_message(&*payload);
-        // A payload is the host's too, and its drop may panic in turn: better lost than let loose.
+        // The payload is the host's as well, and its drop may panic in turn. So it is leaked.
         std::mem::forget(payload);
         message
     })
 }
 
+/// The message of a panic, as far as it is text.
 fn panic_message(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
         (*text).to_string()

@@ -1,7 +1,7 @@
-//! The log events: target `highwater`, key `event`, typed values.
+//! The log events, one function each: target `highwater`, key `event`, typed values. The crate documentation has the
+//! table of them.
 //!
-//! Each function is one line of the table in the crate documentation. They call the host's logger, so they are called
-//! under no lock of ours, and a panic of it is contained by the caller.
+//! The functions call the host's logger. So their callers hold no lock of ours, and contain its panic.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
     );
 }
 
-/// What a check has to say.
+/// Logs an event of a check.
 pub(crate) fn judged(event: &Event) {
     match event {
         Event::LevelEntered { resource, level, usage, limit, group, changes } => {
@@ -70,7 +70,8 @@ pub(crate) fn judged(event: &Event) {
                 Level::Warning => event_of!(*resource, "warning"),
                 Level::Critical => event_of!(*resource, "critical"),
             };
-            // Not clamped: usage may be above its limit. No limit, no percentage; of a limit of 0, all that there is.
+            // Not clamped, because usage can exceed its limit. Without a limit there is no percentage. A limit of 0
+            // counts as 1, so that the percentage stays finite.
             let percent = limit.map(|limit| *usage as f64 * 100.0 / limit.max(1) as f64);
             let shown = limit.map(|limit| percent_tenths((*usage).into(), limit));
             let shown =

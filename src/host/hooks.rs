@@ -1,15 +1,15 @@
-//! What the host implements.
+//! The traits that a host implements.
 
 use crate::vocabulary::Resource;
 
 /// An error of the host's own.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The host's jobs, for a started monitor to shed when measured usage reaches the hard threshold (95 %) of a limit.
+/// The host's jobs. A started monitor sheds them when measured usage reaches the hard threshold (95 %) of a limit.
 ///
-/// The oldest is paused. If it is still the oldest, and usage still critical, one settle time later, or if it could not
-/// be paused, it is cancelled; then the next, one settle time apart. When every resource is below its warning threshold
-/// again, [`pressure_cleared`](Self::pressure_cleared) is called. The two counts are for snapshots, and no more.
+/// The oldest job is paused. It is cancelled if it could not be paused, or if one settle time later it is still the
+/// oldest and usage still critical; then the next, one settle time apart. When every resource is below its warning
+/// threshold again, [`pressure_cleared`](Self::pressure_cleared) is called. The two counts serve for snapshots only.
 ///
 /// The methods are called from the monitor's action thread, one at a time, under the signal mask of the thread that
 /// called [`start`](crate::ResourceMonitor::start) or [`set_manager`](crate::ResourceMonitor::set_manager); the two
@@ -27,8 +27,8 @@ pub trait JobManager: Send + Sync {
     /// The job to shed first. A paused job still counts, until it was cancelled or has ended.
     fn oldest_running_job(&self) -> Option<String>;
 
-    /// Makes a job use no more of what is critical, by `SIGSTOP` for example. An error, or a panic, makes the monitor
-    /// cancel the job instead.
+    /// Keeps a job from using more of the critical resource, by `SIGSTOP` for example. An error, or a panic, makes the
+    /// monitor cancel the job instead.
     ///
     /// # Errors
     /// Any reason why pausing this job would not help.
@@ -37,14 +37,14 @@ pub trait JobManager: Send + Sync {
     /// Ends a job.
     ///
     /// # Errors
-    /// Any reason why it could not be ended; it is logged, and asked again after the settle time.
+    /// Any reason why it could not be ended. It is logged, and the oldest job is asked for again after the settle time.
     fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError>;
 
-    /// Everything is normal again after a shed: paused jobs may go on.
+    /// Called once when every resource is back at its normal level after a shed: paused jobs may go on.
     fn pressure_cleared(&self) {}
 
-    /// Forgets what is stale, about once per interval. Three failures in a row switch it off until the manager is set
-    /// anew or the monitor restarts.
+    /// Forgets stale records of jobs, about once per interval. Three failures in a row switch it off until the manager
+    /// is set anew or the monitor restarts.
     ///
     /// # Errors
     /// Any reason; it is logged.
@@ -53,27 +53,33 @@ pub trait JobManager: Send + Sync {
     }
 }
 
-/// Keeps the host's processes together and cleans up after them, about once per interval, on the action thread.
+/// The host's processes, which are kept together and cleaned up after, about once per interval.
+///
+/// The methods are called from the monitor's action thread, one at a time, under the signal mask of the thread that
+/// called [`start`](crate::ResourceMonitor::start) or
+/// [`set_process_group`](crate::ResourceMonitor::set_process_group).
 pub trait ProcessGroup: Send + Sync {
     /// Ends processes whose parents are gone, and returns their pids.
     ///
     /// # Errors
-    /// What the system said; it is logged.
+    /// The system's error; it is logged.
     fn cleanup_orphans(&self) -> std::io::Result<Vec<u32>>;
 
     /// Collects the status of adopted processes that have ended, and returns their pids.
     ///
     /// # Errors
-    /// What the system said; it is logged.
+    /// The system's error; it is logged.
     fn reap_orphaned_backends(&self) -> std::io::Result<Vec<u32>> {
         Ok(Vec::new())
     }
 
-    /// Takes note of the processes there are: called after checks, far more often than the other two, because whose an
-    /// orphan was can only be known from before it became one.
+    /// Notes the processes that exist now.
+    ///
+    /// It is called after checks, far more often than the other two: the system no longer says whose child an orphan
+    /// was, so that has to be known from before.
     ///
     /// # Errors
-    /// What the system said; the first of a row is logged.
+    /// The system's error; the first of several in a row is logged.
     fn observe(&self) -> std::io::Result<()> {
         Ok(())
     }

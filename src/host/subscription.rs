@@ -1,4 +1,8 @@
-//! Snapshots for whoever wants to see every check.
+//! Subscriptions: a bounded channel of snapshots for each reader, of which a slow one loses the oldest.
+//!
+//! To lose the oldest the publisher must be able to receive, and a receiver of its own keeps the channel connected when
+//! the reader is gone. So each reader owns its count of lost snapshots, and the publisher holds that count weakly: when
+//! it is gone, so is the reader.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,16 +13,15 @@ use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvErro
 use crate::sys;
 use crate::vocabulary::ResourceSnapshot;
 
-/// How many snapshots wait for a slow reader before the oldest is lost: six seconds' worth at the rate that a busy host
-/// is checked at by default.
+/// The number of snapshots that can wait for a slow reader. They are six seconds' worth at the rate at which a busy
+/// host is checked by default.
 const CAPACITY: usize = 64;
 
 /// The snapshots of a monitor from now on, oldest first; see [`ResourceMonitor::snapshots`].
 ///
 /// As an iterator it blocks for the next snapshot and ends when the monitor is dropped; [`stop`] does not end it. It
-/// borrows nothing. A reader that falls 64 snapshots behind loses the oldest and never delays a check;
-/// [`missed`](Self::missed) says how many. Dropping it ends the subscription. In a forked child an inherited one has
-/// ended.
+/// borrows nothing. A reader that falls 64 snapshots behind loses the oldest, which [`missed`](Self::missed) counts; it
+/// never delays a check. Dropping it ends the subscription. In a forked child an inherited one has ended.
 ///
 /// [`ResourceMonitor::snapshots`]: crate::ResourceMonitor::snapshots
 /// [`stop`]: crate::ResourceMonitor::stop
@@ -52,7 +55,7 @@ impl Snapshots {
         self.receiver.try_recv()
     }
 
-    /// How many snapshots were lost so far because this reader was slow.
+    /// The number of snapshots lost so far because this reader was slow.
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
@@ -62,6 +65,8 @@ impl Snapshots {
         &self.receiver
     }
 
+    /// Whether the subscription is the parent's. A thread of the parent may have held the channel's locks at the fork,
+    /// so nothing is received here.
     fn is_inherited(&self) -> bool {
         self.generation != sys::generation()
     }
@@ -81,7 +86,8 @@ impl Iterator for Snapshots {
 impl Drop for Snapshots {
     fn drop(&mut self) {
         if self.is_inherited() {
-            // The last receiver's drop takes a lock that a thread of the parent may have held at the fork.
+            // The drop of a last receiver takes one of those locks. With a clone that is leaked, this one is not the
+            // last.
             std::mem::forget(self.receiver.clone());
         }
     }
@@ -92,18 +98,22 @@ impl Drop for Snapshots {
 pub(crate) struct Publisher {
     latest: Option<ResourceSnapshot>,
     subscribers: Vec<Subscriber>,
+    /// The monitor is gone, and a new subscription has ended before it begins.
     closed: bool,
 }
 
+/// The sending end of one subscription.
 #[derive(Debug)]
 struct Subscriber {
     sender: Sender<ResourceSnapshot>,
-    // Held only to evict the oldest. It keeps the channel connected, so whether anyone still reads is told by `missed`.
+    /// A receiver of the publisher's own, which takes the oldest out of a full channel.
     evictor: Receiver<ResourceSnapshot>,
+    /// The reader's count of lost snapshots, which lives as long as the reader.
     missed: Weak<AtomicU64>,
 }
 
 impl Publisher {
+    /// Adds a reader of every snapshot from now on.
     pub(crate) fn subscribe(&mut self) -> Snapshots {
         let (sender, receiver) = bounded(CAPACITY);
         let missed = Arc::new(AtomicU64::new(0));
@@ -114,6 +124,8 @@ impl Publisher {
         Snapshots { receiver, missed, generation: sys::generation() }
     }
 
+    /// Keeps the snapshot as the latest and sends it to every reader. It waits for none of them, and costs one copy for
+    /// each.
     pub(crate) fn publish(&mut self, snapshot: &ResourceSnapshot) {
         match &mut self.latest {
             Some(latest) => latest.copy_from(snapshot),
@@ -122,11 +134,12 @@ impl Publisher {
         self.subscribers.retain(|subscriber| subscriber.send(snapshot));
     }
 
+    /// The snapshot that was published last.
     pub(crate) fn latest(&self) -> Option<ResourceSnapshot> {
         self.latest.clone()
     }
 
-    /// The monitor is gone: readers see the end after what is waiting for them.
+    /// Ends every subscription. Readers still get the snapshots that wait for them.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.subscribers.clear();
@@ -134,11 +147,12 @@ impl Publisher {
 }
 
 impl Subscriber {
+    /// Whether the reader still exists.
     fn is_read(&self) -> bool {
         self.missed.strong_count() > 0
     }
 
-    /// Returns whether anyone still reads.
+    /// Queues the snapshot, and makes room by losing the oldest if it must. Returns whether the reader still exists.
     fn send(&self, snapshot: &ResourceSnapshot) -> bool {
         let Some(missed) = self.missed.upgrade() else { return false };
         let mut message = snapshot.clone();

@@ -1,29 +1,31 @@
-//! Failed checks in a row.
+//! Failed checks in a row, and the backoff that follows from them.
 
 use std::time::Duration;
 
-/// As many failed checks in a row are degraded.
+/// The number of failed checks in a row from which a monitor is degraded.
 pub(super) const DEGRADED_AT: u32 = 5;
 
-/// The longest delay between checks that a backoff makes, unless the interval itself is longer.
+/// The longest delay that the backoff makes, unless the interval itself is longer.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Doublings after which the delay is at its longest for any interval of a microsecond or more, and nothing overflows.
+/// The most doublings of the interval. They bring any interval of a microsecond or more to the longest delay, and fit
+/// into 32 bits.
 const MOST_DOUBLINGS: u32 = 30;
 
+/// The number of checks that have failed since the last good one.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
 }
 
 impl Breaker {
-    /// Counts a failed check; returns how many in a row that makes.
+    /// Counts a failed check. Returns the number in a row, this one included.
     pub(super) fn fail(&mut self) -> u32 {
         self.failures = self.failures.saturating_add(1);
         self.failures
     }
 
-    /// A good check clears everything; returns how many failures it ends.
+    /// Takes a good check, which clears the count. Returns the number of failures that it ends.
     pub(super) fn succeed(&mut self) -> u32 {
         std::mem::take(&mut self.failures)
     }
@@ -36,7 +38,8 @@ impl Breaker {
         self.failures >= DEGRADED_AT
     }
 
-    /// The delay to the next check that nobody asked for.
+    /// The delay to the next check that nobody asked for: the interval, doubled with every failure after the one that
+    /// degraded the monitor.
     pub(super) fn delay(&self, interval: Duration) -> Duration {
         match self.failures.checked_sub(DEGRADED_AT) {
             Some(k) => interval.saturating_mul(1 << k.min(MOST_DOUBLINGS)).min(LONGEST).max(interval),

@@ -1,14 +1,14 @@
-//! How long a check lasts as an answer, and when the next one is due.
+//! The times of checks, as pure functions: the age to which an answer is good, and the delay to the next check.
 
 use std::time::Duration;
 
-/// While degraded, a host that keeps asking brings a check forward this often and no more.
+/// The least time between checks that a degraded monitor brings forward for a host that keeps asking.
 pub(super) const DEGRADED_DEMAND: Duration = Duration::from_secs(1);
 
-/// However fast a resource climbs, the thread's own time is not shorter than this.
+/// The shortest delay that a climbing resource makes the thread choose, however fast it climbs.
 const LEAST_CLIMB: Duration = Duration::from_millis(50);
 
-/// A check that begins less than this after it was planned is not called late on any machine.
+/// The least lateness of a check that is worth a word: less is a matter of the machine's scheduling.
 const LEAST_LATENESS: Duration = Duration::from_millis(100);
 
 /// The shortest default `max_age`.
@@ -21,17 +21,18 @@ pub(super) fn gap(cpu: Duration, cpu_budget: f64) -> Duration {
     Duration::try_from_secs_f64(cpu.as_secs_f64() / cpu_budget).unwrap_or(Duration::MAX)
 }
 
-/// The least time between readings of memory alone of which the last took `cpu`: what wakes the thread for them is
-/// somebody else's doing. They take at most a two hundredth of one core, but for those so dear that the gate would have
-/// to wait for more than 50 ms.
+/// The least time between readings of memory alone, of which the last took `cpu`.
+///
+/// Callers and the kernel wake the thread for them, so nothing else bounds their number. They take at most a two
+/// hundredth of one core, unless one takes more than 250 us: the gate is to follow memory every 50 ms all the same.
 pub(super) fn memory_gap(cpu: Duration) -> Duration {
     const LEAST: Duration = Duration::from_millis(20);
     const MOST: Duration = Duration::from_millis(50);
     cpu.saturating_mul(200).clamp(LEAST, MOST)
 }
 
-/// What a check counts as, when memory was read alone since the last one: never more than twice its own cost, so that
-/// no amount of such readings keeps checks away.
+/// The cost of a check for the CPU budget, with the readings of memory alone since the check before. It is at most
+/// twice the check's own cost, so that no number of such readings keeps checks away.
 pub(super) fn cost(check: Duration, memory_alone: Duration) -> Duration {
     check.saturating_add(memory_alone.min(check))
 }
@@ -41,14 +42,14 @@ pub(super) fn default_max_age(interval: Duration, gap: Duration) -> Duration {
     interval.max(gap).saturating_mul(3).max(LEAST_MAX_AGE)
 }
 
-/// The age from which a reader asks for a fresh check.
+/// The age beyond which a reader asks for a fresh check.
 pub(super) fn refresh_age(refresh_after: Duration, gap: Duration, degraded: bool) -> Duration {
     let floor = if degraded { DEGRADED_DEMAND } else { Duration::ZERO };
     refresh_after.max(gap).max(floor)
 }
 
-/// The delay to the thread's next check that nobody asks for: half of the time that the fastest climbing resource has
-/// left, at most the interval.
+/// The delay to the thread's next check that nobody asks for: the interval, or half of the time that the fastest
+/// climbing resource has left, if that is shorter.
 pub(super) fn timer(interval: Duration, time_left: Option<Duration>) -> Duration {
     match time_left {
         Some(time_left) => interval.min(LEAST_CLIMB.max(time_left / 2)),
@@ -56,7 +57,7 @@ pub(super) fn timer(interval: Duration, time_left: Option<Duration>) -> Duration
     }
 }
 
-/// Whether a check that was planned after `delay` began so late that it matters: by half as much again.
+/// Whether a check that was planned after `delay` began late, which is by half as much again.
 pub(super) fn is_late(lateness: Duration, delay: Duration) -> bool {
     lateness >= LEAST_LATENESS.max(delay / 2)
 }

@@ -1,23 +1,25 @@
-//! How soon a resource that grows will reach its warning threshold.
+//! The growth of one resource, and the time that it leaves until the warning threshold.
 
 use std::time::Duration;
 
-/// As many readings are remembered: growth is recent for so many checks.
+/// The number of readings that are remembered. The fastest growth among them counts, so that usage that grows in bursts
+/// is still followed closely in the lull between two.
 const READINGS: usize = 8;
 
 /// The last readings of one resource.
 #[derive(Debug, Default)]
 pub(super) struct Climb {
-    /// When, and how much. A ring; the newest is before `next`.
+    /// Time and usage of each reading, in a ring: `next` is the place of the next one.
     readings: [Option<(Duration, u64)>; READINGS],
     next: usize,
 }
 
 impl Climb {
+    /// Adds a reading.
     pub(super) fn record(&mut self, now: Duration, usage: u64) {
         let newest = (self.next + READINGS - 1) % READINGS;
         match &mut self.readings[newest] {
-            // Within one step of the clock there is no rate: the two count as one reading.
+            // Two readings within one step of the clock have no rate between them. They count as one, the larger.
             Some((at, before)) if *at >= now => *before = usage.max(*before),
             _ => {
                 self.readings[self.next] = Some((now, usage));
@@ -39,7 +41,7 @@ impl Climb {
             before = Some((at, usage));
         }
         let headroom = threshold.saturating_sub(before?.1) as f64;
-        // Every failure is a time too long to matter.
+        // The conversion fails only for a time that is too long to matter.
         (fastest > 0.0).then(|| Duration::try_from_secs_f64(headroom / fastest).unwrap_or(Duration::MAX))
     }
 }

@@ -1,13 +1,15 @@
-//! What was promised to admitted work and cannot be seen by a check yet.
+//! The cost of admitted work that no check can have measured yet.
 
 use crate::vocabulary::{PerResource, Resource, Work};
 
-/// Sums are 128 bits wide: permits for as much as 64 bits hold can be granted where no limit is set, and each must be
-/// taken back in full.
+/// The reserved cost of every permit that lives, and of those dropped since the last good check.
+///
+/// Sums are 128 bits wide. Where no limit is set, several permits for as much as 64 bits hold can be granted, and each
+/// must be taken back in full: a sum that saturated would lose the others.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
     total: PerResource<u128>,
-    /// Costs of dropped permits, and the number from which a successful check frees them.
+    /// Costs of dropped permits, each with the number of the first check that can free them.
     released: Vec<(u64, PerResource<u128>)>,
 }
 
@@ -20,7 +22,7 @@ impl Reservations {
         add(&mut self.total, wide(work));
     }
 
-    /// The permit was dropped; its cost stays until a successful check numbered `next_number` or later.
+    /// Takes a dropped permit. Its cost stays until a successful check numbered `next_number` or later.
     pub(super) fn release(&mut self, work: &Work, next_number: u64) {
         if *work == Work::new() {
             return;
@@ -31,7 +33,7 @@ impl Reservations {
         }
     }
 
-    /// A successful check has seen everything that was released before it began.
+    /// Takes a successful check, which has seen all work released before it began.
     pub(super) fn seen_by(&mut self, number: u64) {
         let total = &mut self.total;
         self.released.retain(|(from, cost)| {

@@ -1,10 +1,12 @@
-//! Which job to shed, and when: one victim, a fresh reading, then the next.
+//! The policy of shedding: one job, then a check that shows what it helped, then the next.
+//!
+//! Usage takes its time to fall. A policy that shed at every critical check would end all jobs where one was enough.
 
 use std::time::Duration;
 
 use crate::vocabulary::Critical;
 
-/// What shedding needs to know of a check.
+/// The part of a check that shedding goes by.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
     pub(crate) at: Duration,
@@ -14,17 +16,17 @@ pub(crate) struct Checked {
     pub(crate) all_normal: bool,
 }
 
-/// What a check means for shedding.
+/// The step that a check calls for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ShedStep {
     Nothing,
-    /// Ask the host for its oldest job, then [`ShedPolicy::shed_job`].
+    /// Ask the host for its oldest job, then ask [`ShedPolicy::shed_job`] for the move.
     Shed(Critical),
     /// Tell the host, once, that the pressure is gone.
     Cleared,
 }
 
-/// What to do with the host's oldest job.
+/// The move against the host's oldest job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Move {
     Pause,
@@ -32,19 +34,19 @@ pub(crate) enum Move {
     NoJob { log: bool },
 }
 
-/// What is remembered of shedding, from one manager to the next. It outlives a restart: what was paused before is to be
-/// told when the pressure is gone.
+/// The memory of the present episode of pressure. It outlives a restart of the monitor: a host whose job was paused
+/// before is to be told when the pressure is gone.
 #[derive(Debug, Default)]
 pub(crate) struct ShedPolicy {
-    /// When the last move was over, in this episode of pressure.
+    /// The end of the last move.
     done_at: Option<Duration>,
-    /// The job of the last move.
+    /// The job of the last move that had one.
     last_job: Option<String>,
     no_job_logged: bool,
 }
 
 impl ShedPolicy {
-    /// Judges a check. A failed, degraded or stale reading moves nothing.
+    /// Judges a check. A failed, degraded or stale one calls for nothing.
     pub(crate) fn next(&mut self, check: &Checked, now: Duration, max_age: Duration, settle: Duration) -> ShedStep {
         if !check.good || check.degraded || now.saturating_sub(check.at) > max_age {
             return ShedStep::Nothing;
@@ -63,17 +65,17 @@ impl ShedPolicy {
         }
     }
 
-    /// What to do with the host's oldest job, after [`ShedStep::Shed`].
+    /// The move against the host's oldest job, after [`ShedStep::Shed`].
     pub(crate) fn shed_job(&self, oldest: Option<&str>) -> Move {
         match oldest {
             None => Move::NoJob { log: !self.no_job_logged },
-            // Moved before, and still the oldest and the pressure still there: pausing it did not help.
+            // It is the job of the last move, still the oldest, and usage is still critical: pausing it did not help.
             Some(job) if self.last_job.as_deref() == Some(job) => Move::Cancel,
             Some(_) => Move::Pause,
         }
     }
 
-    /// The move is over, whether it worked or not; `job` is `None` when there was none.
+    /// Notes that a move is over, whether it worked or not; `job` is `None` when there was none to move.
     pub(crate) fn done(&mut self, job: Option<&str>, now: Duration) {
         self.done_at = Some(now);
         self.no_job_logged = job.is_none();

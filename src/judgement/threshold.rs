@@ -1,4 +1,5 @@
-//! Usage against a limit: exact, in integers, to the byte.
+//! The comparison of usage with a limit, exact to the byte. It is in integers of 128 bits: floating point rounds above
+//! 2^53, and 64 bits overflow when they are multiplied by a percentage.
 
 use crate::vocabulary::{Level, Thresholds};
 
@@ -13,7 +14,7 @@ pub(super) fn least_reaching(limit: u64, percent: u8) -> u64 {
     u64::try_from((product + 99) / 100).unwrap_or(u64::MAX)
 }
 
-/// The level of a resource whose level was `before`. An unset limit is never reached.
+/// The level of a resource whose level was `before`, on which only hysteresis depends. Without a limit it is `Normal`.
 pub(super) fn step(before: Level, usage: u64, limit: Option<u64>, thresholds: Thresholds) -> Level {
     let Some(limit) = limit else { return Level::Normal };
     let usage = u128::from(usage);

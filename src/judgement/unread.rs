@@ -1,34 +1,35 @@
-//! Which optional resource cannot be read, said once when it begins and once when it is over.
+//! The log lines of an optional resource that cannot be read: one when that begins, one when it is over.
 
 use std::time::Duration;
 
 use super::damping::LINE_EVERY;
 
-/// What there is to say.
+/// A change that is worth a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     Unread,
     ReadAgain,
 }
 
-/// The log lines of one resource.
+/// The last lines of one resource. A resource that comes and goes is logged once in [`LINE_EVERY`].
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    said: bool,
+    /// The last line said that the resource cannot be read.
+    logged: bool,
     last_line: Option<Duration>,
 }
 
 impl Unread {
-    /// Takes whether a successful check could read the resource.
+    /// Takes a successful check, which could read the resource or not.
     pub(super) fn step(&mut self, was_read: bool, now: Duration) -> Option<News> {
         if was_read {
-            return std::mem::take(&mut self.said).then_some(News::ReadAgain);
+            return std::mem::take(&mut self.logged).then_some(News::ReadAgain);
         }
-        let due = self.last_line.map_or(true, |at| now.saturating_sub(at) >= LINE_EVERY);
-        if self.said || !due {
+        let line_due = self.last_line.map_or(true, |at| now.saturating_sub(at) >= LINE_EVERY);
+        if self.logged || !line_due {
             return None;
         }
-        *self = Unread { said: true, last_line: Some(now) };
+        *self = Unread { logged: true, last_line: Some(now) };
         Some(News::Unread)
     }
 }

@@ -1,29 +1,35 @@
-//! Zombies that stay.
+//! Zombies that nobody waits for.
+//!
+//! One look does not show them: every child is a zombie between its end and its parent's `wait`. Two looks an interval
+//! apart do.
 
 use std::time::Duration;
 
 use crate::vocabulary::Identity;
 
-/// Finds the zombies that were seen in checks at least an interval apart. A zombie is its pid and its start time:
-/// another one under the same pid starts over.
+/// The zombies of the last check, and since when each was seen. A zombie is known by its pid and its start time, so
+/// that another one under the same pid starts over.
 #[derive(Debug, Default)]
 pub(super) struct ZombieWatch {
-    /// Ascending by pid. Kept, so that zombies cost an allocation only when there are more than ever before.
+    /// Ascending by pid. The list is kept from check to check, so that it allocates only when there are more zombies
+    /// than ever before.
     seen: Vec<Seen>,
     last_line: Option<Duration>,
 }
 
+/// A zombie, and what is known of it.
 #[derive(Debug)]
 struct Seen {
     zombie: Identity,
     since: Duration,
+    /// It was seen in checks at least an interval apart.
     stays: bool,
     reported: bool,
 }
 
 impl ZombieWatch {
-    /// Takes the zombies of a successful check, ascending by pid. Returns every zombie that stays when another has
-    /// joined them, at most once per interval.
+    /// Takes the zombies of a successful check, ascending by pid. Returns all that stay, when one of them has not been
+    /// reported yet, at most once per interval.
     pub(super) fn step(&mut self, zombies: &[Identity], now: Duration, interval: Duration) -> Option<Vec<u32>> {
         self.seen.retain_mut(|seen| {
             seen.stays |= now.saturating_sub(seen.since) >= interval;
@@ -38,9 +44,9 @@ impl ZombieWatch {
         if self.seen.len() > known {
             self.seen.sort_unstable_by_key(|seen| seen.zombie.pid);
         }
-        let joined = self.seen.iter().any(|seen| seen.stays && !seen.reported);
+        let has_new = self.seen.iter().any(|seen| seen.stays && !seen.reported);
         let too_soon = self.last_line.is_some_and(|at| now.saturating_sub(at) < interval);
-        if !joined || too_soon {
+        if !has_new || too_soon {
             return None;
         }
         self.last_line = Some(now);

@@ -1,4 +1,5 @@
-//! What is set once, before there is a monitor.
+//! The settings that are fixed once a monitor exists. Limits and hooks can change later, and are set on the monitor
+//! itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::readers::probe::SystemProbe;
 use crate::readers::Roots;
 use crate::vocabulary::{Error, MemoryScope, Resource, ResourceLimits, Settings};
 
-/// Collects the settings of a monitor; see [`ResourceMonitor::builder`].
+/// The settings of a monitor that is yet to be built; see [`ResourceMonitor::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ResourceMonitorBuilder {
@@ -20,7 +21,7 @@ pub struct ResourceMonitorBuilder {
 }
 
 impl ResourceMonitor {
-    /// A monitor with settings of its own.
+    /// Begins the settings of a monitor; [`build`](ResourceMonitorBuilder::build) makes it.
     pub fn builder(limits: ResourceLimits) -> ResourceMonitorBuilder {
         ResourceMonitorBuilder::new(limits)
     }
@@ -31,53 +32,54 @@ impl ResourceMonitorBuilder {
         ResourceMonitorBuilder { limits, settings: Settings::default(), proc_root: None, cgroup_root: None }
     }
 
-    /// How old a check may be before the gate closes. Default: the larger of 2 s and three times the larger of the
-    /// interval and the gap that the CPU budget puts between checks.
+    /// The age beyond which a check is stale and the gate is closed. Default: the larger of 2 s and three times the
+    /// larger of the interval and the gap that the CPU budget puts between checks.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.settings.max_age = Some(max_age);
         self
     }
 
-    /// How old a check may be before a caller that asks wakes the check thread. Default: 100 ms; zero wakes it for
-    /// every check the CPU budget allows.
+    /// The age beyond which a caller that finds the last check wakes the check thread. Default: 100 ms. With zero,
+    /// callers wake it as often as the CPU budget allows.
     pub fn refresh_after(mut self, refresh_after: Duration) -> Self {
         self.settings.refresh_after = refresh_after;
         self
     }
 
-    /// How long to wait after a shed for its effect, and how long a level must have been normal to be logged as such.
+    /// The time that a shed is given to take effect, and that a level must have been normal to be logged as such.
     /// Default: one interval.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settings.settle = Some(settle);
         self
     }
 
-    /// The share of one core that checking may take, above 0 and at most 1. Default: 0.01, which puts 100 times the
-    /// CPU time of a check between it and the next.
+    /// The share of one core that checking may use, above 0 and at most 1. Default: 0.01, so that the gap between a
+    /// check and the next is 100 times the CPU time of the first.
     pub fn cpu_budget(mut self, share: f64) -> Self {
         self.settings.cpu_budget = share;
         self
     }
 
-    /// Whose memory is held against the memory limit. Default: [`MemoryScope::Own`].
+    /// The processes whose memory counts against the memory limit. Default: [`MemoryScope::Own`].
     pub fn memory_scope(mut self, scope: MemoryScope) -> Self {
         self.settings.memory_scope = scope;
         self
     }
 
-    /// Does not read this resource, which must be an optional one.
+    /// Leaves out a resource, which must be an optional one: it is neither read nor judged.
     pub fn ignore(mut self, resource: Resource) -> Self {
         *self.settings.ignored.get_mut(resource) = true;
         self
     }
 
-    /// Where the proc file system is mounted. Default: `/proc`.
+    /// The mount point of the proc file system. Default: `/proc`.
     pub fn proc_root(mut self, root: impl Into<PathBuf>) -> Self {
         self.proc_root = Some(root.into());
         self
     }
 
-    /// Where the cgroup file systems are mounted that `mountinfo` has below `/sys/fs/cgroup`. Default: there.
+    /// The folder that stands for `/sys/fs/cgroup` wherever `mountinfo` names a mount below that. Default:
+    /// `/sys/fs/cgroup`.
     pub fn cgroup_root(mut self, root: impl Into<PathBuf>) -> Self {
         self.cgroup_root = Some(root.into());
         self

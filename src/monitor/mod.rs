@@ -1,4 +1,9 @@
-//! The monitor: what the host holds.
+//! The public face: the objects that a host holds. Each call is passed on to the engine; no thread, lock or judgement
+//! lives here.
+//!
+//! - `builder`: the settings that are fixed once a monitor exists.
+//! - `readiness`: the handle through which any thread asks the gate and admits work.
+//! - `permit`: admitted work, whose cost is reserved while it lives.
 
 mod builder;
 mod permit;
@@ -15,7 +20,7 @@ use crate::host::Snapshots;
 use crate::host::{JobManager, ProcessGroup};
 use crate::vocabulary::{Error, ResourceLimits, ResourceSnapshot, Verdict, Work, HARD_PERCENT, MB, WARN_PERCENT};
 
-/// Watches the process it is linked into, and says whether it may take on more work.
+/// A watch over the process that it is linked into, which says whether that process may take on more work.
 ///
 /// All methods take `&self` and may be called from any thread, from the host's own hooks too. Dropping the monitor
 /// [stops](Self::stop) it and ends every subscription. A host uses one: two monitors count the same descendants and do
@@ -57,8 +62,8 @@ impl ResourceMonitor {
     /// Takes the first check on the calling thread, then starts the check thread, which checks once per `interval` and
     /// sooner when callers ask.
     ///
-    /// Before that check it reads every process on the machine, some 10 us each, so that the check itself costs what
-    /// all later ones do, and the CPU budget does not put the next one off.
+    /// Before that check it reads every process on the machine, some 10 us each. The check itself then costs as little
+    /// as all later ones, and the CPU budget does not put the next one off.
     ///
     /// When it returns, the gate shows what the first check found. A first check that failed is not an error: the gate
     /// is closed and the thread keeps trying. A second `start` does nothing; after [`stop`](Self::stop), or in a forked
@@ -74,22 +79,24 @@ impl ResourceMonitor {
 
     /// Closes the gate, then ends the monitor's threads and joins them.
     ///
-    /// It waits at most 100 ms for a hook of the host that is in progress and then leaves its thread behind: that one
-    /// calls no further hook and ends by itself, and a restarted monitor calls none until it is gone. Called from a
-    /// hook it never waits. It may be called from any thread, any number of times. Where pressure was watched, the
-    /// kernel takes some 20 ms to take the trigger back.
+    /// It waits at most 100 ms for a hook of the host that is in progress, and then leaves its thread behind. That
+    /// thread calls no further hook and ends by itself; a restarted monitor calls none until it is gone. Called from a
+    /// hook, `stop` never waits. It may be called from any thread, any number of times. Where pressure was watched, the
+    /// kernel needs some 20 ms to remove the trigger.
     pub fn stop(&self) {
         engine::stop(self.shared());
     }
 
     /// Takes a check on the calling thread, publishes it like any other and returns it.
     ///
-    /// It needs no `start`, and works from any number of threads at once. Where checks overlap, one that
-    /// began before the last one published is returned to its caller and not published. Without a start the gate
-    /// follows it for [`max_age`](crate::ResourceMonitorBuilder::max_age), 2 s at least by default; after
-    /// [`stop`](Self::stop) it does not open the gate. The first check reads every process on the machine, some 10 us
-    /// each; later ones what has changed, 60 to 120 us with 50 children.
-    /// The manager is asked for its counts on the calling thread, which must not hold a lock that they take.
+    /// It needs no `start`, and works from any number of threads at once. Where checks overlap, one that began before
+    /// the last one published is returned to its caller and not published. Without a start the gate follows it for
+    /// [`max_age`](crate::ResourceMonitorBuilder::max_age), 2 s at least by default; after [`stop`](Self::stop) it does
+    /// not open the gate. The manager is asked for its counts on the calling thread, which must not hold a lock that
+    /// they take.
+    ///
+    /// The first check reads every process on the machine, some 10 us each. Later ones read the changes: 60 to 120 us
+    /// with 50 children.
     pub fn check_now(&self) -> ResourceSnapshot {
         engine::check_now(self.shared())
     }
@@ -128,14 +135,14 @@ impl ResourceMonitor {
         self.readiness.seconds_since_last_check()
     }
 
-    /// The resident memory of this process now, in MB of 1024 x 1024 bytes; `None` when it cannot be read. A live
-    /// reading of `statm` (`proc_pid_statm(5)`), about 1 us, whatever the memory scope.
+    /// The resident memory of this process now, in MB of 1024 x 1024 bytes; `None` when it cannot be read. It is a live
+    /// reading of `statm` (`proc_pid_statm(5)`) in about 1 us, and does not depend on the memory scope.
     pub fn current_memory_mb(&self) -> Option<f64> {
         let bytes = self.core().config.probe.own_memory().ok()?;
         Some(bytes as f64 / MB as f64)
     }
 
-    /// The memory limit in MB of 1024 x 1024 bytes; `None` is unlimited.
+    /// The memory limit in MB of 1024 x 1024 bytes; `None` means unlimited.
     pub fn max_memory_mb(&self) -> Option<u64> {
         self.limits().max_memory_mb()
     }
@@ -145,7 +152,7 @@ impl ResourceMonitor {
         self.core().limits.get()
     }
 
-    /// Replaces the limits. The gate shows at once how the last snapshot stands against them; levels move, and events
+    /// Replaces the limits. For the gate, the last snapshot is judged against them at once; levels change, and events
     /// are logged, with the next check.
     pub fn update_limits(&self, limits: ResourceLimits) {
         self.core().update_limits(limits);
@@ -157,8 +164,8 @@ impl ResourceMonitor {
         self.core().hooks.set_manager(Some(manager));
     }
 
-    /// Takes the manager away: nothing is counted or shed any more. A method of it that is running goes on, and it is
-    /// dropped when that has returned.
+    /// Removes the manager: nothing is counted or shed any more. If a method of the manager is running, the manager is
+    /// dropped when that method has returned.
     pub fn clear_manager(&self) {
         self.core().hooks.set_manager(None);
     }
@@ -174,7 +181,7 @@ impl ResourceMonitor {
         self.core().publisher.lock().latest()
     }
 
-    /// Every snapshot from now on.
+    /// A subscription to every snapshot from now on.
     pub fn snapshots(&self) -> Snapshots {
         self.core().publisher.lock().subscribe()
     }
@@ -193,7 +200,8 @@ impl Drop for ResourceMonitor {
         // A forked child that never used its monitor has nothing of its own to end.
         let Some(core) = self.shared().current() else { return };
         engine::stop(self.shared());
-        // Subscribers see the end, and a manager that holds a handle to us does not keep itself alive.
+        // Subscribers see the end. The hooks are dropped here: a manager that holds a readiness would else keep itself
+        // alive.
         core.publisher.lock().close();
         core.hooks.set_manager(None);
         core.hooks.set_process_group(None);

@@ -1,4 +1,4 @@
-//! Leave to do a piece of work.
+//! Admitted work, whose cost is reserved while it lives.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use crate::engine::Shared;
 use crate::sys;
 use crate::vocabulary::Work;
 
-/// Leave to do a piece of work, whose cost is reserved for as long as the permit lives.
+/// Permission to do a piece of work. The cost of the work is reserved for as long as the permit lives.
 ///
 /// Drop it when everything it declared can be seen by a check (all processes forked, memory touched), or when the work
-/// has ended; the cost stays reserved until the first good check after that. Held longer, it is counted on top of what
-/// is measured, which errs on the closed side. It may be dropped on any thread and outlive its monitor. A forked
-/// child's copy reserves nothing.
+/// has ended; the cost stays reserved until the first good check after that. A permit held longer is counted on top of
+/// measured usage, so the same work counts twice and the gate errs on the closed side. A permit may be dropped on any
+/// thread and may outlive its monitor. Its copy in a forked child reserves nothing.
 #[must_use = "a permit that is dropped at once reserves its work only until the next check"]
 pub struct Permit {
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // In a child forked since, the reservation is the parent's.
+        // In a child forked after the grant, the reservation is still the parent's.
         if self.generation != sys::generation() {
             return;
         }

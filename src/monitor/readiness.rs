@@ -1,4 +1,4 @@
-//! The answer, for any thread.
+//! The handle through which any thread asks the gate and admits work.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use crate::monitor::permit::Permit;
 use crate::sys;
 use crate::vocabulary::{Reason, Verdict, Work};
 
-/// A handle through which any thread asks whether to take on more work. Cheap to clone; it keeps nothing running.
+/// A handle through which any thread asks whether to take on more work. It is cheap to clone and keeps nothing running.
 ///
-/// When its monitor is stopped or gone it says no, and in a forked child it says no until that child has checked for
-/// itself through the monitor.
+/// It says no when its monitor is stopped or gone, and in a forked child until that child has checked for itself
+/// through the monitor.
 #[derive(Clone)]
 pub struct Readiness {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ impl Readiness {
     /// A few atomic loads and one coarse clock read (about 10 ns); never blocks, never allocates, callable from any
     /// thread. The answer is as old as the last check (see
     /// [`seconds_since_last_check`](Self::seconds_since_last_check)), and `false` when that is too old to trust. The
-    /// first caller to find it older than `refresh_after` wakes the check thread, which is one system call.
+    /// first caller to find the check older than `refresh_after` wakes the check thread, which is one system call.
     #[inline]
     pub fn is_accepting_work(&self) -> bool {
         match self.shared.own() {
@@ -40,9 +40,9 @@ impl Readiness {
         }
     }
 
-    /// The gate's state and the reason, from one reading: its answer and its text never disagree.
+    /// The gate's state and the reason, from one reading: the answer and the text of a verdict never disagree.
     ///
-    /// Takes a lock that is never held across a reading or a call of the host's code.
+    /// It takes a lock that is never held across a reading or a call of the host's code.
     pub fn verdict(&self) -> Verdict {
         match self.shared.current() {
             Some(core) => core.verdict(),
@@ -53,12 +53,12 @@ impl Readiness {
     /// Admits the work if the gate is open and the work, on top of what is measured and reserved, stays below the hard
     /// threshold of every resource. Its cost is then reserved until the first good check after the permit was dropped.
     ///
-    /// It is judged on a reading no older than `refresh_after` (or the gap that the CPU budget puts between checks, if
-    /// that is longer): when the last check is older, one caller takes a fresh one on its own thread and the others
-    /// wait for it. Before the first check it is refused.
+    /// Work is judged on a reading no older than `refresh_after` (or the gap that the CPU budget puts between checks,
+    /// if that is longer): when the last check is older, one caller takes a fresh one on its own thread and the others
+    /// wait for it. Before the first check all work is refused.
     ///
-    /// Between two checks nothing that was reserved is given back, so work that ends sooner than that is limited to
-    /// what fits below the warning threshold once per `refresh_after`: a server of short requests declares what lasts.
+    /// No reservation is given back between two checks. So work that ends sooner is limited to as much as fits below
+    /// the warning threshold once per `refresh_after`; a server of short requests declares only what outlasts each.
     ///
     /// # Errors
     /// The verdict that refused the work; see [`Verdict::could_never_fit`].
@@ -67,10 +67,10 @@ impl Readiness {
         Ok(Permit::new(Arc::clone(&self.shared), work))
     }
 
-    /// Whether five checks in a row have failed, and none has succeeded since.
+    /// Returns `true` from the fifth failed check in a row until a check succeeds.
     ///
-    /// Checks then come ever more rarely, the interval doubling up to 5 minutes, but once a second while somebody asks.
-    /// One good check ends it.
+    /// Meanwhile checks come ever more rarely, after an interval that doubles up to 5 minutes, but once a second while
+    /// somebody asks.
     pub fn is_degraded(&self) -> bool {
         self.shared.current().is_some_and(|core| core.word.is_degraded())
     }
