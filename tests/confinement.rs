@@ -6,19 +6,20 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use common::{ensure, in_forked_child, ms, wait_until, Children};
+use common::{ensure, in_forked_child, ms, wait_until, Children, Forked, ProcTree};
 use highwater::{ResourceLimits, ResourceMonitor};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{setns, unshare, CloneFlags};
+use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{kill, Signal};
 use nix::time::{clock_gettime, ClockId};
-use nix::unistd::{chroot, geteuid, setegid, seteuid, setgroups, Gid, Pid, Uid};
+use nix::unistd::{chroot, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid, Gid, Pid, Uid};
 use rusty_fork::rusty_fork_test;
 use tempfile::TempDir;
 
@@ -40,6 +41,49 @@ fn is_privileged() -> bool {
         println!("skipped: needs to be root");
     }
     privileged
+}
+
+/// The effective user and groups of nobody, until it is dropped. The groups as well: group 0 sees everything, unless the
+/// mount names another.
+struct Privileges(Vec<Gid>);
+
+impl Privileges {
+    fn dropped() -> Privileges {
+        let groups = getgroups().unwrap();
+        setgroups(&[]).unwrap();
+        setegid(Gid::from_raw(NOBODY)).unwrap();
+        seteuid(Uid::from_raw(NOBODY)).unwrap();
+        Privileges(groups)
+    }
+}
+
+impl Drop for Privileges {
+    fn drop(&mut self) {
+        seteuid(Uid::from_raw(0)).unwrap();
+        setegid(Gid::from_raw(0)).unwrap();
+        setgroups(&self.0).unwrap();
+    }
+}
+
+/// In a forked child: changes its user for good, and says whether it may be dumped, and so seen by that user.
+fn become_nobody(dumpable: bool) {
+    setgroups(&[]).unwrap();
+    setgid(Gid::from_raw(NOBODY)).unwrap();
+    setuid(Uid::from_raw(NOBODY)).unwrap();
+    set_dumpable(dumpable).unwrap();
+}
+
+/// A child that is not waited for.
+fn fork_sleeper(body: impl FnOnce()) {
+    std::mem::forget(Forked::run(|| {
+        body();
+        Ok(())
+    }));
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
 /// A mount of `/proc` that this process and its children see and nobody else.
@@ -78,30 +122,117 @@ rusty_fork_test! {
     }
 
     #[test]
-    fn with_hidepid_and_no_privileges_the_same_user_is_counted_and_others_cannot_be() {
+    fn descendants_that_a_mount_conceals_are_counted() {
         if !is_privileged() {
             return;
         }
-        for options in ["hidepid=1", "hidepid=2"] {
-            let Some(root) = own_proc(options) else { return };
-            let _children = Children(vec![sleeper_of(NOBODY), sleeper_of(NOBODY), sleeper_of(0)]);
+        for options in ["hidepid=1", "hidepid=2", "hidepid=4", "hidepid=2,subset=pid"] {
+            let Some(root) = own_proc(options) else { continue };
             let opened_before = monitor(root.path());
-            assert_eq!(opened_before.check_now().child_process_count, Some(3), "privileged");
-            // The group as well: group 0 sees everything, unless the mount names another.
-            setgroups(&[]).unwrap();
-            setegid(Gid::from_raw(NOBODY)).unwrap();
-            seteuid(Uid::from_raw(NOBODY)).unwrap();
+            assert_eq!(opened_before.check_now().child_process_count, Some(0));
+            let shown = Forked::run(|| {
+                become_nobody(true);
+                fork_sleeper(|| set_dumpable(false).unwrap());
+                Ok(())
+            });
+            let concealed = Forked::run(|| {
+                become_nobody(false);
+                fork_sleeper(|| set_dumpable(true).unwrap());
+                Ok(())
+            });
+            let mut children = Children(vec![sleeper_of(NOBODY), sleeper_of(0)]);
+            wait_until("all of them are there", || opened_before.check_now().child_process_count == Some(6));
+            let grandchildren: Vec<_> = [&shown, &concealed].map(|parent| children_of(parent.0)).concat();
+            // The files of a process that may not be dumped are those of root.
+            let owner = |pid: Pid| fs::metadata(format!("/proc/{pid}/stat")).unwrap().uid();
+            wait_until("they are as they should be", || {
+                [shown.0, concealed.0, grandchildren[0], grandchildren[1]].map(owner) == [NOBODY, 0, 0, NOBODY]
+            });
+            let privileges = Privileges::dropped();
             let opened_after = monitor(root.path());
-            // Who has seen the other user's process before may go on counting it: it lives.
-            for (monitor, most) in [(&opened_before, 3), (&opened_after, 2)] {
-                let snapshot = monitor.check_now();
-                let count = snapshot.child_process_count.unwrap();
-                assert!((2..=most).contains(&count), "{options}: {}", monitor.verdict());
-                assert!(snapshot.memory_bytes.is_some() && monitor.is_accepting_work());
+            for monitor in [&opened_before, &opened_after] {
+                for _ in 0..3 {
+                    let snapshot = monitor.check_now();
+                    assert_eq!(snapshot.child_process_count, Some(6), "{options}: {}", monitor.verdict());
+                    assert!(snapshot.memory_bytes.is_some() && monitor.is_accepting_work());
+                }
             }
-            seteuid(Uid::from_raw(0)).unwrap();
-            setegid(Gid::from_raw(0)).unwrap();
+            drop(privileges);
+            // Started and ended while they are concealed.
+            children.0.push(sleeper_of(0));
+            let privileges = Privileges::dropped();
+            let counts = || [&opened_before, &opened_after].map(|monitor| monitor.check_now().child_process_count);
+            assert_eq!(counts(), [Some(7); 2], "{options}: a new one");
+            drop(privileges);
+            children.0[2].kill().unwrap();
+            let privileges = Privileges::dropped();
+            for monitor in [&opened_before, &opened_after] {
+                wait_until("the zombie is seen", || monitor.check_now().zombie_pids == [children.0[2].id()]);
+                assert_eq!(monitor.check_now().child_process_count, Some(7), "{options}: a zombie counts");
+            }
+            drop(privileges);
+            for pid in grandchildren {
+                kill(pid, Signal::SIGKILL).unwrap();
+            }
+            drop((shown, concealed, children));
+            let privileges = Privileges::dropped();
+            assert_eq!(counts(), [Some(0); 2], "{options}: all have ended");
+            drop(privileges);
         }
+    }
+
+    #[test]
+    fn what_a_mount_begins_to_conceal_is_counted_while_it_lives() {
+        if !is_privileged() {
+            return;
+        }
+        let Some(root) = own_proc("hidepid=0") else { return };
+        let monitor = monitor(root.path());
+        let mut children = Children(vec![sleeper_of(0), sleeper_of(0)]);
+        assert_eq!(monitor.check_now().child_process_count, Some(2));
+        mount(None::<&str>, root.path(), None::<&str>, MsFlags::MS_REMOUNT, Some("hidepid=2")).unwrap();
+        let privileges = Privileges::dropped();
+        for _ in 0..3 {
+            assert_eq!(monitor.check_now().child_process_count, Some(2), "{}", monitor.verdict());
+        }
+        drop(privileges);
+        children.end(1);
+        let privileges = Privileges::dropped();
+        assert_eq!(monitor.check_now().child_process_count, Some(1), "{}", monitor.verdict());
+        drop(privileges);
+    }
+
+    #[test]
+    fn a_stranger_that_may_not_be_looked_at_fails_nothing_and_a_known_descendant_does() {
+        if !is_privileged() {
+            return;
+        }
+        let tree = ProcTree::new(10);
+        fs::set_permissions(tree.root(), fs::Permissions::from_mode(0o755)).unwrap();
+        tree.process(2, 1).process(200, ProcTree::OWN_PID).process(201, ProcTree::OWN_PID);
+        let allow = |pid: u32, mode| {
+            fs::set_permissions(tree.root().join(pid.to_string()), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let monitor = monitor(tree.root());
+        allow(2, 0o000);
+        let _privileges = Privileges::dropped();
+        for _ in 0..2 {
+            let snapshot = monitor.check_now();
+            assert_eq!(snapshot.child_process_count, Some(2), "{}", monitor.verdict());
+            assert!(monitor.is_accepting_work());
+        }
+        seteuid(Uid::from_raw(0)).unwrap();
+        allow(201, 0o000);
+        seteuid(Uid::from_raw(NOBODY)).unwrap();
+        for _ in 0..2 {
+            assert!(monitor.check_now().probe_failed(), "{}", monitor.verdict());
+        }
+        let verdict = monitor.verdict().to_string();
+        assert!(verdict.contains("201/stat"), "{verdict}");
+        seteuid(Uid::from_raw(0)).unwrap();
+        tree.remove(201);
+        seteuid(Uid::from_raw(NOBODY)).unwrap();
+        assert_eq!(monitor.check_now().child_process_count, Some(1), "{}", monitor.verdict());
     }
 
     #[test]

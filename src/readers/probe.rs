@@ -93,8 +93,9 @@ where
 /// first needed and kept, close-on-exec. Any number of threads may read at once. A forked child opens its own.
 ///
 /// A process that ends while it is looked at is left out in silence. Any other failure is an error and never a low
-/// count. But what the mount hides (`hidepid`, proc(5)) cannot be counted: a descendant that runs as another user than
-/// this process is then invisible, and so is whatever descends from it.
+/// count. A descendant that may not be looked at (`hidepid`, proc(5); a security module) is counted all the same, as long
+/// as its parent may be: the kernel lists it among the children of that. Its memory is not known. A stranger in the same
+/// state is nobody's business.
 ///
 /// ```
 /// let probe = highwater::SystemProbe::new();

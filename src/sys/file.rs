@@ -16,6 +16,10 @@ const LISTING_BUFFER: usize = 32 * 1024;
 const ENTRY_LENGTH: usize = 16;
 const ENTRY_NAME: usize = 19;
 
+/// Longer than any file of the kernel's that is read here: what goes on beyond is something else in its place. (Four
+/// million process ids of eight characters; a hundred thousand mounts.)
+const ENDLESS: usize = 32 << 20;
+
 /// A directory that names are looked up in, whatever the process has since made its root or its user.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
@@ -28,7 +32,8 @@ impl Directory {
     }
 
     pub(crate) fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
-        self.open_at(name, libc::O_RDONLY)
+        // Of the kernel's files none makes one wait. In the place of one, a FIFO would, and a terminal would be taken.
+        self.open_at(name, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
     }
 
     /// A listing of this directory with an offset of its own.
@@ -163,7 +168,44 @@ pub(crate) fn read_whole<'a>(fd: BorrowedFd<'_>, buffer: &'a mut Vec<u8>) -> io:
         if filled < buffer.len() {
             return Ok(&buffer[..filled]);
         }
+        if filled >= ENDLESS {
+            *buffer = Vec::new();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not end"));
+        }
     }
+}
+
+/// Visits the lines of a file without their ends, through a buffer of the caller's: a longer line is cut off there. A
+/// file that does not end is an error.
+pub(crate) fn visit_lines(fd: BorrowedFd<'_>, buffer: &mut [u8], mut visit: impl FnMut(&[u8])) -> io::Result<()> {
+    let (mut offset, mut filled, mut is_cut) = (0, 0, false);
+    while offset < ENDLESS {
+        let read = read_at(fd, buffer.get_mut(filled..).unwrap_or_default(), offset)?;
+        offset += read;
+        filled += read;
+        let mut rest = buffer.get(..filled).unwrap_or_default();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end);
+            if !std::mem::take(&mut is_cut) {
+                visit(line);
+            }
+            rest = &after[1..];
+        }
+        if read == 0 || rest.len() == buffer.len() {
+            if !rest.is_empty() && !is_cut {
+                visit(rest);
+            }
+            if read == 0 {
+                return Ok(());
+            }
+            (filled, is_cut) = (0, true);
+            continue;
+        }
+        let done = filled - rest.len();
+        buffer.copy_within(done..filled, 0);
+        filled -= done;
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it does not end"))
 }
 
 /// Goes on reading where `filled` bytes have been read, and returns how many have been then.
@@ -174,16 +216,19 @@ fn read_on(
     is_whole: impl Fn(&[u8]) -> bool,
 ) -> io::Result<usize> {
     while let Some(free @ [_, ..]) = buffer.get_mut(filled..) {
-        // SAFETY: the kernel writes at most `free.len()` bytes to `free`. The offset is at most the length of a slice.
-        let read = length(|| unsafe {
-            libc::pread(fd.as_raw_fd(), free.as_mut_ptr().cast(), free.len(), filled as libc::off_t)
-        })?;
+        let read = read_at(fd, free, filled)?;
         filled += read;
         if read == 0 || is_whole(buffer.get(..filled).unwrap_or_default()) {
             break;
         }
     }
     Ok(filled)
+}
+
+/// One read at an offset, which is no more than the length of a slice.
+fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: usize) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
+    length(|| unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t) })
 }
 
 /// A file name put together on the stack, for readers that must not allocate.
@@ -260,6 +305,32 @@ mod tests {
             let file = fs::File::open(&path).unwrap();
             assert_eq!(read_line(file.as_fd(), &mut [0; 8]).unwrap(), read, "{text:?}");
         }
+    }
+
+    #[test]
+    fn lines_are_visited_whatever_the_buffer_and_long_ones_are_cut() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        let lines = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let mut lines = Vec::new();
+            let file = fs::File::open(&path).unwrap();
+            visit_lines(file.as_fd(), &mut [0; 8], |line| lines.push(String::from_utf8(line.to_vec()).unwrap()))
+                .unwrap();
+            lines
+        };
+        assert_eq!(lines("one\ntwo\n\nseven77\nend"), ["one", "two", "", "seven77", "end"]);
+        assert_eq!(lines("much longer than that\neight888\n"), ["much lon", "eight888"]);
+        assert_eq!(lines("longer still"), ["longer s"]);
+        assert!(lines("").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_does_not_end_is_an_error() {
+        let endless = fs::File::open("/dev/zero").unwrap();
+        let mut buffer = Vec::new();
+        assert!(read_whole(endless.as_fd(), &mut buffer).is_err() && buffer.capacity() == 0);
+        assert!(visit_lines(endless.as_fd(), &mut [0; 4096], |_| ()).is_err());
     }
 
     #[test]

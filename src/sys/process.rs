@@ -136,6 +136,24 @@ pub(crate) fn ticks_since_boot() -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds).div_euclid((1_000_000_000 / rate).max(1))
 }
 
+/// Returns `true` if the number is that of a process, ended or not, and not of a thread beside the first one. That can be
+/// asked of processes that `/proc` does not show.
+pub(crate) fn exists(pid: u32) -> bool {
+    let ask = |pid: libc::pid_t| {
+        // SAFETY: no memory is passed, and signal 0 is not sent.
+        match unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) } {
+            0 => None,
+            _ => io::Error::last_os_error().raw_os_error(),
+        }
+    };
+    match libc::pid_t::try_from(pid).map(ask) {
+        Ok(None) => true,
+        // A process of somebody else's; or a sandbox that refuses the call, also for a number that is nobody's.
+        Ok(Some(libc::EPERM)) => ask(libc::pid_t::MAX) == Some(libc::ESRCH),
+        _ => false,
+    }
+}
+
 /// The process group of this process.
 pub(crate) fn own_group() -> u32 {
     // SAFETY: no memory is passed; it cannot fail.
@@ -198,6 +216,19 @@ mod tests {
             assert_eq!(handle.signal(libc::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
             assert!(Handle::open(child.id()).is_err());
             assert_eq!(handle.take_status().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        }
+
+        #[test]
+        fn a_process_exists_until_it_was_waited_for_and_a_thread_is_none() {
+            let mut child = Command::new("true").spawn().unwrap();
+            while crate::sys::child::find(child.id()) == crate::sys::child::Child::Alive {
+                std::thread::yield_now();
+            }
+            assert!(exists(child.id()) && exists(std::process::id()) && exists(1));
+            child.wait().unwrap();
+            let thread = std::thread::spawn(|| exists(nix::unistd::gettid().as_raw() as u32));
+            assert!(!exists(child.id()) && !thread.join().unwrap());
+            assert!(!exists(u32::MAX) && !exists(i32::MAX as u32));
         }
 
         #[test]

@@ -23,7 +23,7 @@ impl Descendants {
         &'a mut self,
         table: &'a [Process],
         own: u32,
-    ) -> Option<impl Iterator<Item = &'a Process> + 'a> {
+    ) -> Option<impl Iterator<Item = &'a Process> + Clone + 'a> {
         let own = index_of(table, own)?;
         self.place(table.len(), |index| match parent_index(table, &table[index]) {
             // Not even a circle through the process itself makes it its own descendant.

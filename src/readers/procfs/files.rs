@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 
 use super::descendants::{self, Descendants};
-use super::process_table::{self, ProcessTable};
+use super::process_table::{self, Listed, ProcessTable};
 use super::stat::{self, Process};
 use super::tracker::Tracker;
 use super::{statm, status, tasks, ProcRoot};
@@ -35,6 +35,8 @@ pub(crate) struct ProcFiles {
 struct Scanner {
     table: ProcessTable,
     descendants: Descendants,
+    /// The descendants that the last scan has found.
+    known: Vec<Listed>,
 }
 
 impl ProcFiles {
@@ -68,13 +70,16 @@ impl ProcFiles {
 
     /// Has `judge` look at every process that can be seen, in ascending order of process id.
     pub(crate) fn processes<T>(&self, path: &Path, judge: impl FnOnce(&[Process]) -> T) -> Result<T, Error> {
-        self.scan(path, |table, _, own_pid| descendants::index_of(table, own_pid).map(|_| judge(table)))
+        self.scan(path, |scanner, own_pid| {
+            let table = scanner.table.processes();
+            descendants::index_of(table, own_pid).map(|_| judge(table))
+        })
     }
 
     /// The numbers of all processes that can be seen, ascending. Opens nothing, once a scan has opened the listing.
     pub(crate) fn numbers(&self, path: &Path) -> Result<Vec<u32>, Error> {
         let root = self.root(path)?;
-        let list = |Scanner { table, .. }: &mut Scanner| Ok(table.numbers(root)?.to_vec());
+        let list = |Scanner { table, .. }: &mut Scanner| Ok(table.numbers(root)?.collect());
         match self.scanner.try_lock() {
             Some(mut kept) => list(&mut kept),
             None => list(&mut Scanner::default()),
@@ -88,12 +93,20 @@ impl ProcFiles {
         path: &Path,
         judge: impl FnOnce(&mut dyn Iterator<Item = &Process>) -> T,
     ) -> Result<T, Error> {
-        self.scan(path, |table, descendants, own_pid| {
-            descendants.find(table, own_pid).map(|mut found| judge(&mut found))
-        })
+        let root = self.root(path)?;
+        self.scan(path, |Scanner { table, descendants, known }, own_pid| {
+            let mut found = descendants.find(table.processes(), own_pid)?;
+            // A stranger may not be looked at, and is invisible; a descendant that may not be any more still lives.
+            if let Some(denied) = table.denied().find(|denied| known.contains(denied)) {
+                return Some(Err(root.denied(denied.pid)));
+            }
+            known.clear();
+            known.extend(found.clone().filter_map(|process| table.listed(process.pid)));
+            Some(Ok(judge(&mut found)))
+        })?
     }
 
-    /// One process, or `None` when it is gone or hidden.
+    /// One process, or `None` when it is gone or concealed.
     pub(crate) fn process(&self, path: &Path, pid: u32) -> Result<Option<Process>, Error> {
         process_table::read_process(self.root(path)?, pid)
     }
@@ -123,15 +136,13 @@ impl ProcFiles {
     }
 
     /// Has `judge` look at a fresh table; its answer is `None` when this process is not in it.
-    fn scan<T>(
-        &self,
-        path: &Path,
-        judge: impl FnOnce(&[Process], &mut Descendants, u32) -> Option<T>,
-    ) -> Result<T, Error> {
+    fn scan<T>(&self, path: &Path, judge: impl FnOnce(&mut Scanner, u32) -> Option<T>) -> Result<T, Error> {
         let own_pid = self.own_pid(path)?;
         let root = self.root(path)?;
-        let scan = |Scanner { table, descendants }: &mut Scanner| {
-            judge(table.scan(root)?, descendants, own_pid).ok_or_else(|| root.without_us(own_pid))
+        let is_own_kernels = self.is_own_kernels(path, own_pid)?;
+        let scan = |scanner: &mut Scanner| {
+            scanner.table.scan(root, own_pid, is_own_kernels)?;
+            judge(scanner, own_pid).ok_or_else(|| root.without_us(own_pid))
         };
         // Two scans at once must not share an offset, and none waits: the second one has buffers of its own.
         match self.scanner.try_lock() {

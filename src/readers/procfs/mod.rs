@@ -1,7 +1,11 @@
 //! `/proc`: this process, and those that descend from it. A file of the kernel's is parsed in the module of its name.
 
+/// The lists of children that the kernel keeps for each thread.
+mod children;
 /// The climb from child to parent, for whatever is passed down from parents. Reads nothing.
 pub(crate) mod climb;
+/// The descendants that a mount does not show. Never a stranger.
+mod concealed;
 /// The descendants in a table of processes. Reads nothing.
 pub(crate) mod descendants;
 /// The readings of one process, and the descriptors and buffers that it keeps for them.

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::descendants::parent_index;
+use super::concealed::{self, Search};
+use super::descendants::{index_of, index_of_key, parent_index};
 use super::stat::{self, Process};
 use super::{tasks, ProcRoot};
 use crate::sys::file::{name, read_line, Directory, Listing};
@@ -16,37 +17,86 @@ const STAT_BUFFER: usize = 2048;
 #[derive(Debug, Default)]
 pub(crate) struct ProcessTable {
     listing: Option<Listing>,
-    pids: Vec<u32>,
+    listed: Vec<Listed>,
     processes: Vec<Process>,
+    /// Those that are listed and cannot be read.
+    denied: Vec<Listed>,
+    search: Search,
+}
+
+/// An entry of `/proc`: a number that is given away again comes with another inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) pid: u32,
+    pub(super) inode: u64,
 }
 
 impl ProcessTable {
-    /// Reads every process that can be seen, in ascending order of process id. A process that ends meanwhile is left out.
-    /// One that cannot be read is an error, because a process left out would be room for one more.
-    pub(crate) fn scan(&mut self, root: ProcRoot<'_>) -> Result<&[Process], Error> {
-        self.numbers(root)?;
+    /// Reads every process that can be seen, in ascending order of process id, and adds the descendants of `own` that
+    /// are concealed. A process that ends meanwhile is left out, and so is a concealed stranger. One that cannot be read
+    /// for any other reason is an error, because a process left out would be room for one more.
+    pub(crate) fn scan(&mut self, root: ProcRoot<'_>, own: u32, is_own_kernels: bool) -> Result<(), Error> {
+        self.list(root.directory).map_err(|error| root.unlisted(error))?;
         self.processes.clear();
-        for &pid in &self.pids {
-            self.processes.extend(read_process(root, pid)?);
+        self.denied.clear();
+        for &listed in &self.listed {
+            match look(root, listed.pid)? {
+                Look::Process(process) => self.processes.push(process),
+                Look::Gone => {}
+                Look::Denied => self.denied.push(listed),
+            }
         }
         self.read_orphans_again(root)?;
-        Ok(&self.processes)
+        if !self.denied.is_empty() || concealed::may_conceal(root) {
+            self.add_concealed(root, own, is_own_kernels)?;
+        }
+        Ok(())
     }
 
     /// The numbers of all processes that can be seen, ascending.
-    pub(crate) fn numbers(&mut self, root: ProcRoot<'_>) -> Result<&[u32], Error> {
+    pub(crate) fn numbers(&mut self, root: ProcRoot<'_>) -> Result<impl Iterator<Item = u32> + '_, Error> {
         self.list(root.directory).map_err(|error| root.unlisted(error))?;
-        Ok(&self.pids)
+        Ok(self.listed.iter().map(|listed| listed.pid))
     }
 
-    fn list(&mut self, root: &Directory) -> io::Result<()> {
+    /// What the last scan has read, in ascending order of process id.
+    pub(super) fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// Those that are listed and could not be read, and that were not found otherwise.
+    pub(super) fn denied(&self) -> impl Iterator<Item = Listed> + '_ {
+        self.denied.iter().copied().filter(|denied| index_of(&self.processes, denied.pid).is_none())
+    }
+
+    /// The entry of a process in the listing.
+    pub(super) fn listed(&self, pid: u32) -> Option<Listed> {
+        index_of_key(&self.listed, pid, |listed| listed.pid).map(|index| self.listed[index])
+    }
+
+    fn add_concealed(&mut self, root: ProcRoot<'_>, own: u32, is_own_kernels: bool) -> Result<(), Error> {
+        let processes = &self.processes;
+        let shown = |pid| index_of(processes, pid).map(|index| processes[index]);
+        if let Some(own) = shown(own) {
+            let found = self.search.run(root, own, is_own_kernels, shown)?;
+            self.processes.extend(found.iter().map(|found| found.process));
+            self.processes.sort_unstable_by_key(|process| process.pid);
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, directory: &Directory) -> io::Result<()> {
         let listing = match &mut self.listing {
             Some(listing) => listing,
-            closed => closed.insert(root.list()?),
+            closed => closed.insert(directory.list()?),
         };
-        self.pids.clear();
-        listing.visit(|entry| self.pids.extend(stat::pid(entry.name.to_bytes())))?;
-        self.pids.sort_unstable();
+        self.listed.clear();
+        let listed = &mut self.listed;
+        listing.visit(|entry| {
+            let pid = stat::pid(entry.name.to_bytes());
+            listed.extend(pid.map(|pid| Listed { pid, inode: entry.inode }));
+        })?;
+        self.listed.sort_unstable_by_key(|listed| listed.pid);
         Ok(())
     }
 
@@ -74,20 +124,40 @@ impl ProcessTable {
     }
 }
 
-/// One process, or `None` when it is gone or hidden.
+/// What a look at a process has shown.
+#[derive(Debug)]
+enum Look {
+    Process(Process),
+    /// It is gone, or a mount conceals it altogether.
+    Gone,
+    /// It is there, and may not be looked at.
+    Denied,
+}
+
+/// One process, or `None` when it is gone or concealed.
 pub(super) fn read_process(root: ProcRoot<'_>, pid: u32) -> Result<Option<Process>, Error> {
+    match look(root, pid)? {
+        Look::Process(process) => Ok(Some(process)),
+        Look::Gone | Look::Denied => Ok(None),
+    }
+}
+
+fn look(root: ProcRoot<'_>, pid: u32) -> Result<Look, Error> {
     let stat_path = || root.path.join(format!("{pid}/stat"));
+    let unread = |error: io::Error| match error.raw_os_error() {
+        _ if !is_gone_or_concealed(&error) => Err(Error::read(stat_path(), error)),
+        Some(libc::EPERM | libc::EACCES) => Ok(Look::Denied),
+        _ => Ok(Look::Gone),
+    };
     let mut buffer = [0; STAT_BUFFER];
     let length = match read_stat(root.directory, pid, &mut buffer) {
         Ok(length) => length,
-        Err(error) if is_gone_or_hidden(&error) => return Ok(None),
-        Err(error) => return Err(Error::read(stat_path(), error)),
+        Err(error) => return unread(error),
     };
     let parsed = match buffer.get(..length) {
         // It ended while it was read, or else this file is not what it should be.
         Some([]) => match read_stat(root.directory, pid, &mut buffer) {
-            Err(error) if is_gone_or_hidden(&error) => return Ok(None),
-            Err(error) => return Err(Error::read(stat_path(), error)),
+            Err(error) => return unread(error),
             Ok(_) => Err("it is empty"),
         },
         Some(line) if length < STAT_BUFFER => stat::parse(line),
@@ -95,12 +165,12 @@ pub(super) fn read_process(root: ProcRoot<'_>, pid: u32) -> Result<Option<Proces
     };
     match parsed {
         Ok(process) if process.pid != pid => Err(Error::malformed(stat_path(), "it is about another process")),
-        Ok(process) if process.is_gone() => Ok(None),
+        Ok(process) if process.is_gone() => Ok(Look::Gone),
         // Its memory is shown by the threads that live, and not by the first one.
         Ok(process) if process.state == b'Z' && !process.is_zombie() => {
-            Ok(Some(Process { resident_pages: tasks::resident_pages(root, pid)?, ..process }))
+            Ok(Look::Process(Process { resident_pages: tasks::resident_pages(root, pid)?, ..process }))
         }
-        Ok(process) => Ok(Some(process)),
+        Ok(process) => Ok(Look::Process(process)),
         Err(what) => Err(Error::malformed(stat_path(), what)),
     }
 }
@@ -112,10 +182,10 @@ fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize>
 }
 
 /// Returns `true` if the error says that there is no such process, or none to be seen. A mount with `hidepid=1` lists
-/// processes of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers other than
-/// ENOENT. The kernel gives EPERM for nothing else here (a lack of permission is EACCES).
-pub(super) fn is_gone_or_hidden(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM))
+/// processes of others and answers EPERM for all that is in them; one with `hidepid=2` neither lists them nor answers
+/// other than ENOENT; a security module answers EACCES.
+pub(super) fn is_gone_or_concealed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM | libc::EACCES))
 }
 
 #[cfg(test)]
@@ -129,8 +199,8 @@ mod tests {
         let root = tree(7, [process(100, 7), process(7, 1), process(9, 7)]).with("uptime", "1.0 1.0").with("007", "x");
         let mut table = ProcessTable::default();
         for _ in 0..2 {
-            let processes = table.scan(root.proc_root()).unwrap();
-            assert_eq!(processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [7, 9, 100]);
+            table.scan(root.proc_root(), 7, false).unwrap();
+            assert_eq!(table.processes().iter().map(|process| process.pid).collect::<Vec<_>>(), [7, 9, 100]);
         }
     }
 
@@ -139,7 +209,8 @@ mod tests {
         let root = tree(7, [process(7, 1), process(8, 7).state('X')]);
         std::fs::create_dir(root.path().join("9")).unwrap();
         let mut table = ProcessTable::default();
-        assert_eq!(table.scan(root.proc_root()).unwrap().len(), 1);
+        table.scan(root.proc_root(), 7, false).unwrap();
+        assert_eq!(table.processes().len(), 1);
     }
 
     #[test]
@@ -148,7 +219,7 @@ mod tests {
             ["", "8", "8 (x) S 7", "8 (x", "\u{1}\u{0}\u{fffd}", &"8".repeat(STAT_BUFFER), &process(9, 7).line()];
         for text in cases {
             let root = tree(7, [process(7, 1)]).with("8/stat", text);
-            let error = ProcessTable::default().scan(root.proc_root()).unwrap_err();
+            let error = ProcessTable::default().scan(root.proc_root(), 7, false).unwrap_err();
             assert_eq!((error.kind(), error.path()), (ErrorKind::Malformed, Some(&*root.path().join("8/stat"))));
         }
     }
@@ -156,15 +227,15 @@ mod tests {
     #[test]
     fn a_stat_file_that_cannot_be_read_is_an_error_with_its_path() {
         let root = tree(7, [process(7, 1)]).with("8/stat/x", "");
-        let error = ProcessTable::default().scan(root.proc_root()).unwrap_err();
+        let error = ProcessTable::default().scan(root.proc_root(), 7, false).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Read, Some(&*root.path().join("8/stat"))));
     }
 
     #[test]
-    fn only_a_missing_or_hidden_process_may_be_left_out() {
-        let left_out = |errno| is_gone_or_hidden(&io::Error::from_raw_os_error(errno));
-        assert!([libc::ENOENT, libc::ESRCH, libc::EPERM].into_iter().all(left_out));
-        assert!(![libc::EMFILE, libc::ENFILE, libc::EACCES, libc::ENOMEM, libc::EIO].into_iter().any(left_out));
+    fn only_a_missing_or_concealed_process_may_be_left_out() {
+        let left_out = |errno| is_gone_or_concealed(&io::Error::from_raw_os_error(errno));
+        assert!([libc::ENOENT, libc::ESRCH, libc::EPERM, libc::EACCES].into_iter().all(left_out));
+        assert!(![libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO, libc::ENXIO].into_iter().any(left_out));
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl<'a> ProcRoot<'a> {
         Error::read(self.path.to_owned(), error)
     }
 
+    /// The error of a process that is there and may not be looked at.
+    pub(super) fn denied(self, pid: u32) -> Error {
+        Error::read(self.path.join(format!("{pid}/stat")), io::ErrorKind::PermissionDenied.into())
+    }
+
     /// The error of a listing without this process: it is of another kernel's processes, or is not whole.
     pub(super) fn without_us(self, own_pid: u32) -> Error {
         Error::malformed(self.path.to_owned(), &format!("it does not list {own_pid}, this process"))

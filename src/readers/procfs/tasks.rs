@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::process_table::is_gone_or_hidden;
+use super::process_table::is_gone_or_concealed;
 use super::{stat, statm, ProcRoot};
 use crate::sys::file::name;
 use crate::vocabulary::Error;
@@ -48,7 +48,7 @@ fn thread_pages(root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<u64, Error>
         .and_then(|statm| statm::read(statm.as_fd()));
     match read {
         Ok(pages) => pages.map_err(|what| Error::malformed(path(), what)),
-        Err(error) if is_gone_or_hidden(&error) => Ok(0),
+        Err(error) if is_gone_or_concealed(&error) => Ok(0),
         Err(error) => Err(Error::read(path(), error)),
     }
 }
@@ -57,7 +57,7 @@ fn thread_pages(root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<u64, Error>
 fn found<T: Default>(root: ProcRoot<'_>, pid: u32, read: io::Result<T>) -> Result<T, Error> {
     match read {
         Ok(read) => Ok(read),
-        Err(error) if is_gone_or_hidden(&error) => Ok(T::default()),
+        Err(error) if is_gone_or_concealed(&error) => Ok(T::default()),
         Err(error) => Err(Error::read(root.path.join(format!("{pid}/task")), error)),
     }
 }

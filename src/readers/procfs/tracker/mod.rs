@@ -18,8 +18,8 @@
 //! processes are read again, and in [`REREAD_EVERY`] checks all of them. Anything odd, any error included, forgets
 //! everything, and the next check reads it all.
 
-/// The lists of children that the kernel keeps for each thread.
-mod children;
+/// Descendants that the mount does not show.
+mod concealed;
 /// The listing of `/proc`: finds the new and the vanished.
 mod list;
 /// Descendants and strangers told apart.
@@ -27,14 +27,16 @@ mod place;
 /// The walk from parent to child, where strangers are many.
 mod walk;
 
-use self::children::Children;
 use self::list::Listed;
+use super::children::Children;
+use super::concealed::Search;
 use super::descendants::Descendants;
 use super::process_table::read_process;
 use super::stat::Process;
 use super::ProcRoot;
 use crate::sys::child::{self, Child};
 use crate::sys::file::{name, Listing};
+use crate::sys::process;
 use crate::vocabulary::{Error, MemoryScope};
 
 /// The number of checks in which each process that is known is read again at least once: enough that these readings
@@ -48,6 +50,8 @@ pub(super) struct Known {
     inode: u64,
     /// Set if it was not known before this check.
     is_new: bool,
+    /// Set if it may not be looked at. It is counted as it was last seen for as long as it exists.
+    is_concealed: bool,
     /// Set if its parent was read in this check, and so is not one that has ended since.
     has_fresh_parent: bool,
 }
@@ -66,6 +70,9 @@ pub(super) struct Tracker {
     new_strangers: Vec<Known>,
     placing: Descendants,
     children: Children,
+    search: Search,
+    /// Set if the mount may conceal processes; `None` until that was looked up.
+    conceals: Option<bool>,
     /// Those whose children are still to be met in a walk.
     to_walk: Vec<u32>,
     /// Set if the kernel lists children; `None` until that was tried.
@@ -129,7 +136,15 @@ impl Tracker {
         self.family.retain_mut(|known| {
             index += 1;
             let read_anyway = has_its_turn(index, self.checks);
-            let process = &mut known.process;
+            let Known { process, is_concealed, .. } = known;
+            if *is_concealed {
+                // It exists, which was asked when it was found.
+                if process.parent == own && !process.is_zombie() && child::find(process.pid) == Child::Ended {
+                    (process.state, process.threads) = (b'Z', 1);
+                    same = false;
+                }
+                return true;
+            }
             let is_as_it_was = match scope {
                 _ if read_anyway => false,
                 // Under the inode that is still listed, it is the same one. A walk sees numbers, no inodes.
@@ -150,6 +165,10 @@ impl Tracker {
                     known.is_new = read.start_ticks != process.start_ticks;
                     *process = read;
                     known.has_fresh_parent = true;
+                    true
+                }
+                Ok(None) if process::exists(process.pid) => {
+                    *is_concealed = true;
                     true
                 }
                 Ok(None) => {
@@ -176,7 +195,7 @@ impl Tracker {
 impl Known {
     /// Read in this check.
     fn new(process: Process, inode: u64) -> Known {
-        Known { process, inode, is_new: true, has_fresh_parent: true }
+        Known { process, inode, is_new: true, is_concealed: false, has_fresh_parent: true }
     }
 
     fn pid(&self) -> u32 {

@@ -6,6 +6,7 @@ use crate::readers::procfs::descendants::{index_of_key, Standing};
 use crate::readers::procfs::process_table::read_process;
 use crate::readers::procfs::stat::Process;
 use crate::readers::procfs::ProcRoot;
+use crate::sys::child::{self, Child};
 use crate::vocabulary::Error;
 
 impl Tracker {
@@ -82,7 +83,15 @@ fn read_orphans_again(
         };
         if is_orphan {
             match read_process(root, orphan.pid)? {
-                Some(process) => family[index].process = process,
+                Some(process) => {
+                    family[index].process = process;
+                    family[index].is_concealed = false;
+                }
+                // Not shown, but ours to wait for.
+                None if child::find(orphan.pid) != Child::Unknown => {
+                    family[index].process.parent = own.pid;
+                    family[index].is_concealed = true;
+                }
                 None => {
                     family[index].process.group = None;
                     any_gone = true;

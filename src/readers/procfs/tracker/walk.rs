@@ -5,6 +5,7 @@ use super::{Known, Tracker};
 use crate::readers::procfs::descendants::index_of_key;
 use crate::readers::procfs::process_table::read_process;
 use crate::readers::procfs::{status, tasks, ProcRoot};
+use crate::sys::process;
 use crate::vocabulary::Error;
 
 /// The price of a walk in entries of `/proc`, which cost 0.26 us each to list: a process costs 2.5 us (the number of its
@@ -12,12 +13,26 @@ use crate::vocabulary::Error;
 const LISTED_PER_PROCESS: u64 = 10;
 const LISTED_PER_THREAD: u64 = 15;
 
+/// What became of those that a walk has not met.
+enum Unmet {
+    /// All have ended.
+    None,
+    /// Some live, and may have children.
+    ToWalk,
+    /// Some live, and may not be looked at any more.
+    Concealed,
+}
+
 impl Tracker {
     pub(super) fn is_walk_cheaper(&mut self, root: ProcRoot<'_>, own: u32) -> Result<bool, Error> {
         let processes = self.family.len() as u64 * LISTED_PER_PROCESS;
         let threads = self.family.iter().map(|known| known.process.threads).fold(0, u64::saturating_add);
         let price = |threads: u64| processes.saturating_add(threads.saturating_mul(LISTED_PER_THREAD));
         let listed_then = self.listed.len() as u64;
+        // The children of a process that may not be looked at are in no list.
+        if self.conceals != Some(false) || self.family.iter().any(|known| known.is_concealed) {
+            return Ok(false);
+        }
         // Our own threads, and how many there are to list by now, are asked for only when that can matter.
         if self.strangers.is_empty() || listed_then <= price(threads) {
             return Ok(false);
@@ -30,7 +45,7 @@ impl Tracker {
     }
 
     /// Walks from parent to child, and reads the processes that are new and those that are not met any more. Returns
-    /// `false` when the tree grows so fast that listing everything is the shorter way.
+    /// `false` when the tree grows so fast that listing everything is the shorter way, or when somebody is concealed.
     pub(super) fn walk(&mut self, root: ProcRoot<'_>, own: u32) -> Result<bool, Error> {
         let most = self.family.len() + self.strangers.len();
         self.to_walk.clear();
@@ -48,6 +63,9 @@ impl Tracker {
                         }
                         None => {
                             let read = read_process(root, pid)?;
+                            if read.is_none() && process::exists(pid) {
+                                return Ok(false);
+                            }
                             self.to_walk.extend(read.map(|process| process.pid));
                             self.fresh.extend(read.map(|process| Known::new(process, 0)));
                         }
@@ -57,8 +75,10 @@ impl Tracker {
                     return Ok(false);
                 }
             }
-            if !self.read_unmet(root)? {
-                break;
+            match self.read_unmet(root)? {
+                Unmet::None => break,
+                Unmet::ToWalk => {}
+                Unmet::Concealed => return Ok(false),
             }
         }
         // A process that moved meanwhile may have been met twice.
@@ -68,10 +88,10 @@ impl Tracker {
     }
 
     /// Reads those that were known and not met: they have ended, or have another parent now, or the lists lost them.
-    /// Returns `true` if there are more to walk from.
-    fn read_unmet(&mut self, root: ProcRoot<'_>) -> Result<bool, Error> {
+    fn read_unmet(&mut self, root: ProcRoot<'_>) -> Result<Unmet, Error> {
         let Tracker { family, fresh, to_walk, .. } = self;
         let mut failure = None;
+        let mut any_concealed = false;
         family.retain(|known| {
             if known.has_fresh_parent || failure.is_some() {
                 return true;
@@ -79,6 +99,10 @@ impl Tracker {
             match read_process(root, known.process.pid) {
                 // In the lists are processes alone; a number from before may be that of a thread by now.
                 Ok(Some(read)) if !status::is_process(root, read.pid) => {}
+                Ok(None) if process::exists(known.process.pid) => {
+                    any_concealed = true;
+                    return true;
+                }
                 Ok(read) => {
                     to_walk.extend(read.map(|process| process.pid));
                     fresh.extend(read.map(|process| Known::new(process, 0)));
@@ -89,7 +113,9 @@ impl Tracker {
         });
         match failure {
             Some(error) => Err(error),
-            None => Ok(!to_walk.is_empty()),
+            None if any_concealed => Ok(Unmet::Concealed),
+            None if to_walk.is_empty() => Ok(Unmet::None),
+            None => Ok(Unmet::ToWalk),
         }
     }
 }

@@ -11,8 +11,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::readers::procfs::process_table::is_gone_or_hidden;
-use crate::readers::procfs::{stat, tasks, ProcRoot};
+use super::process_table::is_gone_or_concealed;
+use super::{stat, tasks, ProcRoot};
 use crate::sys::file::{name, read_whole};
 use crate::vocabulary::Error;
 
@@ -85,7 +85,7 @@ impl Children {
         match read() {
             Ok(true) => Ok(true),
             Ok(false) => Err(Error::malformed(path(), "it is not a list of process ids")),
-            Err(error) if is_gone_or_hidden(&error) => Ok(false),
+            Err(error) if is_gone_or_concealed(&error) => Ok(false),
             Err(error) => Err(Error::read(path(), error)),
         }
     }
