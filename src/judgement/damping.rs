@@ -1,14 +1,17 @@
-//! Which change of a level is worth a line in the log. A host that works at its threshold changes levels all day; its
-//! log must not show it.
+//! The changes of a level that are worth a line in the log.
+//!
+//! A host that works at its threshold changes levels all day, and a line for each would fill its log. So a fall counts
+//! only once it has held, and lines of one level keep their distance. A line comes later for that, and counts the
+//! changes left out since the one before.
 
 use std::time::Duration;
 
 use crate::vocabulary::Level;
 
-/// At most one line per resource and level in this time, but for a first critical one.
+/// The least time between two lines of one resource and level. A first critical line does not wait for it.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// The log lines of one resource.
+/// The last lines of one resource, and its changes since.
 #[derive(Debug, Default)]
 pub(super) struct Damping {
     /// The measured level, except that a fall to normal counts only once it has held.
@@ -16,12 +19,12 @@ pub(super) struct Damping {
     normal_since: Option<Duration>,
     /// The level of the last line; normal at first, without a line.
     announced: Level,
-    /// When the last line of each level was written.
+    /// The time of the last line of each level.
     warning_line: Option<Duration>,
     critical_line: Option<Duration>,
     normal_line: Option<Duration>,
     /// A critical line was written since the last normal one.
-    critical_said: bool,
+    critical_logged: bool,
     /// Transitions since the last line.
     changes: u64,
 }
@@ -35,7 +38,7 @@ impl Damping {
         if self.effective == self.announced || self.effective != measured {
             return None;
         }
-        let first_critical = measured == Level::Critical && !self.critical_said;
+        let first_critical = measured == Level::Critical && !self.critical_logged;
         let line = match measured {
             Level::Normal => &mut self.normal_line,
             Level::Warning => &mut self.warning_line,
@@ -48,14 +51,15 @@ impl Damping {
         *line = Some(now);
         self.announced = measured;
         match measured {
-            Level::Normal => self.critical_said = false,
-            Level::Critical => self.critical_said = true,
+            Level::Normal => self.critical_logged = false,
+            Level::Critical => self.critical_logged = true,
             Level::Warning => {}
         }
         // The transition that is being printed is not left out.
         Some(std::mem::take(&mut self.changes).saturating_sub(1))
     }
 
+    /// Takes a measured level as the effective one, a fall to normal only once it has held for `settle`.
     fn settle_level(&mut self, measured: Level, now: Duration, settle: Duration) {
         if measured != Level::Normal {
             self.normal_since = None;

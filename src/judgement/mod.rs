@@ -1,5 +1,18 @@
-//! What checks mean: a state machine without a clock, a file or a log. Whoever drives it holds the lock around it, says
-//! what time it is, and carries out what comes back.
+//! The meaning of checks: a state machine without a clock, a file or a log, so that tests step it by hand. The engine
+//! holds the lock around it, tells it the time, and carries out what it returns.
+//!
+//! In the order in which a check passes through:
+//!
+//! - `record`: the changes that a check makes, and its report.
+//! - `breaker`: failed checks in a row, and their backoff.
+//! - `threshold`: usage against a limit, to the byte.
+//! - `climb`: the growth of a resource, and the time that it leaves.
+//! - `damping`, `unread`, `zombies`: the changes that are worth a line in the log.
+//! - `reservations`: the cost of admitted work that no check can have measured yet.
+//! - `gate`: the answer to work, and its reason.
+//! - `word`: that answer in a few atomics, for readers without a lock.
+//! - `schedule`: the time of the next check, from the pure functions of `cadence`.
+//! - `shed`: the policy by which work is shed.
 
 mod breaker;
 mod cadence;
@@ -28,7 +41,7 @@ use self::reservations::Reservations;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
 
-/// The state of a monitor as its checks, limits and permits made it.
+/// The state of a monitor, as its checks, starts, stops and permits have made it.
 #[derive(Debug, Default)]
 pub(crate) struct Judgement {
     settings: Settings,
@@ -46,20 +59,22 @@ pub(crate) struct Judgement {
     climbs: PerResource<Climb>,
     damping: PerResource<Damping>,
     unread: PerResource<Unread>,
+    /// The time of the last line about a check that was late.
     late_line: Option<Duration>,
-    /// When memory was last read, by a check or alone.
+    /// The time of the last reading of memory, by a check or alone.
     memory_at: Duration,
-    /// What it cost when it was last read alone.
+    /// The CPU time of the last reading of memory alone.
     memory_cpu: Duration,
     zombies: ZombieWatch,
     reservations: Reservations,
 }
 
-/// Why nothing but a start opens the gate.
+/// The reason why nothing but a start opens the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopped {
+    /// The host asked for it.
     Asked,
-    /// This thread of the monitor's ended by itself.
+    /// The thread of this name ended by itself.
     Died(&'static str),
 }
 
@@ -67,12 +82,12 @@ pub(crate) enum Stopped {
 #[derive(Debug)]
 struct Last {
     at: Duration,
-    /// What the CPU budget counts from.
+    /// The end of the check, from which the CPU budget counts.
     ended: Duration,
     cpu: Duration,
-    /// How late it began, if that mattered.
+    /// The lateness of its beginning, if it was late enough to matter.
     late: Option<Duration>,
-    /// Every required resource was read, or the error of the first that was not.
+    /// The readings, or the error of the first required resource that could not be read.
     found: Result<Found, Arc<Error>>,
 }
 
@@ -81,9 +96,10 @@ impl Judgement {
         Judgement { settings, forked, stopped, ..Judgement::default() }
     }
 
-    /// A start: everything that a monitor learns by and by is fresh. Permits and the numbers of checks go on.
+    /// Begins anew at a start: all that was learned from earlier checks is forgotten. Permits and the numbers of checks
+    /// go on.
     pub(crate) fn begin(&mut self, interval: Duration) {
-        // What was read before a stop, or failed, must not answer for the first check of this start.
+        // A check before a stop, or one that failed, must not answer for the first check of this start.
         let last = self.last.take().filter(|last| self.stopped.is_none() && last.found.is_ok());
         *self = Judgement {
             settings: self.settings,
@@ -98,7 +114,7 @@ impl Judgement {
         };
     }
 
-    /// A stop: nothing but the next start opens the gate.
+    /// Closes the gate until the next start.
     pub(crate) fn close(&mut self, why: Stopped) {
         self.running = false;
         self.stopped = Some(why);
@@ -109,13 +125,13 @@ impl Judgement {
         self.published >= number
     }
 
-    /// What the last check found, if it was a good one.
+    /// The readings of the last check, if it was a good one.
     fn found(&self) -> Option<&Found> {
         self.last.as_ref()?.found.as_ref().ok()
     }
 
-    /// The level of a reading that follows the stored levels. Only [`record`](Self::record) stores it: a limit that
-    /// changes between checks is judged at once, and judging twice is judging once.
+    /// The level of a reading, which comes after the stored level of its resource. Only [`record`](Self::record) stores
+    /// levels, so that a change of limits between two checks can be judged at once, any number of times.
     fn level(&self, resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Level {
         let limit = limit(resource, amount, limits);
         threshold::step(*self.levels.get(resource), amount.usage, limit, limits.thresholds())
@@ -126,7 +142,7 @@ impl Judgement {
         match self.found().and_then(|found| amount(found, resource)) {
             Some(amount) => limit(resource, amount, limits),
             None if resource.is_required() => limits.limit(resource),
-            // What is not known of an optional resource refuses nothing.
+            // An optional resource that was not read refuses nothing.
             None => None,
         }
     }
@@ -135,11 +151,12 @@ impl Judgement {
 /// The resources that are cheap enough to be read alone, between two checks.
 const MEMORY: [Resource; 3] = [Resource::Memory, Resource::CgroupMemory, Resource::MemoryPressure];
 
+/// The reading of a resource, if there is one.
 fn amount(found: &Found, resource: Resource) -> Option<&Amount> {
     found.get(resource).as_ref().ok()?.as_ref()
 }
 
-/// Why something of the resource was not read.
+/// The error that kept a resource, or a part of it, from being read.
 fn unread_error(found: &Optional<Amount>) -> Option<&Arc<Error>> {
     match found {
         Ok(amount) => amount.as_ref()?.unread.as_ref(),
@@ -147,7 +164,7 @@ fn unread_error(found: &Optional<Amount>) -> Option<&Arc<Error>> {
     }
 }
 
-/// The limit that binds: the host's or the kernel's, whichever is less.
+/// The limit in force: the smaller of the host's and the kernel's.
 fn limit(resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Option<u64> {
     limits.limit(resource).into_iter().chain(amount.limit).min()
 }

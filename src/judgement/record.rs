@@ -1,4 +1,4 @@
-//! What a check changes, and what it has to tell.
+//! The changes that a check makes, and the report of it for the log, the schedule and the action thread.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,43 +12,43 @@ use crate::vocabulary::{
     Amount, Critical, Error, ErrorKind, Found, Identity, Level, Optional, PerResource, Resource, ResourceLimits, Usage,
 };
 
-/// What one check found.
+/// The findings and the circumstances of one check.
 #[derive(Debug)]
 pub(crate) struct Observation<'a> {
-    /// Taken when the check began; later checks have larger ones. The first is 1 or more.
+    /// Drawn when the check began, so that later checks have larger ones. The first is 1 or more.
     pub(crate) number: u64,
     pub(crate) now: Duration,
-    /// The same to the nanosecond, where `now` may be a step of the clock behind.
+    /// The end of the check, from the precise clock. `now` is from the coarse one, which may be a step behind.
     pub(crate) ended: Duration,
-    /// What the check cost.
+    /// The CPU time of the check.
     pub(crate) cpu: Duration,
-    /// What the thread that took it has used since its last one.
+    /// The CPU time that its thread has used since its last check.
     pub(crate) cpu_between: Duration,
-    /// When the thread planned it, if it did.
+    /// The plan of the check thread, if it took the check.
     pub(crate) planned: Option<Planned>,
     pub(crate) found: &'a Found,
     pub(crate) zombies: &'a [Identity],
 }
 
-/// A check that the thread planned, and what came of the plan.
+/// The plan of the check thread for a check, and how late it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Planned {
-    /// After the last check.
+    /// The planned time since the last check.
     pub(crate) delay: Duration,
     pub(crate) lateness: Duration,
 }
 
-/// What came of a check that was published.
+/// The outcome of a check that was published.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// The number of the check, and when it was taken.
     pub(crate) number: u64,
     pub(crate) at: Duration,
-    /// To be logged, in this order.
+    /// The events to log, in this order.
     pub(crate) events: Vec<Event>,
     pub(crate) good: bool,
     pub(crate) degraded: bool,
-    /// As last measured by a good check.
+    /// The levels as the last good check measured them.
     pub(crate) levels: PerResource<Level>,
     /// The first resource that this check found critical.
     pub(crate) critical: Option<Critical>,
@@ -56,11 +56,11 @@ pub(crate) struct Report {
     pub(crate) climbing: bool,
 }
 
-/// What a check has to tell the log.
+/// An event for the log.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// Without a limit the level is normal: the limit was unset. `changes` counts the transitions left out since the
-    /// last line of the resource.
+    /// `limit` is `None` when it was unset, which makes the level normal. `changes` counts the transitions left out
+    /// since the last line of the resource.
     LevelEntered {
         resource: Resource,
         level: Level,
@@ -98,14 +98,14 @@ pub(crate) enum Event {
 }
 
 impl Judgement {
-    /// Judges a check. `None`: it began before the last one that was published, and changes nothing.
+    /// Judges a check. Returns `None` for one that began before the last one published: it changes nothing.
     pub(crate) fn record(&mut self, check: &Observation<'_>, limits: &ResourceLimits) -> Option<Report> {
         if check.number <= self.published {
             return None;
         }
         self.published = check.number;
         self.forked = false;
-        // An empty list allocates nothing, and a steady check has nothing to tell.
+        // An empty list allocates nothing, and most checks have no events.
         let mut events = Vec::new();
         let found = match failure(check.found) {
             None => Ok(check.found.clone()),
@@ -136,13 +136,15 @@ impl Judgement {
         })
     }
 
-    /// Memory was read alone, between two checks: the gate follows it. Levels and the log are for checks, and so is the
-    /// age of the answer, which is that of the processes. What could not be read is left to the next check to report.
+    /// Takes a reading of memory alone, between two checks, for the gate to follow.
+    ///
+    /// Levels and the log are left to checks. So is the age of the answer, because the count of processes is as old as
+    /// before; and so is an error, which the next check reports.
     pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
         self.memory_cpu = cpu;
         for resource in MEMORY {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
-            self.climb(resource, amount, now);
+            self.record_growth(resource, amount, now);
             if let Some(Last { found: Ok(found), .. }) = &mut self.last {
                 *found.get_mut(resource) = Ok(Some(amount.clone()));
             }
@@ -172,7 +174,7 @@ impl Judgement {
         }
     }
 
-    /// Takes what a good check found of one resource.
+    /// Takes the reading of one resource by a good check.
     fn judge_resource(
         &mut self,
         resource: Resource,
@@ -190,17 +192,17 @@ impl Judgement {
         }
         let (level, limit) = match found {
             Ok(Some(amount)) => {
-                self.climb(resource, amount, now);
+                self.record_growth(resource, amount, now);
                 (self.level(resource, amount, limits), limit(resource, amount, limits))
             }
-            // What is not known of an optional resource closes nothing, and what comes later is compared with nothing.
+            // An unread optional resource never closes the gate, and its history of growth is dropped.
             Ok(None) | Err(_) => {
                 *self.climbs.get_mut(resource) = Climb::default();
                 (Level::Normal, None)
             }
         };
         *self.levels.get_mut(resource) = level;
-        // What could not be read has a level that nobody knows; what is not there is at none.
+        // An unread resource has no known level, so nothing is logged; an absent one is normal.
         let Ok(amount) = found else { return };
         if let Some(changes) = self.damping.get_mut(resource).step(level, now, settle) {
             let (usage, group) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.group.clone()));
@@ -230,8 +232,9 @@ impl Judgement {
         Some(Critical { resource, usage, hard: limits.thresholds().hard })
     }
 
-    /// The usage of one control group says nothing of how fast that of another grows.
-    fn climb(&mut self, resource: Resource, amount: &Amount, now: Duration) {
+    /// Adds a reading to the growth of a resource. That of another control group than before starts a new history: the
+    /// difference between two groups is not growth.
+    fn record_growth(&mut self, resource: Resource, amount: &Amount, now: Duration) {
         let before = self.found().and_then(|found| self::amount(found, resource));
         let is_another_group = before.is_some_and(|before| before.group != amount.group);
         let climb = self.climbs.get_mut(resource);
@@ -241,7 +244,7 @@ impl Judgement {
         climb.record(now, amount.usage);
     }
 
-    /// Logged when it begins, and at most once in a while.
+    /// Reports a check that was late after one that was not, at most once in [`damping::LINE_EVERY`].
     fn run_late(&mut self, planned: Planned, now: Duration, events: &mut Vec<Event>) {
         let began = self.last.as_ref().map_or(true, |last| last.late.is_none());
         let line_due = self.late_line.map_or(true, |at| now.saturating_sub(at) >= damping::LINE_EVERY);
@@ -253,7 +256,7 @@ impl Judgement {
 }
 
 impl Report {
-    /// The check as shedding sees it.
+    /// The part of the report that shedding goes by.
     pub(crate) fn checked(&self) -> shed::Checked {
         shed::Checked {
             at: self.at,
@@ -265,7 +268,7 @@ impl Report {
     }
 }
 
-/// Why the check failed: the first required resource that was not read.
+/// The error that failed the check: that of the first required resource that was not read.
 fn failure(found: &Found) -> Option<Arc<Error>> {
     let mut required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
     required.find_map(|resource| match found.get(resource) {

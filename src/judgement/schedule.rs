@@ -1,4 +1,4 @@
-//! When to look again.
+//! The time of the next check, and of the next reading of memory alone.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{cadence, threshold, Judgement, MEMORY};
 use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
 
 impl Judgement {
-    /// Whether an admission should wait for a check newer than the last.
+    /// Whether the last check is too old to admit work by.
     pub(crate) fn needs_fresh(&self, now: Duration) -> bool {
         match &self.last {
             Some(last) if self.stopped.is_none() => now.saturating_sub(last.at) > self.refresh_age(),
@@ -14,12 +14,14 @@ impl Judgement {
         }
     }
 
-    /// When the thread's next check is due, its last one having been taken at `last_own_check`. The thread keeps its
-    /// own time, and keeps its distance from everybody's checks.
+    /// The time of the check thread's next check, after its last one at `last_own_check`.
+    ///
+    /// The interval counts from the thread's own checks, because callers' checks would else put off those that nobody
+    /// asked for. The distance that the CPU budget asks for counts from the last check of anybody.
     pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, limits: &ResourceLimits) -> Duration {
         let timer = match self.breaker.failures() {
             0 => cadence::timer(self.interval, self.time_left(limits)),
-            // What fails is not tried more often, whatever it was doing before.
+            // A failing check is not tried more often because usage was climbing before.
             _ => self.breaker.delay(self.interval),
         };
         let floor = cadence::floor(timer, self.gap(), self.breaker.is_degraded());
@@ -31,8 +33,8 @@ impl Judgement {
         }
     }
 
-    /// When memory is due to be read, be it alone: as the next check would be if it cost nothing, which a reading of
-    /// memory alone does next to.
+    /// The time of the next reading of memory without a check; `None` when memory is neither asked for nor climbing, or
+    /// cannot be read alone. The CPU budget is left out: such a reading costs microseconds.
     pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {
         let on_demand = self.next_memory()?;
         let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
@@ -43,8 +45,8 @@ impl Judgement {
         climbing.into_iter().chain(Some(on_demand).filter(|_| demanded)).min()
     }
 
-    /// When memory is too old for a caller who asks; `None` when it cannot be read alone. In scope `Tree` that takes a
-    /// whole check, and a check that failed is for a whole one to mend.
+    /// The time from which memory is too old for a caller who asks; `None` when it cannot be read alone. Scope `Tree`
+    /// needs a whole check, and so does a monitor whose last check failed.
     pub(super) fn next_memory(&self) -> Option<Duration> {
         let readable = self.running && self.settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
         readable.then(|| self.memory_at.saturating_add(self.settings.refresh_after.max(self.memory_gap())))
@@ -60,6 +62,7 @@ impl Judgement {
         Resource::ALL.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min()
     }
 
+    /// The time that a resource has left to its warning threshold; `None` when it does not grow or has no limit.
     fn time_left_of(&self, resource: Resource, limits: &ResourceLimits) -> Option<Duration> {
         let threshold = threshold::least_reaching(self.limit(resource, limits)?, limits.thresholds().warn);
         self.climbs.get(resource).time_to(threshold)
@@ -70,6 +73,7 @@ impl Judgement {
         self.settings.max_age.unwrap_or_else(|| cadence::default_max_age(self.interval, self.gap()))
     }
 
+    /// The time that a shed is given to take effect, and a fall to hold.
     pub(crate) fn settle(&self) -> Duration {
         self.settings.settle.unwrap_or(self.interval)
     }
@@ -79,6 +83,7 @@ impl Judgement {
         self.last.as_ref().map_or(Duration::ZERO, |last| cadence::gap(last.cpu, self.settings.cpu_budget))
     }
 
+    /// The age beyond which a reader asks for a fresh check.
     pub(super) fn refresh_age(&self) -> Duration {
         cadence::refresh_age(self.settings.refresh_after, self.gap(), self.breaker.is_degraded())
     }

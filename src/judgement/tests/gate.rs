@@ -1,3 +1,5 @@
+//! The gate and its verdicts, and the admission of work.
+
 use proptest::prelude::*;
 
 use super::*;

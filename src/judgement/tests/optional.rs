@@ -1,3 +1,5 @@
+//! Optional resources: absent, unread, and read again.
+
 use std::path::Path;
 
 use super::*;

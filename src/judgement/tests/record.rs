@@ -1,3 +1,5 @@
+//! Failed checks, levels, growth and lateness, as reports tell of them.
+
 use super::*;
 use crate::judgement::shed::ShedStep;
 

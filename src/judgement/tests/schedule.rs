@@ -1,3 +1,5 @@
+//! The times of checks, and of readings of memory alone.
+
 use super::*;
 
 #[test]
