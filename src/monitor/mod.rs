@@ -65,10 +65,11 @@ impl ResourceMonitor {
     /// Before that check it reads every process on the machine, some 10 us each. The check itself then costs as little
     /// as all later ones, and the CPU budget does not put the next one off.
     ///
-    /// When it returns, the gate shows what the first check found. A first check that failed is not an error: the gate
-    /// is closed and the thread keeps trying. A second `start` does nothing; after [`stop`](Self::stop), or in a forked
-    /// child, `start` starts anew. The manager is asked for its counts on the calling thread, which must not hold a
-    /// lock that they take.
+    /// When it returns, the gate shows the result of the first check. A first check that failed is not an error: the
+    /// gate is closed and the thread keeps trying. A second `start` changes nothing, but the gate shows a first check
+    /// when it returns as well, even if the first `start` is still in progress on another thread. After
+    /// [`stop`](Self::stop), or in a forked child, `start` starts anew. The manager is asked for its counts on the
+    /// calling thread, which must not hold a lock that they take.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if `interval` is zero, [`Thread`](crate::ErrorKind::Thread)
