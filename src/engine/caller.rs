@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::core::{Core, Scratch, Shared};
+use super::core::{Core, Shared};
 use super::handover::hand_over;
 use crate::host::events;
 use crate::judgement::Report;
 use crate::sys;
-use crate::vocabulary::{Reason, ResourceSnapshot, Verdict, Work};
+use crate::vocabulary::{Reading, Reason, ResourceSnapshot, Verdict, Work};
 
 /// Takes a check, after asking the manager for its counts, and publishes it like any other.
 pub(crate) fn check_now(shared: &Arc<Shared>) -> ResourceSnapshot {
     let core = Core::of(shared);
     core.count_on_caller();
-    let mut scratch = Scratch::new();
-    if let Some(report) = core.check_as_caller(&mut scratch) {
+    let mut reading = Reading::default();
+    if let Some(report) = core.check_as_caller(&mut reading) {
         follow_up(shared, core, &report);
     }
-    scratch.snapshot
+    reading.snapshot
 }
 
 /// Judges the work on a fresh enough reading, taking one if need be, and reserves its cost.
@@ -27,7 +27,7 @@ pub(crate) fn admit(shared: &Arc<Shared>, work: &Work) -> Result<(), Verdict> {
     if old() {
         // Whoever waits here longer than a reading may be old is judged on what there is, which is stale by then.
         let patience = core.judgement.lock().max_age();
-        let check = |scratch: &mut Scratch| if old() { core.check_as_caller(scratch) } else { None };
+        let check = |reading: &mut Reading| if old() { core.check_as_caller(reading) } else { None };
         if let Some(report) = core.single_flight.work(patience, check).flatten() {
             follow_up(shared, core, &report);
         }

@@ -131,15 +131,15 @@ fn wait_until_due(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::core::Scratch;
     use crate::engine::Config;
+    use crate::vocabulary::Reading;
     use crate::vocabulary::ResourceLimits;
 
     #[test]
     fn a_thread_that_dies_closes_the_gate() {
         let limits = ResourceLimits::builder().build().unwrap();
         let core = Core::new(Arc::new(Config::default()), limits);
-        core.check_as_caller(&mut Scratch::new());
+        core.check_as_caller(&mut Reading::default());
         assert!(core.is_accepting());
         guarded(&core, &Run::new(1), &Worker::new("test"), || panic!("out of the loop"));
         assert!(!core.is_accepting());

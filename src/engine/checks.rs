@@ -1,15 +1,14 @@
 //! Checks, whoever takes them.
 
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Scratch};
+use super::core::Core;
 use super::run::Run;
 use crate::host::contained;
 use crate::judgement::{Observation, Planned, Report};
 use crate::sys;
-use crate::vocabulary::{Error, ErrorKind, Resource, Surroundings};
+use crate::vocabulary::{Error, ErrorKind, Reading, Resource};
 
 impl Core {
     /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it
@@ -21,9 +20,9 @@ impl Core {
 
     /// The first check of a run, on the thread that starts it.
     pub(super) fn first_check(&self) -> Option<Report> {
-        let check = |scratch: &mut Scratch| {
+        let check = |reading: &mut Reading| {
             self.prepare();
-            self.check_as_caller(scratch)
+            self.check_as_caller(reading)
         };
         // Another start waits for this one, so nobody else holds it but whoever checks for a caller right now.
         self.single_flight.work(Duration::MAX, check).flatten()
@@ -33,9 +32,9 @@ impl Core {
     pub(super) fn await_first_check(&self, run: &Run) {
         let is_checked = || self.judgement.lock().is_checked_since(run.first_number);
         if !is_checked() {
-            self.single_flight.work(Duration::MAX, |scratch| {
+            self.single_flight.work(Duration::MAX, |reading| {
                 if !is_checked() && !run.is_stopping() {
-                    self.check_as_caller(scratch);
+                    self.check_as_caller(reading);
                 }
             });
         }
@@ -48,8 +47,8 @@ impl Core {
         }
     }
 
-    pub(super) fn check_as_caller(&self, scratch: &mut Scratch) -> Option<Report> {
-        self.check_into(scratch, &mut sys::thread_cpu_time(), None)
+    pub(super) fn check_as_caller(&self, reading: &mut Reading) -> Option<Report> {
+        self.check_into(reading, &mut sys::thread_cpu_time(), None)
     }
 
     /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU
@@ -61,10 +60,10 @@ impl Core {
         cpu_since: &mut Duration,
         planned: Planned,
     ) -> Option<Report> {
-        let check = |scratch: &mut Scratch| {
+        let check = |reading: &mut Reading| {
             let still_due = self.next_check(last_own_check, demanded) <= sys::coarse_now();
             if still_due {
-                self.check_into(scratch, cpu_since, Some(planned))
+                self.check_into(reading, cpu_since, Some(planned))
             } else {
                 None
             }
@@ -87,36 +86,23 @@ impl Core {
 
     /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this
     /// thread has used from `cpu_since`, which is set to now, is counted as well.
-    fn check_into(&self, scratch: &mut Scratch, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
-        let Scratch { reading, snapshot } = scratch;
+    fn check_into(&self, reading: &mut Reading, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, SeqCst);
         let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
-            reading.clear();
-            reading.error = Some(Arc::new(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}"))));
+            reading.fail(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}")));
         }
         let cpu_now = sys::thread_cpu_time();
         let cpu = cpu_now.saturating_sub(cpu_began);
         let cpu_between = cpu_began.saturating_sub(std::mem::replace(cpu_since, cpu_now));
 
+        let snapshot = &mut reading.snapshot;
         snapshot.timestamp = Instant::now();
         snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
-        snapshot.memory_bytes = reading.memory;
-        snapshot.child_process_count = reading.descendants.map(to_usize);
         (snapshot.running_jobs, snapshot.active_sheets) = self.hooks.counts();
-        snapshot.zombie_pids.clear();
-        snapshot.zombie_pids.extend(reading.zombies.iter().map(|zombie| zombie.pid));
-
-        let Surroundings { cgroup_memory, cgroup_pids, open_files, memory_pressure, threads, .. } =
-            &reading.surroundings;
-        snapshot.thread_count = threads.map(to_usize);
-        snapshot.cgroup_memory = cgroup_memory.as_ref().ok().cloned().flatten();
-        snapshot.cgroup_pids = cgroup_pids.as_ref().ok().cloned().flatten();
-        snapshot.open_files = open_files.as_ref().ok().copied().flatten();
-        snapshot.memory_pressure = memory_pressure.as_ref().ok().copied().flatten();
 
         let found = reading.found();
         let mut judgement = self.judgement.lock();
@@ -137,11 +123,7 @@ impl Core {
         // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.
         let mut publisher = self.publisher.lock();
         drop(judgement);
-        publisher.publish(snapshot);
+        publisher.publish(&reading.snapshot);
         Some(report)
     }
-}
-
-fn to_usize(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
 }

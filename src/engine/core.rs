@@ -13,11 +13,11 @@ use crate::host::{contained, events, Publisher};
 use crate::judgement::word::ReadinessWord;
 use crate::judgement::{Judgement, Stopped};
 use crate::readers::cgroup::{Alarms, Watch};
-use crate::readers::probe::{Probe, Reading};
+use crate::readers::probe::Probe;
 use crate::readers::SystemProbe;
 use crate::sys::fork::{Desk, ForkCell, Mutex};
 use crate::sys::{self, Bell, PerProcess};
-use crate::vocabulary::{ResourceLimits, ResourceSnapshot, Settings, Verdict, Work};
+use crate::vocabulary::{Reading, ResourceLimits, Settings, Verdict, Work};
 
 /// What a monitor and all its handles share. A forked child finds its parent's there and makes its own.
 pub(crate) type Shared = PerProcess<Core>;
@@ -51,22 +51,10 @@ pub(crate) struct Core {
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) lifecycle: Lifecycle,
     /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
-    pub(super) single_flight: Desk<Scratch>,
+    pub(super) single_flight: Desk<Reading>,
     pub(super) next_number: AtomicU64,
     /// A copy of what the judgement knows, for a forked child, which must not wait for the judgement's lock.
     stopped: AtomicBool,
-}
-
-/// Buffers that checks in the steady state reuse.
-pub(super) struct Scratch {
-    pub(super) reading: Reading,
-    pub(super) snapshot: ResourceSnapshot,
-}
-
-impl Scratch {
-    pub(super) fn new() -> Scratch {
-        Scratch { reading: Reading::default(), snapshot: ResourceSnapshot::unread() }
-    }
 }
 
 impl Core {
@@ -92,7 +80,7 @@ impl Core {
             judgement: Mutex::new(judgement),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),
-            single_flight: Desk::new(Scratch::new()),
+            single_flight: Desk::new(Reading::default()),
             next_number: AtomicU64::new(1),
             stopped: AtomicBool::new(stopped),
         }

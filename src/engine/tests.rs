@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::Config;
 use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::{Alarms, Watch};
-use crate::readers::probe::{Probe, Reading};
+use crate::readers::probe::Probe;
 use crate::sys::fork::Mutex;
-use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, ResourceLimits, Settings, Work};
+use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, Reading, ResourceLimits, Settings, Work};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -28,19 +28,21 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
 
     fn read(&self, _: &Settings, into: &mut Reading) {
         into.clear();
-        into.memory = Some(1);
-        into.descendants = Some(0);
+        into.snapshot.memory_bytes = Some(1);
+        into.snapshot.child_process_count = Some(0);
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, into);
     }
 
     fn read_memory(&self, _: &Settings) -> Found {
-        Reading { memory: self.own_memory().ok(), ..Reading::default() }.found()
+        let mut reading = Reading::default();
+        reading.snapshot.memory_bytes = self.own_memory().ok();
+        reading.found()
     }
 
     fn own_memory(&self) -> Result<u64, Error> {
         let mut reading = Reading::default();
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, &mut reading);
-        reading.memory.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
+        reading.snapshot.memory_bytes.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
     }
 
     fn arm(&self, _: &Settings, _: &Watch) -> Alarms {
@@ -134,7 +136,7 @@ fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
     let (release, released) = channel();
     let gates: Mutex<(Sender<()>, Receiver<()>)> = Mutex::new((entered, released));
     let monitor = monitor(Settings::default(), move |number, into| {
-        into.descendants = Some(number as u64);
+        into.snapshot.child_process_count = Some(number);
         if number == 1 {
             let gates = gates.lock();
             gates.0.send(()).unwrap();
@@ -155,7 +157,8 @@ fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
 fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
     // A budget that puts hours between checks; memory doubles with every reading.
     let settings = Settings { cpu_budget: 1e-9, ..Settings::default() };
-    let probe = Scripted::new(|number: usize, into: &mut Reading| into.memory = Some(10 << number.min(20)));
+    let probe =
+        Scripted::new(|number: usize, into: &mut Reading| into.snapshot.memory_bytes = Some(10 << number.min(20)));
     let limits = ResourceLimits::builder().max_memory_bytes(1000).build().unwrap();
     let config = Config { settings, probe: Box::new(probe) };
     let monitor = ResourceMonitor::with_config(config, limits);
@@ -247,7 +250,7 @@ fn a_start_from_within_a_start_takes_the_first_check_itself() {
 #[test]
 fn a_degraded_monitor_is_checked_once_a_second_however_often_it_is_asked() {
     let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
-    let monitor = monitor(settings, |_, into| into.memory = None);
+    let monitor = monitor(settings, |_, into| into.snapshot.memory_bytes = None);
     let snapshots = monitor.snapshots();
     monitor.start(LONG).unwrap();
     wait_until("a degraded monitor has taken one more check", || {

@@ -3,27 +3,31 @@
 //!
 //! The functions call the host's logger. So their callers hold no lock of ours, and contain its panic.
 
+use std::fmt;
 use std::time::Duration;
 
-use log::{debug, error, info, log, warn};
+use log::kv::{ToValue, Value};
+use log::{debug, error, info, warn};
 
 use crate::judgement::Event;
-use crate::vocabulary::{percent_tenths, Error, Level, Quantity, Resource, ResourceLimits, Unit, MB};
+use crate::vocabulary::{Error, Level, Resource, ResourceLimits, Shown, ShownShare, Unit, MB};
 
 const TARGET: &str = "highwater";
 
-/// The name of an event of a resource.
-macro_rules! event_of {
-    ($resource:expr, $what:literal) => {
-        match $resource {
-            Resource::Memory => concat!("monitor.memory_", $what),
-            Resource::Processes => concat!("monitor.processes_", $what),
-            Resource::CgroupMemory => concat!("monitor.cgroup_memory_", $what),
-            Resource::CgroupPids => concat!("monitor.cgroup_pids_", $what),
-            Resource::OpenFiles => concat!("monitor.open_files_", $what),
-            Resource::MemoryPressure => concat!("monitor.memory_pressure_", $what),
-        }
-    };
+/// The name of an event of one resource, such as `monitor.cgroup_memory_warning`.
+fn event_of(resource: Resource, what: &str) -> String {
+    format!("monitor.{}_{what}", resource.facts().event_key)
+}
+
+/// Logs a line whose keys are not known before run time, which the macros of `log` ask for.
+fn log_keys(level: log::Level, keys: &[(&str, Value<'_>)], message: fmt::Arguments<'_>) {
+    if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
+        return;
+    }
+    let mut record = log::Record::builder();
+    record.level(level).target(TARGET).key_values(&keys).args(message);
+    record.module_path_static(Some(module_path!())).file_static(Some(file!())).line(Some(line!()));
+    log::logger().log(&record.build());
 }
 
 pub(crate) fn started(interval: Duration) {
@@ -35,77 +39,71 @@ pub(crate) fn stopped() {
 }
 
 pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
-    info!(
-        target: TARGET,
-        event = "monitor.limits_updated",
-        old_max_memory_bytes = old.max_memory_bytes(),
-        new_max_memory_bytes = new.max_memory_bytes(),
-        old_max_processes = old.max_processes(),
-        new_max_processes = new.max_processes(),
-        old_max_open_files = old.max_open_files(),
-        new_max_open_files = new.max_open_files(),
-        old_max_memory_pressure_percent = old.max_memory_pressure_percent(),
-        new_max_memory_pressure_percent = new.max_memory_pressure_percent(),
-        old_warn_percent = old.warn_percent(),
-        new_warn_percent = new.warn_percent(),
-        old_hard_percent = old.hard_percent(),
-        new_hard_percent = new.hard_percent(),
-        old_resume_percent = old.resume_percent(),
-        new_resume_percent = new.resume_percent();
-        "limits updated"
-    );
+    let of_host = Resource::ALL.into_iter().filter_map(|resource| Some((resource, resource.facts().limit_key?)));
+    let mut values: Vec<(&str, [Option<u64>; 2])> = of_host
+        .map(|(resource, key)| {
+            let per_unit = if resource.facts().unit == Unit::Percent { 100 } else { 1 };
+            (key, [old, new].map(|limits| limits.limit(resource).map(|limit| limit / per_unit)))
+        })
+        .collect();
+    values.extend([
+        ("warn_percent", [old, new].map(|limits| Some(limits.warn_percent().into()))),
+        ("hard_percent", [old, new].map(|limits| Some(limits.hard_percent().into()))),
+        ("resume_percent", [old, new].map(|limits| limits.resume_percent().map(u64::from))),
+    ]);
+    let keys: Vec<(String, String)> =
+        values.iter().map(|(key, _)| (format!("old_{key}"), format!("new_{key}"))).collect();
+    let mut line = vec![("event", Value::from("monitor.limits_updated"))];
+    for ((old_key, new_key), (_, [old, new])) in keys.iter().zip(&values) {
+        line.extend([(old_key.as_str(), old.to_value()), (new_key.as_str(), new.to_value())]);
+    }
+    log_keys(log::Level::Info, &line, format_args!("limits updated"));
 }
 
 /// Logs an event of a check.
 pub(crate) fn judged(event: &Event) {
     match event {
         Event::LevelEntered { resource, level, usage, limit, group, changes } => {
-            let (severity, what) = match level {
-                Level::Normal => (log::Level::Info, "back to normal"),
-                Level::Warning => (log::Level::Warn, "near the limit"),
-                Level::Critical => (log::Level::Error, "at the limit"),
+            let (severity, what, said) = match level {
+                Level::Normal => (log::Level::Info, "normal", "back to normal"),
+                Level::Warning => (log::Level::Warn, "warning", "near the limit"),
+                Level::Critical => (log::Level::Error, "critical", "at the limit"),
             };
-            let event = match level {
-                Level::Normal => event_of!(*resource, "normal"),
-                Level::Warning => event_of!(*resource, "warning"),
-                Level::Critical => event_of!(*resource, "critical"),
+            let facts = resource.facts();
+            let (usage, limit, event) = (*usage, *limit, event_of(*resource, what));
+            let number = |amount: u64| match facts.unit {
+                Unit::Bytes => Value::from(amount as f64 / MB as f64),
+                Unit::Count => Value::from(amount),
+                Unit::Percent => Value::from(amount as f64 / 100.0),
             };
+            let limit_key = if facts.unit == Unit::Bytes { "limit_mb" } else { "limit" };
             // Not clamped, because usage can exceed its limit. Without a limit there is no percentage. A limit of 0
             // counts as 1, so that the percentage stays finite.
-            let percent = limit.map(|limit| *usage as f64 * 100.0 / limit.max(1) as f64);
-            let shown = limit.map(|limit| percent_tenths((*usage).into(), limit));
-            let shown =
-                shown.map_or_else(|| "no limit".to_string(), |tenths| format!("{}.{} %", tenths / 10, tenths % 10));
-            let message = format!("{resource} {what}: {} ({shown})", Quantity(*resource, *usage));
-            let cgroup = group.as_ref().map(|group| group.display().to_string());
-            let (usage_mb, limit_mb) = (*usage as f64 / MB as f64, limit.map(|limit| limit as f64 / MB as f64));
-            let (count, limit, changes) = (*usage, *limit, *changes);
-            match (resource.unit(), cgroup.as_deref()) {
-                (Unit::Bytes, None) => {
-                    log!(target: TARGET, severity, event, usage_mb, limit_mb, percent, changes; "{message}");
+            let percent = limit.map(|limit| usage as f64 * 100.0 / limit.max(1) as f64);
+            let group = group.as_ref().map(|group| group.display().to_string());
+            let mut line = vec![
+                ("event", Value::from(event.as_str())),
+                (facts.usage_key, number(usage)),
+                (limit_key, limit.map_or_else(Value::null, number)),
+                ("percent", percent.to_value()),
+                ("changes", changes.to_value()),
+            ];
+            line.extend(group.as_deref().map(|group| ("cgroup", Value::from(group))));
+            let shown = Shown(*resource, usage);
+            match limit {
+                Some(limit) => {
+                    let share = ShownShare { usage: usage.into(), limit };
+                    log_keys(severity, &line, format_args!("{resource} {said}: {shown} ({share})"));
                 }
-                (Unit::Bytes, Some(cgroup)) => {
-                    log!(target: TARGET, severity, event, usage_mb, limit_mb, percent, changes, cgroup; "{message}");
-                }
-                (Unit::Count, None) => {
-                    log!(target: TARGET, severity, event, count, limit, percent, changes; "{message}");
-                }
-                (Unit::Count, Some(cgroup)) => {
-                    log!(target: TARGET, severity, event, count, limit, percent, changes, cgroup; "{message}");
-                }
-                (Unit::Percent, _) => {
-                    let some_avg10 = count as f64 / 100.0;
-                    let limit = limit.map(|limit| limit as f64 / 100.0);
-                    log!(target: TARGET, severity, event, some_avg10, limit, percent, changes; "{message}");
-                }
+                None => log_keys(severity, &line, format_args!("{resource} {said}: {shown} (no limit)")),
             }
         }
         Event::Unread { resource, error } => warn!(
-            target: TARGET, event = event_of!(*resource, "unread"), error:% = error;
+            target: TARGET, event = event_of(*resource, "unread").as_str(), error:% = error;
             "{resource} cannot be read and is not judged: {error}"
         ),
         Event::ReadAgain { resource } => info!(
-            target: TARGET, event = event_of!(*resource, "read_again"); "{resource} can be read again"
+            target: TARGET, event = event_of(*resource, "read_again").as_str(); "{resource} can be read again"
         ),
         Event::Zombies { pids } => warn!(
             target: TARGET, event = "monitor.zombies_detected", zombie_pids:? = pids, count = pids.len();

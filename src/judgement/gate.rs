@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{amount, limit, threshold, unread_error, Judgement, Last, Stopped};
 use crate::judgement::word::Publication;
 use crate::vocabulary::{
-    Amount, Error, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
+    Error, Level, Measured, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
 };
 
 impl Judgement {
@@ -88,9 +88,9 @@ impl Judgement {
         let found = match &self.last {
             None => return Reason::NeverChecked,
             Some(Last { found: Err(error), .. }) if self.breaker.is_degraded() => {
-                return Reason::Degraded { failures: self.breaker.failures(), error: Some(error.clone()) };
+                return Reason::Degraded { failures: self.breaker.failures(), error: error.clone() };
             }
-            Some(Last { found: Err(error), .. }) => return Reason::Failed { error: Some(error.clone()) },
+            Some(Last { found: Err(error), .. }) => return Reason::Failed { error: error.clone() },
             Some(Last { found: Ok(found), .. }) => found,
         };
         let closing = Resource::ALL.into_iter().find_map(|resource| {
@@ -100,7 +100,7 @@ impl Judgement {
         closing.unwrap_or(Reason::Accepting)
     }
 
-    fn closing_threshold(&self, resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Option<Threshold> {
+    fn closing_threshold(&self, resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Option<Threshold> {
         let limit = limit(resource, amount, limits)?;
         let thresholds = limits.thresholds();
         let total = u128::from(amount.usage) + u128::from(self.reservations.of(resource));

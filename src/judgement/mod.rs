@@ -31,7 +31,7 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::vocabulary::{Amount, Error, Found, Level, Optional, PerResource, Resource, ResourceLimits, Settings};
+use crate::vocabulary::{Error, Found, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings};
 
 use self::breaker::Breaker;
 use self::climb::Climb;
@@ -132,7 +132,7 @@ impl Judgement {
 
     /// The level of a reading, which comes after the stored level of its resource. Only [`record`](Self::record) stores
     /// levels, so that a change of limits between two checks can be judged at once, any number of times.
-    fn level(&self, resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Level {
+    fn level(&self, resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Level {
         let limit = limit(resource, amount, limits);
         threshold::step(*self.levels.get(resource), amount.usage, limit, limits.thresholds())
     }
@@ -141,23 +141,20 @@ impl Judgement {
     fn limit(&self, resource: Resource, limits: &ResourceLimits) -> Option<u64> {
         match self.found().and_then(|found| amount(found, resource)) {
             Some(amount) => limit(resource, amount, limits),
-            None if resource.is_required() => limits.limit(resource),
+            None if resource.facts().required => limits.limit(resource),
             // An optional resource that was not read refuses nothing.
             None => None,
         }
     }
 }
 
-/// The resources that are cheap enough to be read alone, between two checks.
-const MEMORY: [Resource; 3] = [Resource::Memory, Resource::CgroupMemory, Resource::MemoryPressure];
-
 /// The reading of a resource, if there is one.
-fn amount(found: &Found, resource: Resource) -> Option<&Amount> {
+fn amount(found: &Found, resource: Resource) -> Option<&Measured> {
     found.get(resource).as_ref().ok()?.as_ref()
 }
 
 /// The error that kept a resource, or a part of it, from being read.
-fn unread_error(found: &Optional<Amount>) -> Option<&Arc<Error>> {
+fn unread_error(found: &ReadOptional<Measured>) -> Option<&Arc<Error>> {
     match found {
         Ok(amount) => amount.as_ref()?.unread.as_ref(),
         Err(error) => Some(error),
@@ -165,7 +162,7 @@ fn unread_error(found: &Optional<Amount>) -> Option<&Arc<Error>> {
 }
 
 /// The limit in force: the smaller of the host's and the kernel's.
-fn limit(resource: Resource, amount: &Amount, limits: &ResourceLimits) -> Option<u64> {
+fn limit(resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Option<u64> {
     limits.limit(resource).into_iter().chain(amount.limit).min()
 }
 

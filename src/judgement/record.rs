@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::breaker::DEGRADED_AT;
 use super::climb::Climb;
 use super::unread::News;
-use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last, MEMORY};
+use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last};
 use crate::vocabulary::{
-    Amount, Critical, Error, ErrorKind, Found, Identity, Level, Optional, PerResource, Resource, ResourceLimits, Usage,
+    Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits,
+    Usage,
 };
 
 /// The findings and the circumstances of one check.
@@ -142,7 +143,7 @@ impl Judgement {
     /// before; and so is an error, which the next check reports.
     pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
         self.memory_cpu = cpu;
-        for resource in MEMORY {
+        for resource in Resource::read_alone() {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
             self.record_growth(resource, amount, now);
             if let Some(Last { found: Ok(found), .. }) = &mut self.last {
@@ -178,7 +179,7 @@ impl Judgement {
     fn judge_resource(
         &mut self,
         resource: Resource,
-        found: &Optional<Amount>,
+        found: &ReadOptional<Measured>,
         now: Duration,
         limits: &ResourceLimits,
         settle: Duration,
@@ -234,7 +235,7 @@ impl Judgement {
 
     /// Adds a reading to the growth of a resource. That of another control group than before starts a new history: the
     /// difference between two groups is not growth.
-    fn record_growth(&mut self, resource: Resource, amount: &Amount, now: Duration) {
+    fn record_growth(&mut self, resource: Resource, amount: &Measured, now: Duration) {
         let before = self.found().and_then(|found| self::amount(found, resource));
         let is_another_group = before.is_some_and(|before| before.group != amount.group);
         let climb = self.climbs.get_mut(resource);
@@ -270,8 +271,7 @@ impl Report {
 
 /// The error that failed the check: that of the first required resource that was not read.
 fn failure(found: &Found) -> Option<Arc<Error>> {
-    let mut required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
-    required.find_map(|resource| match found.get(resource) {
+    Resource::required().find_map(|resource| match found.get(resource) {
         Ok(Some(_)) => None,
         Ok(None) => Some(Arc::new(Error::new(ErrorKind::Read, format!("{resource} not read")))),
         Err(error) => Some(error.clone()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{cadence, threshold, Judgement, MEMORY};
+use super::{cadence, threshold, Judgement};
 use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
 
 impl Judgement {
@@ -37,7 +37,7 @@ impl Judgement {
     /// cannot be read alone. The CPU budget is left out: such a reading costs microseconds.
     pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {
         let on_demand = self.next_memory()?;
-        let time_left = MEMORY.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min();
+        let time_left = Resource::read_alone().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
             self.memory_at.saturating_add(timer.max(self.memory_gap()))

@@ -98,8 +98,7 @@ impl ResourceMonitorBuilder {
         if self.settings.max_age == Some(Duration::ZERO) {
             return Err(Error::setting("max_age 0 s would never accept work"));
         }
-        let required = Resource::ALL.into_iter().filter(|resource| resource.is_required());
-        if let Some(resource) = required.into_iter().find(|resource| *self.settings.ignored.get(*resource)) {
+        if let Some(resource) = Resource::required().find(|resource| *self.settings.ignored.get(*resource)) {
             return Err(Error::setting(format!("{resource} cannot be ignored: without it no check succeeds")));
         }
         for (name, root) in [("proc_root", &self.proc_root), ("cgroup_root", &self.cgroup_root)] {

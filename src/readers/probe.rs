@@ -1,4 +1,4 @@
-//! The seam between what is judged and where it is read.
+//! The probe: all readers behind one trait, so that tests can put a script in their place.
 
 use std::fmt;
 use std::path::Path;
@@ -11,80 +11,30 @@ use crate::readers::procfs::{bytes, ProcFiles};
 use crate::readers::Roots;
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
-use crate::vocabulary::{
-    Amount, Error, Found, Identity, MemoryScope, OpenFiles, Optional, Partly, PerResource, Resource, Settings,
-    Surroundings,
-};
+use crate::vocabulary::{Error, Found, MemoryScope, OpenFiles, Reading, Resource, ResourceSnapshot, Settings};
 
-/// Whatever the resources are read from; tests put something else in its place.
+/// The source of readings.
 pub(crate) trait Probe: Send + Sync {
-    /// Does what would make the first reading dearer than those after it.
+    /// Does the work that would make the first reading dearer than those after it.
     fn prepare(&self, _settings: &Settings) {}
 
-    /// Reads every resource once, but for what the settings ignore. `into` may hold an earlier reading, of which
-    /// nothing is left.
+    /// Reads every resource once, but for those that the settings ignore. `into` may hold an earlier reading; nothing of
+    /// it is left.
     fn read(&self, settings: &Settings, into: &mut Reading);
 
-    /// Reads what there is of memory without the processes: a few microseconds.
+    /// Reads the resources that are cheap enough to be read between two checks ([`read_alone`]): a few microseconds.
+    ///
+    /// [`read_alone`]: crate::vocabulary::Facts::read_alone
     fn read_memory(&self, settings: &Settings) -> Found;
 
     /// The resident memory of this process alone, in bytes.
     fn own_memory(&self) -> Result<u64, Error>;
 
-    /// Asks the kernel to wake whoever waits for what comes back, when memory stalls or a group is at its limit.
+    /// Asks the kernel for a wake-up when memory stalls or a group is at its limit. The alarms are to be waited for.
     fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms;
 
-    /// Whether what was armed may be that of a group in which the process is no more.
+    /// Whether the alarms may be those of a group that the process has left.
     fn is_outdated(&self, alarms: &Alarms) -> bool;
-}
-
-/// What was read. What is `None` could not be, for the reason in `error`; neither depends on the other.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reading {
-    /// In bytes, in the scope that was asked for.
-    pub(crate) memory: Option<u64>,
-    /// At any depth, zombies included.
-    pub(crate) descendants: Option<u64>,
-    /// In ascending order of process id.
-    pub(crate) zombies: Vec<Identity>,
-    /// The first one, when there were several.
-    pub(crate) error: Option<Arc<Error>>,
-    pub(crate) surroundings: Surroundings,
-}
-
-impl Reading {
-    /// As new, but for the list's buffer, which is kept.
-    pub(crate) fn clear(&mut self) {
-        let mut zombies = std::mem::take(&mut self.zombies);
-        zombies.clear();
-        *self = Reading { zombies, ..Reading::default() };
-    }
-
-    /// What was found of each resource.
-    pub(crate) fn found(&self) -> Found {
-        let required = |read: Option<u64>| match (read, &self.error) {
-            (Some(usage), _) => Ok(Some(Amount::of(usage))),
-            (None, Some(error)) => Err(error.clone()),
-            (None, None) => Ok(None),
-        };
-        PerResource::from_fn(|resource| match resource {
-            Resource::Memory => required(self.memory),
-            Resource::Processes => required(self.descendants),
-            Resource::CgroupMemory => amount(&self.surroundings.cgroup_memory, &self.surroundings.memory_unread),
-            Resource::CgroupPids => amount(&self.surroundings.cgroup_pids, &self.surroundings.pids_unread),
-            Resource::OpenFiles => amount(&self.surroundings.open_files, &None),
-            Resource::MemoryPressure => amount(&self.surroundings.memory_pressure, &None),
-        })
-    }
-}
-
-/// What was read, although something else of it was not.
-fn amount<T>(read: &Optional<T>, unread: &Option<Arc<Error>>) -> Optional<Amount>
-where
-    for<'a> &'a T: Into<Amount>,
-{
-    let amount = |read| Amount { unread: unread.clone(), ..Into::into(read) };
-    read.as_ref().map(|read| read.as_ref().map(amount)).map_err(Arc::clone)
 }
 
 /// Own memory, descendants and zombies without a monitor, each by a full scan.
@@ -191,28 +141,27 @@ impl SystemProbe {
         }
     }
 
-    fn surroundings(&self, settings: &Settings) -> Surroundings {
-        let mut found = Surroundings::default();
-        self.read_cgroups(settings, &mut found, true);
-        if !settings.ignored.get(Resource::OpenFiles) {
-            let limit = rlimit::open_files();
-            let count = match self.files().open_files(self.root()) {
-                // They cannot be listed because there is none left: that is what there is to know.
-                Err(error) if error.os_error() == Some(libc::EMFILE) => Ok(limit),
-                count => count.map_err(Arc::new),
-            };
-            found.open_files = count.map(|count| Some(OpenFiles { count: count?, limit }));
+    /// Reads the open files, unless they are ignored.
+    fn read_open_files(&self, settings: &Settings, into: &mut Reading) {
+        if *settings.ignored.get(Resource::OpenFiles) {
+            return;
         }
-        found.threads = self.files().threads(self.root());
-        found
+        let limit = rlimit::open_files();
+        let count = match self.files().open_files(self.root()) {
+            // They cannot be listed because no descriptor is left: all that the limit allows are open.
+            Err(error) if error.os_error() == Some(libc::EMFILE) => Ok(limit),
+            count => count.map_err(Arc::new),
+        };
+        let open_files = count.map(|count| (count.map(|count| OpenFiles { count, limit }), None));
+        into.snapshot.open_files = into.noting(Resource::OpenFiles, open_files);
     }
 
-    /// Memory and its pressure, and tasks unless memory alone is asked for.
-    fn read_cgroups(&self, settings: &Settings, found: &mut Surroundings, with_pids: bool) {
-        let is_read = |resource| !settings.ignored.get(resource);
-        let memory = is_read(Resource::CgroupMemory);
-        let pids = with_pids && is_read(Resource::CgroupPids);
-        let pressure = is_read(Resource::MemoryPressure);
+    /// Reads the resources of the control groups, but for those that are ignored: all of them, or those alone that are
+    /// read between two checks.
+    fn read_cgroups(&self, settings: &Settings, alone: bool, into: &mut Reading) {
+        let is_read = |resource: Resource| !settings.ignored.get(resource) && (resource.facts().read_alone || !alone);
+        let [memory, pids, pressure] =
+            [Resource::CgroupMemory, Resource::CgroupPids, Resource::MemoryPressure].map(is_read);
         if !(memory || pids || pressure) {
             return;
         }
@@ -220,22 +169,18 @@ impl SystemProbe {
             let refreshed = cgroups.refresh().map_err(Arc::new);
             let refreshed = || refreshed.as_ref().copied().map_err(Arc::clone);
             if memory {
-                (found.cgroup_memory, found.memory_unread) = split(refreshed().and_then(|()| cgroups.memory()));
+                let read = refreshed().and_then(|()| cgroups.memory());
+                into.snapshot.cgroup_memory = into.noting(Resource::CgroupMemory, read);
             }
             if pids {
-                (found.cgroup_pids, found.pids_unread) = split(refreshed().and_then(|()| cgroups.pids()));
+                let read = refreshed().and_then(|()| cgroups.pids());
+                into.snapshot.cgroup_pids = into.noting(Resource::CgroupPids, read);
             }
             if pressure {
-                found.memory_pressure = cgroups.pressure();
+                let read = cgroups.pressure().map(|pressure| (pressure, None));
+                into.snapshot.memory_pressure = into.noting(Resource::MemoryPressure, read);
             }
         });
-    }
-}
-
-fn split<T>(read: Partly<T>) -> (Optional<T>, Option<Arc<Error>>) {
-    match read {
-        Ok((read, unread)) => (Ok(read), unread),
-        Err(error) => (Err(error), None),
     }
 }
 
@@ -250,34 +195,41 @@ impl Probe for SystemProbe {
     fn read(&self, settings: &Settings, into: &mut Reading) {
         into.clear();
         let scope = settings.memory_scope;
-        let own_memory = self.own_memory();
+        let own_memory = self.own_memory().map_err(Arc::new);
         let zombies = &mut into.zombies;
         let counted = self.files().tracked(self.root(), scope, |found| {
-            found.fold((0_u64, 0_u64), |(count, pages), process| {
+            found.fold((0_usize, 0_u64), |(count, pages), process| {
                 if process.is_zombie() {
                     zombies.push(process.identity());
                 }
                 (count + 1, pages.saturating_add(process.resident_pages))
             })
         });
-        into.descendants = counted.as_ref().ok().map(|&(count, _)| count);
-        into.memory = match (scope, &own_memory, &counted) {
-            (MemoryScope::Own, &Ok(own), _) => Some(own),
-            (MemoryScope::Tree, &Ok(own), &Ok((_, pages))) => Some(own.saturating_add(bytes(pages))),
-            _ => None,
-        };
-        into.error = own_memory.err().or(counted.err()).map(Arc::new);
-        into.surroundings = self.surroundings(settings);
+        let counted = counted.map_err(Arc::new);
+        let memory = own_memory.and_then(|own| match (scope, &counted) {
+            (MemoryScope::Own, _) => Ok(own),
+            (MemoryScope::Tree, Ok((_, pages))) => Ok(own.saturating_add(bytes(*pages))),
+            // A part of the tree is not the tree.
+            (MemoryScope::Tree, Err(error)) => Err(Arc::clone(error)),
+        });
+        into.snapshot.memory_bytes = into.noting(Resource::Memory, memory.map(|bytes| (Some(bytes), None)));
+        let count = counted.map(|(count, _)| (Some(count), None));
+        into.snapshot.child_process_count = into.noting(Resource::Processes, count);
+        into.snapshot.zombie_pids.extend(into.zombies.iter().map(|zombie| zombie.pid));
+        self.read_cgroups(settings, false, into);
+        self.read_open_files(settings, into);
+        into.snapshot.thread_count = self.files().threads(self.root()).map(to_usize);
     }
 
     fn read_memory(&self, settings: &Settings) -> Found {
-        let memory = match settings.memory_scope {
+        let memory_bytes = match settings.memory_scope {
             MemoryScope::Own => self.own_memory().ok(),
             MemoryScope::Tree => None,
         };
-        let mut surroundings = Surroundings::default();
-        self.read_cgroups(settings, &mut surroundings, false);
-        Reading { memory, surroundings, ..Reading::default() }.found()
+        let snapshot = ResourceSnapshot { memory_bytes, ..ResourceSnapshot::unread() };
+        let mut reading = Reading { snapshot, ..Reading::default() };
+        self.read_cgroups(settings, true, &mut reading);
+        reading.found()
     }
 
     fn own_memory(&self) -> Result<u64, Error> {
@@ -297,6 +249,10 @@ impl Probe for SystemProbe {
     }
 }
 
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
 impl Default for SystemProbe {
     fn default() -> SystemProbe {
         SystemProbe::new()
@@ -313,7 +269,7 @@ impl fmt::Debug for SystemProbe {
 mod tests {
     use super::*;
     use crate::readers::fixture::{process, tree, Tree};
-    use crate::vocabulary::ErrorKind;
+    use crate::vocabulary::{ErrorKind, Identity};
 
     fn probe(tree: &Tree) -> SystemProbe {
         SystemProbe::with_roots(Roots { proc_root: tree.path().into(), ..Roots::default() })
@@ -323,6 +279,16 @@ mod tests {
         let mut reading = Reading::default();
         probe(tree).read(&Settings { memory_scope: scope, ..Settings::default() }, &mut reading);
         reading
+    }
+
+    /// Memory and descendants.
+    fn required(reading: &Reading) -> (Option<u64>, Option<usize>) {
+        (reading.snapshot.memory_bytes, reading.snapshot.child_process_count)
+    }
+
+    /// The error of the first required resource that was not read.
+    fn error(reading: &Reading) -> Option<&Error> {
+        [Resource::Memory, Resource::Processes].into_iter().find_map(|resource| reading.unread.get(resource).as_deref())
     }
 
     #[test]
@@ -359,10 +325,11 @@ mod tests {
             ],
         );
         let own = read(&root, MemoryScope::Own);
-        assert_eq!((own.memory, own.descendants), (Some(bytes(50)), Some(2)));
+        assert_eq!(required(&own), (Some(bytes(50)), Some(2)));
         assert_eq!(own.zombies, [Identity { pid: 9, start_ticks: 9 }]);
-        assert!(own.error.is_none());
-        assert_eq!(read(&root, MemoryScope::Tree).memory, Some(bytes(60)), "50 of its own, 10 of process 8");
+        assert_eq!(own.snapshot.zombie_pids, [9]);
+        assert!(error(&own).is_none());
+        assert_eq!(required(&read(&root, MemoryScope::Tree)).0, Some(bytes(60)), "50 of its own, 10 of process 8");
         assert_eq!((probe(&root).child_count().unwrap(), probe(&root).zombies().unwrap()), (2, vec![9]));
     }
 
@@ -387,21 +354,21 @@ mod tests {
     #[test]
     fn memory_beyond_counting_is_the_most_that_can_be_counted() {
         let root = tree(7, [process(7, 1), process(8, 7).pages(u64::MAX), process(9, 7).pages(u64::MAX)]);
-        assert_eq!(read(&root, MemoryScope::Tree).memory, Some(u64::MAX));
+        assert_eq!(required(&read(&root, MemoryScope::Tree)).0, Some(u64::MAX));
     }
 
     #[test]
     fn one_resource_may_fail_without_the_other() {
         let root = tree(7, [process(7, 1), process(8, 7)]).without("7/statm");
         let reading = read(&root, MemoryScope::Own);
-        assert_eq!((reading.memory, reading.descendants), (None, Some(1)));
-        assert_eq!(reading.error.unwrap().path(), Some(&*root.path().join("self/statm")));
+        assert_eq!(required(&reading), (None, Some(1)));
+        assert_eq!(error(&reading).unwrap().path(), Some(&*root.path().join("self/statm")));
 
         let root = tree(7, [process(7, 1), process(8, 7)]).with("8/stat", "8 (x");
         let reading = read(&root, MemoryScope::Own);
-        assert_eq!((reading.memory, reading.descendants), (Some(bytes(50)), None));
-        assert_eq!(reading.error.unwrap().path(), Some(&*root.path().join("8/stat")));
-        assert_eq!(read(&root, MemoryScope::Tree).memory, None, "a part of the tree is not the tree");
+        assert_eq!(required(&reading), (Some(bytes(50)), None));
+        assert_eq!(error(&reading).unwrap().path(), Some(&*root.path().join("8/stat")));
+        assert_eq!(required(&read(&root, MemoryScope::Tree)), (None, None), "a part of the tree is not the tree");
     }
 
     #[test]
@@ -410,10 +377,10 @@ mod tests {
         probe(&tree(7, [process(7, 1), process(8, 7).state('Z')])).read(&Settings::default(), &mut reading);
         assert_eq!(reading.zombies.len(), 1);
         probe(&tree(7, [])).read(&Settings::default(), &mut reading);
-        assert_eq!((reading.descendants, reading.zombies.len()), (None, 0));
-        assert!(reading.error.is_some());
+        assert_eq!((reading.snapshot.child_process_count, reading.zombies.len()), (None, 0));
+        assert!(error(&reading).is_some() && reading.snapshot.zombie_pids.is_empty());
         probe(&tree(7, [process(7, 1)])).read(&Settings::default(), &mut reading);
-        assert!(reading.error.is_none());
+        assert!(error(&reading).is_none());
     }
 
     #[test]

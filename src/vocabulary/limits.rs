@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Error, PerResource, Quantity, Resource, Unit, MB};
+use super::{Error, PerResource, Resource, Shown, Unit, MB};
 
 /// Default percentage of a limit at which the gate closes.
 pub(crate) const WARN_PERCENT: u8 = 80;
@@ -12,7 +12,8 @@ pub(crate) const HARD_PERCENT: u8 = 95;
 
 /// Limits and thresholds, validated when built.
 ///
-/// An unset limit means unlimited. Zero is an error, never "unlimited".
+/// An unset limit means unlimited. Zero is an error, never "unlimited". Two are equal when their numbers are, wherever
+/// those came from.
 ///
 /// ```
 /// use highwater::ResourceLimits;
@@ -24,7 +25,6 @@ pub(crate) const HARD_PERCENT: u8 = 95;
 /// assert_eq!(error.to_string(), "hard threshold 70 % must be above warn threshold 80 %");
 /// # Ok::<(), highwater::Error>(())
 /// ```
-/// Two are equal when their numbers are, wherever those came from.
 #[derive(Debug, Clone)]
 pub struct ResourceLimits {
     limits: PerResource<Option<u64>>,
@@ -114,9 +114,9 @@ impl fmt::Display for ResourceLimits {
             match (self.limit(resource), self.origins.get(resource)) {
                 (Some(limit), origin) => {
                     let origin = origin.as_deref().unwrap_or("set by the host");
-                    write!(f, "{separator}{resource} {} ({origin})", Quantity(resource, limit))?;
+                    write!(f, "{separator}{resource} {} ({origin})", Shown(resource, limit))?;
                 }
-                (None, _) if resource.is_required() => write!(f, "{separator}{resource} unlimited")?,
+                (None, _) if resource.facts().required => write!(f, "{separator}{resource} unlimited")?,
                 (None, _) => continue,
             }
             separator = ", ";
@@ -134,7 +134,7 @@ impl fmt::Display for ResourceLimits {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ResourceLimitsBuilder {
-    limits: PerResource<Option<Given>>,
+    limits: PerResource<Option<GivenLimit>>,
     warn: u8,
     hard: u8,
     resume: Option<u8>,
@@ -142,7 +142,7 @@ pub struct ResourceLimitsBuilder {
 
 /// A limit as it was given, so that an error can name it in the giver's own unit.
 #[derive(Debug, Clone)]
-struct Given {
+struct GivenLimit {
     number: u64,
     in_mb: bool,
     /// Where it was found; `None`: the host said so.
@@ -153,7 +153,7 @@ impl ResourceLimitsBuilder {
     /// Limits resident memory, in MB of 1024 x 1024 bytes: of this process, and in scope
     /// [`Tree`](crate::MemoryScope::Tree) of its descendants.
     pub fn max_memory_mb(mut self, mb: u64) -> Self {
-        *self.limits.get_mut(Resource::Memory) = Some(Given { number: mb, in_mb: true, origin: None });
+        *self.limits.get_mut(Resource::Memory) = Some(GivenLimit { number: mb, in_mb: true, origin: None });
         self
     }
 
@@ -179,13 +179,13 @@ impl ResourceLimitsBuilder {
     }
 
     fn with(mut self, resource: Resource, number: u64) -> Self {
-        *self.limits.get_mut(resource) = Some(Given { number, in_mb: false, origin: None });
+        *self.limits.get_mut(resource) = Some(GivenLimit { number, in_mb: false, origin: None });
         self
     }
 
     /// A limit that was found in the surroundings, unless the host has set one.
     pub(crate) fn or_found(mut self, resource: Resource, number: u64, origin: impl Into<Arc<str>>) -> Self {
-        let found = || Given { number, in_mb: false, origin: Some(origin.into()) };
+        let found = || GivenLimit { number, in_mb: false, origin: Some(origin.into()) };
         self.limits.get_mut(resource).get_or_insert_with(found);
         self
     }
@@ -244,34 +244,28 @@ impl ResourceLimitsBuilder {
     }
 }
 
-impl Given {
+impl GivenLimit {
     fn validated(&self, resource: Resource) -> Result<u64, Error> {
         let number = self.number;
-        let what = match resource {
-            Resource::Processes => "process",
-            Resource::OpenFiles => "open file",
-            _ => "memory",
-        };
-        match resource.unit() {
-            Unit::Percent if number == 0 || number > 100 * 100 => {
+        let noun = resource.facts().limit_noun;
+        match (resource.facts().unit, &self.origin) {
+            (Unit::Percent, _) if number == 0 || number > 100 * 100 => {
                 let percent = number / 100;
-                return Err(Error::limit(format!(
-                    "memory pressure limit {percent} % must be above 0 and at most 100 %"
-                )));
+                return Err(Error::limit(format!("{noun} limit {percent} % must be above 0 and at most 100 %")));
             }
-            _ if number > 0 => {}
-            _ => {
-                return Err(Error::limit(match &self.origin {
-                    Some(origin) => format!("{what} limit 0 ({origin}) leaves no room for any work"),
-                    None => format!("{what} limit 0 is not a limit; leave it unset for unlimited"),
-                }));
+            (_, Some(origin)) if number == 0 => {
+                return Err(Error::limit(format!("{noun} limit 0 ({origin}) leaves no room for any work")));
             }
+            (_, None) if number == 0 => {
+                return Err(Error::limit(format!("{noun} limit 0 is not a limit; leave it unset for unlimited")));
+            }
+            _ => {}
         }
         if !self.in_mb {
             return Ok(number);
         }
         let bytes = number.checked_mul(MB);
-        bytes.ok_or_else(|| Error::limit(format!("memory limit {number} MB does not fit in 64 bits of bytes")))
+        bytes.ok_or_else(|| Error::limit(format!("{noun} limit {number} MB does not fit in 64 bits of bytes")))
     }
 }
 

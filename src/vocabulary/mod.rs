@@ -3,8 +3,10 @@
 mod error;
 mod identity;
 mod limits;
+mod reading;
 mod resource;
 mod settings;
+mod shown;
 mod snapshot;
 mod surroundings;
 mod verdict;
@@ -20,7 +22,8 @@ pub use self::work::Work;
 
 pub(crate) use self::identity::Identity;
 pub(crate) use self::limits::{Thresholds, HARD_PERCENT, WARN_PERCENT};
-pub(crate) use self::resource::{Amount, Found, Level, Optional, Partly, PerResource, Quantity, Unit, MB};
+pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading};
+pub(crate) use self::resource::{Level, PerResource, Unit, MB};
 pub(crate) use self::settings::Settings;
-pub(crate) use self::surroundings::Surroundings;
-pub(crate) use self::verdict::{percent_tenths, Critical, Reason, Threshold, Usage};
+pub(crate) use self::shown::{Shown, ShownShare};
+pub(crate) use self::verdict::{Critical, Reason, Threshold, Usage};

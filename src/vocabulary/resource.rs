@@ -1,39 +1,60 @@
-//! The watched resources, and how near to its limit each one can be.
+//! The watched resources and the facts of each.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
-
-use super::Error;
 
 /// Bytes in what this crate calls a megabyte: 1024 x 1024, the unit of `free -m` and of container limits.
 pub(crate) const MB: u64 = 1024 * 1024;
 
-/// One watched quantity with a limit.
-///
-/// [`Memory`](Resource::Memory) and [`Processes`](Resource::Processes) are required: while one cannot be read, no work
-/// is accepted. The others are optional: what is not there, or cannot be read, closes nothing; that it cannot be read
-/// is said in the verdict and in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Resource {
-    /// Resident memory, in bytes, of the process or of its whole tree (see [`MemoryScope`]).
-    Memory,
-    /// Descendant processes of the process, at any depth, zombies included.
-    Processes,
-    /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
-    /// bytes, without what the kernel would take back before it refuses more.
-    CgroupMemory,
-    /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
-    CgroupPids,
-    /// File descriptors that this process has open.
-    OpenFiles,
-    /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
-    /// own control group, else of the machine.
-    MemoryPressure,
+/// The resources: a row each, of its variant and its facts. Whatever must know all resources is made from this table,
+/// or is a `match` without a `_`, so that the compiler asks for what a new one lacks.
+macro_rules! resources {
+    ($($(#[$doc:meta])* $resource:ident => $facts:expr;)+) => {
+        /// One watched quantity with a limit.
+        ///
+        /// [`Memory`](Resource::Memory) and [`Processes`](Resource::Processes) are required: while one cannot be read,
+        /// no work is accepted. The others are optional: an absent or unreadable one closes nothing; the verdict and
+        /// the log name the unreadable ones.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Resource {
+            $($(#[$doc])* $resource,)+
+        }
+
+        impl Resource {
+            /// Every resource, in the order in which verdicts list them.
+            pub(crate) const ALL: [Resource; [$(Resource::$resource),+].len()] = [$(Resource::$resource),+];
+
+            /// The facts of this resource.
+            pub(crate) const fn facts(self) -> &'static Facts {
+                match self {
+                    $(Resource::$resource => &$facts,)+
+                }
+            }
+        }
+    };
 }
 
-/// In what a resource is counted.
+/// The facts of one resource: how it is said, how it is logged, and how it is judged.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// Its name in texts.
+    pub(crate) name: &'static str,
+    /// Its name in those of its log events, which are `monitor.<event_key>_warning` and so on.
+    pub(crate) event_key: &'static str,
+    /// The log key of its usage.
+    pub(crate) usage_key: &'static str,
+    /// The log key of the host's limit, without `old_` or `new_`; `None`: the host cannot limit it.
+    pub(crate) limit_key: Option<&'static str>,
+    /// The name of its limit in errors, as in `process limit 0`.
+    pub(crate) limit_noun: &'static str,
+    pub(crate) unit: Unit,
+    /// A check that could not read it has failed.
+    pub(crate) required: bool,
+    /// A few microseconds read it, so that it is read between two checks as well.
+    pub(crate) read_alone: bool,
+}
+
+/// The unit that a resource is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
@@ -42,62 +63,101 @@ pub(crate) enum Unit {
     Percent,
 }
 
+resources! {
+    /// Resident memory, in bytes, of the process or of its whole tree (see [`MemoryScope`]).
+    Memory => Facts {
+        name: "memory",
+        event_key: "memory",
+        usage_key: "usage_mb",
+        limit_key: Some("max_memory_bytes"),
+        limit_noun: "memory",
+        unit: Unit::Bytes,
+        required: true,
+        read_alone: true,
+    };
+    /// Descendant processes of the process, at any depth, zombies included.
+    Processes => Facts {
+        name: "processes",
+        event_key: "processes",
+        usage_key: "count",
+        limit_key: Some("max_processes"),
+        limit_noun: "process",
+        unit: Unit::Count,
+        required: true,
+        read_alone: false,
+    };
+    /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
+    /// bytes, without what the kernel would take back before it refuses more.
+    CgroupMemory => Facts {
+        name: "cgroup memory",
+        event_key: "cgroup_memory",
+        usage_key: "usage_mb",
+        limit_key: None,
+        limit_noun: "cgroup memory",
+        unit: Unit::Bytes,
+        required: false,
+        read_alone: true,
+    };
+    /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
+    CgroupPids => Facts {
+        name: "cgroup pids",
+        event_key: "cgroup_pids",
+        usage_key: "count",
+        limit_key: None,
+        limit_noun: "cgroup task",
+        unit: Unit::Count,
+        required: false,
+        read_alone: false,
+    };
+    /// File descriptors that this process has open.
+    OpenFiles => Facts {
+        name: "open files",
+        event_key: "open_files",
+        usage_key: "count",
+        limit_key: Some("max_open_files"),
+        limit_noun: "open file",
+        unit: Unit::Count,
+        required: false,
+        read_alone: false,
+    };
+    /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
+    /// own control group, else of the machine.
+    MemoryPressure => Facts {
+        name: "memory pressure",
+        event_key: "memory_pressure",
+        usage_key: "some_avg10",
+        limit_key: Some("max_memory_pressure_percent"),
+        limit_noun: "memory pressure",
+        unit: Unit::Percent,
+        required: false,
+        read_alone: true,
+    };
+}
+
+// What is kept for each resource is found by its number: see `PerResource`.
+const _: () = {
+    let mut place = 0;
+    while place < Resource::ALL.len() {
+        assert!(Resource::ALL[place] as usize == place);
+        place += 1;
+    }
+};
+
 impl Resource {
-    const COUNT: usize = 6;
-
-    /// Every resource, in the order in which verdicts list them.
-    pub(crate) const ALL: [Resource; Resource::COUNT] = [
-        Resource::Memory,
-        Resource::Processes,
-        Resource::CgroupMemory,
-        Resource::CgroupPids,
-        Resource::OpenFiles,
-        Resource::MemoryPressure,
-    ];
-
-    /// Whether a check that could not read it has failed.
-    pub(crate) fn is_required(self) -> bool {
-        matches!(self, Resource::Memory | Resource::Processes)
+    /// The resources without which a check has failed.
+    pub(crate) fn required() -> impl Iterator<Item = Resource> {
+        Resource::ALL.into_iter().filter(|resource| resource.facts().required)
     }
 
-    pub(crate) fn unit(self) -> Unit {
-        match self {
-            Resource::Memory | Resource::CgroupMemory => Unit::Bytes,
-            Resource::Processes | Resource::CgroupPids | Resource::OpenFiles => Unit::Count,
-            Resource::MemoryPressure => Unit::Percent,
-        }
+    /// The resources that are read between two checks as well.
+    pub(crate) fn read_alone() -> impl Iterator<Item = Resource> {
+        Resource::ALL.into_iter().filter(|resource| resource.facts().read_alone)
     }
 }
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Resource::Memory => "memory",
-            Resource::Processes => "processes",
-            Resource::CgroupMemory => "cgroup memory",
-            Resource::CgroupPids => "cgroup pids",
-            Resource::OpenFiles => "open files",
-            Resource::MemoryPressure => "memory pressure",
-        })
-    }
-}
-
-/// So much of a resource, as texts show it: rounded down, so that what is below a threshold is never printed as if it
-/// had reached it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Quantity(pub(crate) Resource, pub(crate) u64);
-
-impl fmt::Display for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Quantity(resource, amount) = *self;
-        match resource.unit() {
-            Unit::Bytes => {
-                let tenths = u128::from(amount) * 10 / u128::from(MB);
-                write!(f, "{}.{} MB", tenths / 10, tenths % 10)
-            }
-            Unit::Count => write!(f, "{amount}"),
-            Unit::Percent => write!(f, "{}.{:02} %", amount / 100, amount % 100),
-        }
+        f.write_str(self.facts().name)
     }
 }
 
@@ -112,7 +172,7 @@ pub enum MemoryScope {
     Tree,
 }
 
-/// How near to its limit a resource was measured.
+/// The level of a resource: how near to its limit it was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Level {
     #[default]
@@ -121,37 +181,9 @@ pub(crate) enum Level {
     Critical,
 }
 
-/// What was read of a resource.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Amount {
-    pub(crate) usage: u64,
-    /// As the kernel has it; the host may have set another.
-    pub(crate) limit: Option<u64>,
-    /// The control group that usage and limit are those of.
-    pub(crate) group: Option<Arc<Path>>,
-    /// What else might have had something to say, and could not be read.
-    pub(crate) unread: Option<Arc<Error>>,
-}
-
-impl Amount {
-    /// Of what only the host limits.
-    pub(crate) fn of(usage: u64) -> Amount {
-        Amount { usage, ..Amount::default() }
-    }
-}
-
-/// What a reading of something optional found. Absent is `None`; what is there and could not be read is an error.
-pub(crate) type Optional<T> = Result<Option<T>, Arc<Error>>;
-
-/// The same of something that has parts, and the error of one that could not be read.
-pub(crate) type Partly<T> = Result<(Option<T>, Option<Arc<Error>>), Arc<Error>>;
-
-/// What was found of each resource.
-pub(crate) type Found = PerResource<Optional<Amount>>;
-
 /// One value for each [`Resource`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct PerResource<T>([T; Resource::COUNT]);
+pub(crate) struct PerResource<T>([T; Resource::ALL.len()]);
 
 impl<T> PerResource<T> {
     pub(crate) fn from_fn(value: impl FnMut(Resource) -> T) -> PerResource<T> {
@@ -169,7 +201,19 @@ impl<T> PerResource<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+
+    #[test]
+    fn each_resource_has_names_of_its_own() {
+        for names in [
+            Resource::ALL.map(|resource| resource.facts().name),
+            Resource::ALL.map(|resource| resource.facts().event_key),
+        ] {
+            assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
+        }
+    }
 
     #[test]
     fn each_resource_has_a_place_of_its_own() {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles, Quantity, Resource, MB};
+use super::{CgroupMemory, CgroupPids, Measured, MemoryPressure, OpenFiles, Resource, Shown, MB};
 
 /// What one check found.
 ///
@@ -49,12 +49,10 @@ impl ResourceSnapshot {
 
     /// Whether a required resource could not be read: the gate is closed until the next good check.
     pub fn probe_failed(&self) -> bool {
-        self.memory_bytes.is_none() || self.child_process_count.is_none()
+        Resource::required().any(|resource| self.measured(resource).is_none())
     }
-}
 
-impl ResourceSnapshot {
-    /// One in which nothing has been read.
+    /// A snapshot in which nothing has been read.
     pub(crate) fn unread() -> ResourceSnapshot {
         ResourceSnapshot {
             timestamp: Instant::now(),
@@ -73,49 +71,59 @@ impl ResourceSnapshot {
         }
     }
 
-    /// As `clone_from`, in which the list's buffer is kept: a check in the steady state allocates nothing, with zombies
-    /// about or without.
+    /// Becomes one in which nothing has been read, but keeps the list's buffer.
+    pub(crate) fn clear(&mut self) {
+        let mut zombie_pids = std::mem::take(&mut self.zombie_pids);
+        zombie_pids.clear();
+        *self = ResourceSnapshot { zombie_pids, ..ResourceSnapshot::unread() };
+    }
+
+    /// Becomes a copy in the same buffer: a check in the steady state allocates nothing, zombies or not.
     pub(crate) fn copy_from(&mut self, source: &ResourceSnapshot) {
         let mut zombie_pids = std::mem::take(&mut self.zombie_pids);
         zombie_pids.clone_from(&source.zombie_pids);
-        let ResourceSnapshot { cgroup_memory, cgroup_pids, .. } = source;
-        let (cgroup_memory, cgroup_pids) = (cgroup_memory.clone(), cgroup_pids.clone());
+        let (cgroup_memory, cgroup_pids) = (source.cgroup_memory.clone(), source.cgroup_pids.clone());
         *self = ResourceSnapshot { zombie_pids, cgroup_memory, cgroup_pids, ..*source };
+    }
+
+    /// The numbers of one resource; `None` when it was not read.
+    pub(crate) fn measured(&self, resource: Resource) -> Option<Measured> {
+        match resource {
+            Resource::Memory => self.memory_bytes.map(Measured::of),
+            Resource::Processes => self.child_process_count.map(|count| Measured::of(count as u64)),
+            Resource::CgroupMemory => self.cgroup_memory.as_ref().map(Measured::from),
+            Resource::CgroupPids => self.cgroup_pids.as_ref().map(Measured::from),
+            Resource::OpenFiles => self.open_files.as_ref().map(Measured::from),
+            Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
+        }
     }
 }
 
 /// One line, such as `memory 12.3 MB, processes 4, zombies 0, jobs 2, active 3, threads 5, cgroup memory 80.1 MB of
-/// 256.0 MB, open files 12 of 1024, memory pressure 0.00 %`. What is optional is there if it was read.
+/// 256.0 MB, open files 12 of 1024, memory pressure 0.00 %`. An optional resource is listed if it was read.
 impl fmt::Display for ResourceSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.memory_bytes {
-            Some(_) => write!(f, "memory {:.1} MB", self.memory_usage_mb())?,
-            None => f.write_str("memory unread")?,
-        }
-        match self.child_process_count {
-            Some(count) => write!(f, ", processes {count}")?,
-            None => f.write_str(", processes unread")?,
+        let mut separator = "";
+        for resource in Resource::required() {
+            match self.measured(resource) {
+                Some(measured) => write!(f, "{separator}{resource} {}", Shown(resource, measured.usage))?,
+                None => write!(f, "{separator}{resource} unread")?,
+            }
+            separator = ", ";
         }
         let zombies = self.zombie_pids.len();
         write!(f, ", zombies {zombies}, jobs {}, active {}", self.running_jobs, self.active_sheets)?;
         if let Some(threads) = self.thread_count {
             write!(f, ", threads {threads}")?;
         }
-        let memory = self.cgroup_memory.as_ref().map(|memory| (memory.usage_bytes, Some(memory.limit_bytes)));
-        let pids = self.cgroup_pids.as_ref().map(|pids| (pids.count, Some(pids.limit)));
-        let files = self.open_files.map(|files| (files.count, files.limit));
-        let optional = [(Resource::CgroupMemory, memory), (Resource::CgroupPids, pids), (Resource::OpenFiles, files)];
-        for (resource, read) in optional {
-            let Some((usage, limit)) = read else { continue };
-            write!(f, ", {resource} {}", Quantity(resource, usage))?;
-            if let Some(limit) = limit {
-                write!(f, " of {}", Quantity(resource, limit))?;
+        for resource in Resource::ALL.into_iter().filter(|resource| !resource.facts().required) {
+            let Some(measured) = self.measured(resource) else { continue };
+            write!(f, ", {resource} {}", Shown(resource, measured.usage))?;
+            if let Some(limit) = measured.limit {
+                write!(f, " of {}", Shown(resource, limit))?;
             }
         }
-        match self.memory_pressure {
-            Some(pressure) => write!(f, ", memory pressure {:.2} %", pressure.some_avg10),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -142,6 +150,7 @@ mod tests {
         assert!(snapshot.probe_failed());
         assert_eq!(snapshot.memory_usage_mb(), 0.0);
     }
+
     #[test]
     fn what_is_optional_is_shown_where_it_was_read() {
         let snapshot = ResourceSnapshot {

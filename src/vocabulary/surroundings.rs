@@ -1,9 +1,9 @@
-//! What a check found around the process: the limits that somebody else set, and the pressure on memory.
+//! The surroundings of the process in a snapshot: limits that somebody else set, and the pressure on memory.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Amount, Error, Optional};
+use super::Measured;
 
 /// Memory charged to the control group whose limit leaves the least room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ use super::{Amount, Error, Optional};
 pub struct CgroupMemory {
     /// The folder of the group: the own one, or one above it.
     pub path: Arc<Path>,
-    /// What is judged, in bytes: what is charged, without the page cache that the kernel would drop before it refuses
+    /// The bytes that are judged: those charged, without the page cache that the kernel would drop before it refuses
     /// more. Never less than the anonymous and shared memory.
     pub usage_bytes: u64,
     /// All that is charged, in bytes: `memory.current`, or `memory.usage_in_bytes` of version 1.
@@ -53,56 +53,29 @@ pub struct MemoryPressure {
     pub full_avg10: f64,
 }
 
-/// All that is optional of a reading.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) cgroup_memory: Optional<CgroupMemory>,
-    /// Of a group above or below, which was not judged.
-    pub(crate) memory_unread: Option<Arc<Error>>,
-    pub(crate) cgroup_pids: Optional<CgroupPids>,
-    pub(crate) pids_unread: Option<Arc<Error>>,
-    pub(crate) open_files: Optional<OpenFiles>,
-    pub(crate) memory_pressure: Optional<MemoryPressure>,
-    pub(crate) threads: Option<u64>,
-}
-
-impl Default for Surroundings {
-    fn default() -> Surroundings {
-        Surroundings {
-            cgroup_memory: Ok(None),
-            memory_unread: None,
-            cgroup_pids: Ok(None),
-            pids_unread: None,
-            open_files: Ok(None),
-            memory_pressure: Ok(None),
-            threads: None,
-        }
-    }
-}
-
-impl From<&CgroupMemory> for Amount {
-    fn from(memory: &CgroupMemory) -> Amount {
+impl From<&CgroupMemory> for Measured {
+    fn from(memory: &CgroupMemory) -> Measured {
         let group = Some(Arc::clone(&memory.path));
-        Amount { limit: Some(memory.limit_bytes), group, ..Amount::of(memory.usage_bytes) }
+        Measured { limit: Some(memory.limit_bytes), group, ..Measured::of(memory.usage_bytes) }
     }
 }
 
-impl From<&CgroupPids> for Amount {
-    fn from(pids: &CgroupPids) -> Amount {
+impl From<&CgroupPids> for Measured {
+    fn from(pids: &CgroupPids) -> Measured {
         let group = Some(Arc::clone(&pids.path));
-        Amount { limit: Some(pids.limit), group, ..Amount::of(pids.count) }
+        Measured { limit: Some(pids.limit), group, ..Measured::of(pids.count) }
     }
 }
 
-impl From<&OpenFiles> for Amount {
-    fn from(files: &OpenFiles) -> Amount {
-        Amount { limit: files.limit, ..Amount::of(files.count) }
+impl From<&OpenFiles> for Measured {
+    fn from(files: &OpenFiles) -> Measured {
+        Measured { limit: files.limit, ..Measured::of(files.count) }
     }
 }
 
-impl From<&MemoryPressure> for Amount {
-    fn from(pressure: &MemoryPressure) -> Amount {
-        // At most 100 x 100, and made of two decimals.
-        Amount::of((pressure.some_avg10 * 100.0).round() as u64)
+impl From<&MemoryPressure> for Measured {
+    fn from(pressure: &MemoryPressure) -> Measured {
+        // An integer again: the parser made it of two decimals, and it is at most 100.
+        Measured::of((pressure.some_avg10 * 100.0).round() as u64)
     }
 }

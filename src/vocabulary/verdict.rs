@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, PerResource, Quantity, Resource};
+use super::{Error, PerResource, Resource, Shown, ShownShare};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -49,8 +49,8 @@ pub(crate) enum Reason {
     Forked,
     Stopped,
     Died { thread: &'static str },
-    Degraded { failures: u32, error: Option<Arc<Error>> },
-    Failed { error: Option<Arc<Error>> },
+    Degraded { failures: u32, error: Arc<Error> },
+    Failed { error: Arc<Error> },
     Stale { age: Duration, max_age: Duration },
     Usage { resource: Resource, threshold: Threshold },
     TooMuch { resource: Resource, hard: u8 },
@@ -160,13 +160,9 @@ impl fmt::Display for Verdict {
             Reason::Stopped => f.write_str("the monitor is stopped")?,
             Reason::Died { thread } => write!(f, "thread {thread} of the monitor has died")?,
             Reason::Degraded { failures, error } => {
-                write!(f, "degraded after {failures} failed checks in a row")?;
-                write_error(f, error)?;
+                write!(f, "degraded after {failures} failed checks in a row: {error}")?;
             }
-            Reason::Failed { error } => {
-                f.write_str("the last check failed")?;
-                write_error(f, error)?;
-            }
+            Reason::Failed { error } => write!(f, "the last check failed: {error}")?,
             // The age is rounded up and what it exceeds is rounded down, so that the first always prints larger.
             Reason::Stale { age, max_age } => write!(
                 f,
@@ -206,7 +202,7 @@ impl Verdict {
         let mut separator = "";
         for resource in Resource::ALL {
             let usage = self.usage(resource);
-            if resource.is_required() || usage.limit.is_some() {
+            if resource.facts().required || usage.limit.is_some() {
                 f.write_str(separator)?;
                 separator = ", ";
                 write_usage(f, resource, &usage)?;
@@ -228,7 +224,7 @@ impl Verdict {
                 write_usage(f, resource, &Usage { reserved: 0, ..usage })?;
                 write!(f, " not yet below the resume threshold of {percent} %")?;
                 if reserved > 0 {
-                    write!(f, ", and {} reserved", Quantity(resource, reserved))?;
+                    write!(f, ", and {} reserved", Shown(resource, reserved))?;
                 }
                 Ok(())
             }
@@ -245,29 +241,17 @@ impl fmt::Display for Critical {
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
     let Usage { measured, reserved, asked, limit, ref group } = *usage;
-    write!(f, "{resource} {}", Quantity(resource, measured))?;
+    write!(f, "{resource} {}", Shown(resource, measured))?;
     for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
         if amount > 0 {
-            write!(f, " + {} {name}", Quantity(resource, amount))?;
+            write!(f, " + {} {name}", Shown(resource, amount))?;
         }
     }
     let Some(limit) = limit else { return f.write_str(" (no limit)") };
-    let tenths = percent_tenths(usage.total(), limit);
-    write!(f, " of {} ({}.{} %)", Quantity(resource, limit), tenths / 10, tenths % 10)?;
+    let share = ShownShare { usage: usage.total(), limit };
+    write!(f, " of {} ({share})", Shown(resource, limit))?;
     match group {
         Some(group) => write!(f, " in {}", group.display()),
-        None => Ok(()),
-    }
-}
-
-/// Tenths of a percent that `usage` is of `limit`, rounded down, not clamped.
-pub(crate) fn percent_tenths(usage: u128, limit: u64) -> u128 {
-    usage.saturating_mul(1000) / u128::from(limit.max(1))
-}
-
-fn write_error(f: &mut fmt::Formatter<'_>, error: &Option<Arc<Error>>) -> fmt::Result {
-    match error {
-        Some(error) => write!(f, ": {error}"),
         None => Ok(()),
     }
 }
@@ -279,7 +263,7 @@ fn millis_up(time: Duration) -> u128 {
 impl std::error::Error for Verdict {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.parts.reason {
-            Reason::Degraded { error: Some(error), .. } | Reason::Failed { error: Some(error) } => Some(&**error),
+            Reason::Degraded { error, .. } | Reason::Failed { error } => Some(&**error),
             _ => None,
         }
     }
@@ -380,11 +364,11 @@ mod tests {
                 "not accepting work: thread highwater of the monitor has died",
             ),
             (
-                Verdict::new(Reason::Degraded { failures: 6, error: Some(error.clone()) }),
+                Verdict::new(Reason::Degraded { failures: 6, error: error.clone() }),
                 "not accepting work: degraded after 6 failed checks in a row: the probe panicked",
             ),
             (
-                Verdict::new(Reason::Failed { error: Some(error) }),
+                Verdict::new(Reason::Failed { error }),
                 "not accepting work: the last check failed: the probe panicked",
             ),
         ];
@@ -405,7 +389,7 @@ mod tests {
         let verdict = Verdict::new(Reason::Accepting).with_usages(usages.clone());
         assert_eq!(
             verdict.with_unread(vec![(Resource::CgroupPids, error)]).to_string(),
-            "accepting work: memory 0.0 MB (no limit), processes 1 (no limit), cgroup memory 70.0 MB of 100.0 MB \
+            "accepting work: memory 1 byte (no limit), processes 1 (no limit), cgroup memory 70.0 MB of 100.0 MB \
              (70.0 %) in /cgroup/box, memory pressure 12.34 % of 20.00 % (61.7 %); \
              cgroup pids not all judged: malformed /cgroup/box/pids.max: it is no number"
         );
@@ -416,16 +400,6 @@ mod tests {
             "not accepting work: cgroup memory 70.0 MB of 100.0 MB (70.0 %) in /cgroup/box at or above the warning \
              threshold of 80 %"
         );
-    }
-
-    #[test]
-    fn a_percentage_below_a_threshold_is_never_printed_as_if_it_had_reached_it() {
-        let limit = 1_000_000_007;
-        let reached = limit * 8 / 10 + 1;
-        let below = verdict(Reason::Accepting, usage(reached - 1, 0, 0, Some(limit)), usage(0, 0, 0, None));
-        assert!(below.to_string().contains("(79.9 %)"), "{below}");
-        assert_eq!(percent_tenths(u128::from(reached), limit), 800);
-        assert_eq!(percent_tenths(u128::MAX, 1), u128::MAX);
     }
 
     #[test]

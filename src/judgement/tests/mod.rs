@@ -113,7 +113,7 @@ impl Bench {
 /// A reading of the required resources; what is `None` could not be read.
 fn found(memory: Option<u64>, processes: Option<u64>) -> Found {
     let required = |read: Option<u64>| match read {
-        Some(usage) => Ok(Some(Amount::of(usage))),
+        Some(usage) => Ok(Some(Measured::of(usage))),
         None => Err(Arc::new(Error::new(ErrorKind::Panicked, "the probe panicked"))),
     };
     PerResource::from_fn(|resource| match resource {

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::*;
 
 /// A good check that found this of an optional resource.
-fn optional(bench: &mut Bench, resource: Resource, read: Optional<Amount>) -> Report {
+fn optional(bench: &mut Bench, resource: Resource, read: ReadOptional<Measured>) -> Report {
     let mut found = found(Some(MB), Some(1));
     *found.get_mut(resource) = read;
     bench.record_found(&found, &[]).unwrap()
 }
 
-fn in_group(group: &str, usage: u64, limit: u64) -> Optional<Amount> {
-    Ok(Some(Amount { limit: Some(limit), group: Some(Path::new(group).into()), ..Amount::of(usage) }))
+fn in_group(group: &str, usage: u64, limit: u64) -> ReadOptional<Measured> {
+    Ok(Some(Measured { limit: Some(limit), group: Some(Path::new(group).into()), ..Measured::of(usage) }))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_kernels_limit_is_judged_like_one_of_the_hosts() {
 #[test]
 fn of_the_hosts_limit_and_the_kernels_the_smaller_one_binds() {
     let mut bench = Bench::running();
-    let files = |limit| Ok(Some(Amount { limit: Some(limit), ..Amount::of(50) }));
+    let files = |limit| Ok(Some(Measured { limit: Some(limit), ..Measured::of(50) }));
     for (host, kernel, open) in
         [(None, 100, true), (Some(60), 100, false), (Some(100), 60, false), (Some(70), 64, true)]
     {
@@ -86,7 +86,7 @@ fn work_is_admitted_only_if_it_fits_in_the_group_as_well() {
     bench.admit(Work::new().memory_mb(20)).unwrap();
     assert!(!bench.is_open(), "20 measured and 20 reserved of 50");
     let mut bench = Bench::running();
-    optional(&mut bench, Resource::OpenFiles, Ok(Some(Amount { limit: Some(100), ..Amount::of(10) })));
+    optional(&mut bench, Resource::OpenFiles, Ok(Some(Measured { limit: Some(100), ..Measured::of(10) })));
     bench.admit(Work::new().open_files(60)).unwrap();
     assert_eq!(bench.admit(Work::new().open_files(30)).unwrap_err().resource(), Some(Resource::OpenFiles));
 }
@@ -114,7 +114,7 @@ fn a_limit_that_is_gone_is_logged_as_normal_and_critical_again_when_it_returns()
 fn a_group_that_cannot_be_read_beside_one_that_can_is_said_and_the_other_judged() {
     let mut bench = Bench::running();
     let error = Arc::new(Error::new(ErrorKind::Read, "no permission"));
-    let partly = Amount { limit: Some(100), unread: Some(error), ..Amount::of(80) };
+    let partly = Measured { limit: Some(100), unread: Some(error), ..Measured::of(80) };
     let report = optional(&mut bench, Resource::CgroupPids, Ok(Some(partly)));
     assert_eq!(names(&report), ["cgroup pids unread", "cgroup pids Warning 0"]);
     assert!(
@@ -137,7 +137,7 @@ fn another_group_than_before_has_not_climbed() {
 #[test]
 fn pressure_closes_the_gate_at_its_own_limit_and_opens_no_other() {
     let mut bench = Bench::running();
-    let pressure = |hundredths| Ok(Some(Amount::of(hundredths)));
+    let pressure = |hundredths| Ok(Some(Measured::of(hundredths)));
     optional(&mut bench, Resource::MemoryPressure, pressure(9000));
     assert!(bench.is_open(), "no limit");
     bench.limits = ResourceLimits::builder().max_memory_mb(100).max_memory_pressure_percent(20).build().unwrap();

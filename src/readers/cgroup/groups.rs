@@ -12,7 +12,7 @@ use super::membership::{of_controller, unified, Version};
 use super::psi::{self, Averages};
 use super::resolve::{resolve, Names};
 use crate::readers::Roots;
-use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, Optional, Partly};
+use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, ReadOptional, ReadPart};
 
 /// At most so many of the groups' files are kept open, those that are read first.
 const KEPT_FILES: usize = 7;
@@ -123,7 +123,7 @@ impl Cgroups {
 
     /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could
     /// not be read beside it.
-    pub(crate) fn memory(&mut self) -> Partly<CgroupMemory> {
+    pub(crate) fn memory(&mut self) -> ReadPart<CgroupMemory> {
         let (found, unread) =
             self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
         let found = found.map(|Charge { folder, limit, usage, raw }| CgroupMemory {
@@ -136,7 +136,7 @@ impl Cgroups {
     }
 
     /// The same of tasks.
-    pub(crate) fn pids(&mut self) -> Partly<CgroupPids> {
+    pub(crate) fn pids(&mut self) -> ReadPart<CgroupPids> {
         let (found, unread) = self.least(|cgroups| (&mut cgroups.pids, &mut cgroups.allowance, &mut cgroups.buffer))?;
         Ok((found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit }), unread))
     }
@@ -185,7 +185,7 @@ impl Cgroups {
     fn least(
         &mut self,
         parts: impl Fn(&mut Cgroups) -> (&mut Vec<GroupFiles>, &mut Allowance, &mut Box<[u8]>),
-    ) -> Partly<Charge> {
+    ) -> ReadPart<Charge> {
         let (levels, allowance, buffer) = parts(self);
         match least(levels, allowance, buffer) {
             Ok(found) => return Ok(found),
@@ -213,7 +213,7 @@ impl Cgroups {
     }
 
     /// The pressure on memory of the own group, else of the machine; `None` where the kernel does not tell.
-    pub(crate) fn pressure(&mut self) -> Optional<MemoryPressure> {
+    pub(crate) fn pressure(&mut self) -> ReadOptional<MemoryPressure> {
         let PressureFile { of_group, of_machine } = &mut self.pressure;
         for file in of_group.iter_mut().chain([of_machine]) {
             match file.read(&mut self.allowance, &mut self.buffer) {

@@ -1,0 +1,86 @@
+//! A reading: the values of a snapshot, and the reasons for those that it lacks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Error, Identity, PerResource, Resource, ResourceSnapshot};
+
+/// The result of reading something optional. Absent is `None`; unreadable is an error.
+pub(crate) type ReadOptional<T> = Result<Option<T>, Arc<Error>>;
+
+/// The result of reading something optional that has parts: beside the value, the error of a part that could not be
+/// read.
+pub(crate) type ReadPart<T> = Result<(Option<T>, Option<Arc<Error>>), Arc<Error>>;
+
+/// The numbers of one resource, as they were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Measured {
+    pub(crate) usage: u64,
+    /// The kernel's limit; the host may have set another.
+    pub(crate) limit: Option<u64>,
+    /// The control group that usage and limit are those of.
+    pub(crate) group: Option<Arc<Path>>,
+    /// The error of a part that could not be read, and might have changed the numbers.
+    pub(crate) unread: Option<Arc<Error>>,
+}
+
+impl Measured {
+    /// The usage of a resource that only the host limits.
+    pub(crate) fn of(usage: u64) -> Measured {
+        Measured { usage, ..Measured::default() }
+    }
+}
+
+/// The numbers of each resource.
+pub(crate) type Found = PerResource<ReadOptional<Measured>>;
+
+/// One reading of everything. Readers write into the snapshot itself, so that a value has one place from the file to
+/// the host.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) snapshot: ResourceSnapshot,
+    /// The reason why a resource, or a part of it, could not be read.
+    pub(crate) unread: PerResource<Option<Arc<Error>>>,
+    /// In ascending order of process id.
+    pub(crate) zombies: Vec<Identity>,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { snapshot: ResourceSnapshot::unread(), unread: PerResource::default(), zombies: Vec::new() }
+    }
+}
+
+impl Reading {
+    /// Becomes as new, but keeps the buffers of its lists.
+    pub(crate) fn clear(&mut self) {
+        self.snapshot.clear();
+        self.unread = PerResource::default();
+        self.zombies.clear();
+    }
+
+    /// Notes why the resource, or a part of it, could not be read, and returns the value if there is one.
+    pub(crate) fn noting<T>(&mut self, resource: Resource, read: ReadPart<T>) -> Option<T> {
+        let (value, unread) = read.unwrap_or_else(|error| (None, Some(error)));
+        *self.unread.get_mut(resource) = unread;
+        value
+    }
+
+    /// Notes that no required resource could be read.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.clear();
+        let error = Arc::new(error);
+        for resource in Resource::required() {
+            *self.unread.get_mut(resource) = Some(Arc::clone(&error));
+        }
+    }
+
+    /// The numbers of each resource.
+    pub(crate) fn found(&self) -> Found {
+        PerResource::from_fn(|resource| match (self.snapshot.measured(resource), self.unread.get(resource)) {
+            (Some(measured), unread) => Ok(Some(Measured { unread: unread.clone(), ..measured })),
+            (None, Some(error)) => Err(Arc::clone(error)),
+            (None, None) => Ok(None),
+        })
+    }
+}
