@@ -43,18 +43,31 @@ impl From<&ResourceSnapshot> for Snapshot {
     fn from(snapshot: &ResourceSnapshot) -> Snapshot {
         let count = |count: usize| u64::try_from(count).unwrap_or(NONE);
         let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(NONE);
-        let memory = snapshot.cgroup_memory.as_ref();
-        let pids = snapshot.cgroup_pids.as_ref();
-        let files = snapshot.open_files;
-        let pressure = snapshot.memory_pressure;
+        // Without a `..`: a field that is new there is asked for here.
+        let ResourceSnapshot {
+            timestamp,
+            memory_bytes,
+            child_process_count,
+            running_jobs,
+            active_sheets,
+            ref zombie_pids,
+            thread_count,
+            cgroup_memory: ref memory,
+            cgroup_pids: ref pids,
+            open_files: files,
+            memory_pressure: pressure,
+            check_duration,
+            lateness,
+        } = *snapshot;
+        let (memory, pids) = (memory.as_ref(), pids.as_ref());
         Snapshot {
             size: size_of::<Snapshot>(),
-            memory_bytes: snapshot.memory_bytes.unwrap_or(NONE),
-            processes: snapshot.child_process_count.map_or(NONE, count),
-            zombies: count(snapshot.zombie_pids.len()),
-            running_jobs: count(snapshot.running_jobs),
-            active_jobs: count(snapshot.active_sheets),
-            threads: snapshot.thread_count.map_or(NONE, count),
+            memory_bytes: memory_bytes.unwrap_or(NONE),
+            processes: child_process_count.map_or(NONE, count),
+            zombies: count(zombie_pids.len()),
+            running_jobs: count(running_jobs),
+            active_jobs: count(active_sheets),
+            threads: thread_count.map_or(NONE, count),
             cgroup_memory_bytes: memory.map_or(NONE, |memory| memory.usage_bytes),
             cgroup_memory_raw_bytes: memory.map_or(NONE, |memory| memory.raw_bytes),
             cgroup_memory_limit_bytes: memory.map_or(NONE, |memory| memory.limit_bytes),
@@ -64,9 +77,9 @@ impl From<&ResourceSnapshot> for Snapshot {
             open_files_limit: files.and_then(|files| files.limit).unwrap_or(NONE),
             pressure_some_avg10: pressure.map_or(-1.0, |pressure| pressure.some_avg10),
             pressure_full_avg10: pressure.map_or(-1.0, |pressure| pressure.full_avg10),
-            age_ns: nanos(snapshot.timestamp.elapsed()),
-            check_duration_ns: nanos(snapshot.check_duration),
-            lateness_ns: nanos(snapshot.lateness),
+            age_ns: nanos(timestamp.elapsed()),
+            check_duration_ns: nanos(check_duration),
+            lateness_ns: nanos(lateness),
         }
     }
 }

@@ -93,6 +93,24 @@ fn every_constant_is_what_the_header_says() {
     holds_in_c(&resources.chain(levels).chain(others).chain(failures).map(assert).collect::<String>());
 }
 
+#[test]
+fn every_limit_that_a_host_can_set_is_set_from_c() {
+    let all = Limits {
+        size: size_of::<Limits>(),
+        max_memory_bytes: 1,
+        max_processes: 1,
+        max_open_files: 1,
+        max_pressure_percent: 1,
+        warn_percent: 1,
+        hard_percent: 3,
+        resume_percent: 0,
+    };
+    let limits = all.build().unwrap();
+    for resource in Resource::ALL {
+        assert_eq!(limits.limit(resource).is_some(), resource.facts().limit_key.is_some(), "{resource}");
+    }
+}
+
 /// Prototypes in C, each beside the type of the function as Rust has it, which is checked here. C checks the prototype:
 /// one that differs from the header's is an error.
 macro_rules! prototypes {
