@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Weak};
 use std::time::{Duration, Instant};
 
-use common::{ms, wait_until, ProcTree, PAGE};
+use common::{ms, wait_until, ProcTree, QuietJobs, PAGE};
 use highwater::{BoxError, JobManager, ProcessGroup, Resource, ResourceLimits, ResourceMonitor};
 use parking_lot::{Condvar, Mutex};
 
@@ -318,40 +318,28 @@ fn a_hook_may_stop_restart_and_drop_the_monitor() {
 
 #[test]
 fn a_manager_whose_drop_hangs_does_not_hold_up_a_stop() {
-    struct Hangs(Mutex<Option<mpsc::Receiver<()>>>, mpsc::Sender<()>, Mutex<Weak<ResourceMonitor>>);
-    impl JobManager for Hangs {
-        fn running_count(&self) -> usize {
-            0
-        }
-        fn active_job_count(&self) -> usize {
-            0
-        }
-        fn oldest_running_job(&self) -> Option<String> {
-            // Replaced while it is asked: the action thread is left with the last handle.
-            let monitor = self.2.lock().upgrade();
-            if let Some(monitor) = monitor {
-                monitor.set_manager(Jobs::with_job("n"));
-            }
-            None
-        }
-        fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-            Ok(())
-        }
-        fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-            Ok(())
-        }
-    }
-    impl Drop for Hangs {
+    /// Says that it is being dropped, and hangs until it is let go.
+    struct HangsInDrop(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+    impl Drop for HangsInDrop {
         fn drop(&mut self) {
-            self.1.send(()).unwrap();
-            let _ = self.0.lock().take().unwrap().recv();
+            self.0.send(()).unwrap();
+            let _ = self.1.lock().recv();
         }
     }
     let tree = ProcTree::new(1000);
     let monitor = Arc::new(monitor(&tree));
     let (release, released) = mpsc::channel();
     let (entered, dropping) = mpsc::channel();
-    monitor.set_manager(Arc::new(Hangs(Mutex::new(Some(released)), entered, Mutex::new(Arc::downgrade(&monitor)))));
+    let (replaced, hangs) = (Arc::downgrade(&monitor), HangsInDrop(entered, Mutex::new(released)));
+    let jobs = QuietJobs::new().naming(move || {
+        let _held = &hangs;
+        // Replaced while it is asked: the action thread is left with the last handle.
+        if let Some(monitor) = replaced.upgrade() {
+            monitor.set_manager(Jobs::with_job("n"));
+        }
+        None
+    });
+    monitor.set_manager(jobs.shared());
     monitor.start(ms(5)).unwrap();
     dropping.recv_timeout(common::DEADLINE).unwrap();
     // Returns while the drop hangs.
@@ -362,23 +350,6 @@ fn a_manager_whose_drop_hangs_does_not_hold_up_a_stop() {
 #[test]
 fn a_replaced_manager_is_dropped_even_when_its_drop_calls_back() {
     struct CallsBack(Weak<ResourceMonitor>, Arc<AtomicBool>);
-    impl JobManager for CallsBack {
-        fn running_count(&self) -> usize {
-            0
-        }
-        fn active_job_count(&self) -> usize {
-            0
-        }
-        fn oldest_running_job(&self) -> Option<String> {
-            None
-        }
-        fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-            Ok(())
-        }
-        fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-            Ok(())
-        }
-    }
     impl Drop for CallsBack {
         fn drop(&mut self) {
             if let Some(monitor) = self.0.upgrade() {
@@ -393,7 +364,12 @@ fn a_replaced_manager_is_dropped_even_when_its_drop_calls_back() {
     let monitor = Arc::new(monitor(&tree));
     monitor.start(ms(5)).unwrap();
     let dropped = Arc::new(AtomicBool::new(false));
-    monitor.set_manager(Arc::new(CallsBack(Arc::downgrade(&monitor), Arc::clone(&dropped))));
+    let calls_back = CallsBack(Arc::downgrade(&monitor), Arc::clone(&dropped));
+    let count = move || {
+        let _held = &calls_back;
+        0
+    };
+    monitor.set_manager(QuietJobs::new().counting(count).shared());
     monitor.set_manager(Jobs::with_job("h"));
     wait_until("the old manager is dropped", || dropped.load(Ordering::Relaxed));
 }

@@ -5,10 +5,11 @@ mod common;
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ensure, in_forked_child, ms, wait_until, Children};
-use highwater::{BoxError, JobManager, Resource, ResourceLimits, ResourceMonitor, SystemProbe, Work};
+use common::{ensure, in_forked_child, ms, wait_until, Children, QuietJobs};
+use highwater::{Resource, ResourceLimits, ResourceMonitor, SystemProbe, Work};
 use nix::unistd::ForkResult;
 use parking_lot::{Condvar, Mutex};
 use rusty_fork::rusty_fork_test;
@@ -26,43 +27,12 @@ fn limits(processes: u64) -> ResourceLimits {
     ResourceLimits::builder().max_processes(processes).build().unwrap()
 }
 
-/// A host whose every method takes its one lock.
-#[derive(Default)]
-struct Jobs {
-    held: AtomicBool,
-    hold: Mutex<bool>,
-    released: Condvar,
-}
-
-impl JobManager for Jobs {
-    fn running_count(&self) -> usize {
-        let mut hold = self.hold.lock();
-        while *hold {
-            self.held.store(true, Ordering::Relaxed);
-            self.released.wait(&mut hold);
-        }
-        1
-    }
-    fn active_job_count(&self) -> usize {
-        1
-    }
-    fn oldest_running_job(&self) -> Option<String> {
-        None
-    }
-    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        Ok(())
-    }
-    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        Ok(())
-    }
-}
-
-/// A host that forks when it is asked to pause a job, and returns in the child as well.
+/// The state of a host that forks when it is asked to pause a job, and returns in the child as well.
 struct Forks {
     parent: u32,
     /// Written to by whoever is called in the child.
     heard: Mutex<UnixStream>,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Forks {
@@ -73,30 +43,29 @@ impl Forks {
     }
 }
 
-impl JobManager for Forks {
-    fn running_count(&self) -> usize {
-        self.note(" running_count");
-        1
-    }
-    fn active_job_count(&self) -> usize {
-        1
-    }
-    fn oldest_running_job(&self) -> Option<String> {
-        (!self.cancelled.load(Ordering::Relaxed)).then(|| "job".to_string())
-    }
-    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        // SAFETY: glibc lets a forked child allocate, and what else it does is what is tested.
-        #[allow(unsafe_code)]
-        if let ForkResult::Child = unsafe { nix::unistd::fork() }? {
-            self.note("forked");
-        }
-        Err("cancel it".into())
-    }
-    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        self.note(" cancel_job");
-        self.cancelled.store(true, Ordering::Relaxed);
-        Ok(())
-    }
+/// The host itself, which alone holds its state.
+fn forks(state: Forks) -> QuietJobs {
+    let state = Arc::new(state);
+    let [counts, names, pauses] = [(); 3].map(|()| Arc::clone(&state));
+    QuietJobs::new()
+        .counting(move || {
+            counts.note(" running_count");
+            1
+        })
+        .naming(move || (!names.cancelled.load(Ordering::Relaxed)).then(|| "job".to_string()))
+        .pausing(move || {
+            // SAFETY: glibc lets a forked child allocate, and what else it does is what is tested.
+            #[allow(unsafe_code)]
+            if let ForkResult::Child = unsafe { nix::unistd::fork() }? {
+                pauses.note("forked");
+            }
+            Err("cancel it".into())
+        })
+        .cancelling(move || {
+            state.note(" cancel_job");
+            state.cancelled.store(true, Ordering::Relaxed);
+            Ok(())
+        })
 }
 
 rusty_fork_test! {
@@ -187,12 +156,25 @@ rusty_fork_test! {
     #[test]
     fn a_child_does_not_wait_for_a_lock_of_the_manager() {
         let monitor = ResourceMonitor::builder(limits(10)).cpu_budget(1.0).build().unwrap();
-        let jobs = std::sync::Arc::new(Jobs::default());
-        monitor.set_manager(jobs.clone());
+        let hold = Arc::new((Mutex::new(false), Condvar::new()));
+        let held = Arc::new(AtomicBool::new(false));
+        let (hook_hold, hook_held) = (Arc::clone(&hold), Arc::clone(&held));
+        monitor.set_manager(
+            QuietJobs::new()
+                .counting(move || {
+                    let mut hold = hook_hold.0.lock();
+                    while *hold {
+                        hook_held.store(true, Ordering::Relaxed);
+                        hook_hold.1.wait(&mut hold);
+                    }
+                    1
+                })
+                .shared(),
+        );
         monitor.start(ms(5)).unwrap();
-        *jobs.hold.lock() = true;
-        wait_until("the action thread is in a hook", || jobs.held.load(Ordering::Relaxed));
-        let lock = jobs.hold.lock();
+        *hold.0.lock() = true;
+        wait_until("the action thread is in a hook", || held.load(Ordering::Relaxed));
+        let lock = hold.0.lock();
         in_forked_child(|| {
             ensure(monitor.check_now().child_process_count == Some(0), "miscounted")?;
             monitor.start(ms(5)).map_err(|error| error.to_string())?;
@@ -202,22 +184,24 @@ rusty_fork_test! {
             Ok(())
         });
         drop(lock);
-        *jobs.hold.lock() = false;
-        jobs.released.notify_all();
+        *hold.0.lock() = false;
+        hold.1.notify_all();
     }
 
     #[test]
     fn a_hook_that_forks_and_returns_in_the_child_is_followed_by_no_other_there() {
         let monitor = ResourceMonitor::new(limits(1));
         let (mut heard, writer) = UnixStream::pair().unwrap();
-        let jobs = Forks { parent: std::process::id(), heard: Mutex::new(writer), cancelled: AtomicBool::new(false) };
-        let jobs = std::sync::Arc::new(jobs);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let state =
+            Forks { parent: std::process::id(), heard: Mutex::new(writer), cancelled: Arc::clone(&cancelled) };
+        let jobs = forks(state).shared();
         monitor.set_manager(jobs.clone());
         let _children = Children::sleepers(1);
         monitor.start(Duration::from_secs(3600)).unwrap();
-        wait_until("the parent cancels the job", || jobs.cancelled.load(Ordering::Relaxed));
+        wait_until("the parent cancels the job", || cancelled.load(Ordering::Relaxed));
         drop(monitor);
-        wait_until("the manager is let go", || std::sync::Arc::strong_count(&jobs) == 1);
+        wait_until("the manager is let go", || Arc::strong_count(&jobs) == 1);
         // Ends when the last writer has: the child, which is then gone.
         drop(jobs);
         let mut calls = String::new();

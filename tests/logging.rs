@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::{ms, wait_until, LogCapture, ProcTree, PAGE};
-use highwater::{BoxError, JobManager, Resource, ResourceLimits, ResourceMonitor};
+use common::{ms, wait_until, LogCapture, ProcTree, QuietJobs, PAGE};
+use highwater::{Resource, ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
 
 /// Does what the test says for every line.
@@ -59,34 +59,15 @@ fn hang_once() {
     }
 }
 
-/// Counts what it is asked to shed, and may panic when it is asked for a job.
-#[derive(Default)]
-struct Jobs {
-    asked: AtomicUsize,
-    pauses: AtomicUsize,
-    panics: AtomicBool,
-}
-
-impl JobManager for Jobs {
-    fn running_count(&self) -> usize {
-        assert!(!self.panics.load(Ordering::Relaxed), "counting panics");
-        1
-    }
-    fn active_job_count(&self) -> usize {
-        1
-    }
-    fn oldest_running_job(&self) -> Option<String> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        assert!(!self.panics.load(Ordering::Relaxed), "naming a job panics");
-        Some("job".to_string())
-    }
-    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        self.pauses.fetch_add(1, Ordering::Relaxed);
+/// A host with one job, and how often that was paused.
+fn one_job() -> (Arc<QuietJobs>, Arc<AtomicUsize>) {
+    let pauses = Arc::new(AtomicUsize::new(0));
+    let paused = Arc::clone(&pauses);
+    let jobs = QuietJobs::new().naming(|| Some("job".to_string())).pausing(move || {
+        paused.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-        Ok(())
-    }
+    });
+    (jobs.shared(), pauses)
 }
 
 rusty_fork_test! {
@@ -112,8 +93,8 @@ rusty_fork_test! {
         install(hang_once);
         let tree = ProcTree::new(1);
         let monitor = monitor(&tree);
-        let jobs = Arc::new(Jobs::default());
-        monitor.set_manager(jobs.clone());
+        let (jobs, pauses) = one_job();
+        monitor.set_manager(jobs);
         // Below the threshold whenever the check thread looks, and above it in the one check of a caller's.
         std::thread::scope(|scope| {
             monitor.start(Duration::from_secs(3600)).unwrap();
@@ -130,7 +111,7 @@ rusty_fork_test! {
             monitor.is_accepting_work();
             snapshots.receiver().len() == 3
         });
-        assert_eq!(jobs.pauses.load(Ordering::Relaxed), 0);
+        assert_eq!(pauses.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -143,8 +124,8 @@ rusty_fork_test! {
         tree.set_resident_pages(990);
         wait_until("the check thread's logger hangs", || HANGS.load(Ordering::SeqCst));
         monitor.stop();
-        let jobs = Arc::new(Jobs::default());
-        monitor.set_manager(jobs.clone());
+        let (jobs, pauses) = one_job();
+        monitor.set_manager(jobs);
         tree.set_resident_pages(1);
         monitor.start(ms(5)).unwrap();
         let snapshots = monitor.snapshots();
@@ -153,7 +134,7 @@ rusty_fork_test! {
         for _ in 0..5 {
             snapshots.recv_timeout(common::DEADLINE).unwrap();
         }
-        assert_eq!(jobs.pauses.load(Ordering::Relaxed), 0);
+        assert_eq!(pauses.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -163,12 +144,16 @@ rusty_fork_test! {
         let limits = limits(1000);
         let monitor =
             ResourceMonitor::builder(limits).proc_root(tree.root()).cpu_budget(1.0).settle(ms(200)).build().unwrap();
-        let jobs = Arc::new(Jobs::default());
-        jobs.panics.store(true, Ordering::Relaxed);
-        monitor.set_manager(jobs.clone());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let panics = QuietJobs::new().counting(|| panic!("counting panics")).naming(move || {
+            asks.fetch_add(1, Ordering::Relaxed);
+            panic!("naming a job panics")
+        });
+        monitor.set_manager(panics.shared());
         monitor.start(ms(5)).unwrap();
         let snapshots = monitor.snapshots();
-        wait_until("it was asked three times", || jobs.asked.load(Ordering::Relaxed) == 3);
+        wait_until("it was asked three times", || asked.load(Ordering::Relaxed) == 3);
         let checks = snapshots.receiver().len() + snapshots.missed() as usize;
         monitor.stop();
         assert!(checks > 3 * 2, "asked at a check in {checks} / 3");
@@ -187,7 +172,7 @@ rusty_fork_test! {
         }
         let limits = ResourceLimits::builder().max_memory_bytes(1000 * PAGE).max_processes(10).build().unwrap();
         let monitor = ResourceMonitor::builder(limits).proc_root(tree.root()).build().unwrap();
-        monitor.set_manager(Arc::new(Jobs::default()));
+        monitor.set_manager(one_job().0);
         monitor.start(Duration::from_secs(3600)).unwrap();
         wait_until("the job is paused", || !log.named("monitor.pausing_oldest_job").is_empty());
         let reason = log.named("monitor.pausing_oldest_job")[0].keys["reason"].clone();

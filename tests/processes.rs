@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ensure, in_forked_child, ms, touched, wait_until, without_first_thread, Children, Forked, LogCapture};
-use highwater::{BoxError, ErrorKind, JobManager, MemoryScope, Resource, ResourceLimits, ResourceMonitor, SystemProbe};
+use common::{
+    ensure, in_forked_child, ms, touched, wait_until, without_first_thread, Children, Forked, LogCapture, QuietJobs,
+};
+use highwater::{ErrorKind, MemoryScope, ResourceLimits, ResourceMonitor, SystemProbe};
 use nix::sys::resource::{getrlimit, setrlimit, Resource as Rlimit};
 use parking_lot::Mutex;
 use rusty_fork::rusty_fork_test;
@@ -128,36 +130,25 @@ rusty_fork_test! {
 
     #[test]
     fn a_child_spawned_in_a_hook_dies_of_sigterm() {
-        struct Spawner(Mutex<Option<std::process::ExitStatus>>);
-        impl JobManager for Spawner {
-            fn running_count(&self) -> usize {
-                1
-            }
-            fn active_job_count(&self) -> usize {
-                1
-            }
-            fn oldest_running_job(&self) -> Option<String> {
-                self.0.lock().is_none().then(|| "job".to_string())
-            }
-            fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
-                Err("no".into())
-            }
-            fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        let ended = Arc::new(Mutex::new(None));
+        let (named, status) = (Arc::clone(&ended), Arc::clone(&ended));
+        let spawner = QuietJobs::new()
+            .naming(move || named.lock().is_none().then(|| "job".to_string()))
+            .pausing(|| Err("no".into()))
+            .cancelling(move || {
                 let mut child = common::sleeper();
                 let pid = nix::unistd::Pid::from_raw(child.id() as i32);
                 let sent = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-                *self.0.lock() = Some(child.wait()?);
+                *status.lock() = Some(child.wait()?);
                 sent?;
                 Ok(())
-            }
-        }
+            });
         let monitor = ResourceMonitor::builder(limits(1)).cpu_budget(1.0).build().unwrap();
-        let spawner = Arc::new(Spawner(Mutex::new(None)));
-        monitor.set_manager(spawner.clone());
+        monitor.set_manager(spawner.shared());
         let _children = Children::sleepers(1);
         monitor.start(ms(20)).unwrap();
-        wait_until("the child has ended", || spawner.0.lock().is_some());
-        assert_eq!(spawner.0.lock().unwrap().signal(), Some(nix::libc::SIGTERM));
+        wait_until("the child has ended", || ended.lock().is_some());
+        assert_eq!(ended.lock().unwrap().signal(), Some(nix::libc::SIGTERM));
     }
 
     #[test]

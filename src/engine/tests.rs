@@ -1,16 +1,20 @@
+//! Checks by several threads at once, on a probe that reads whatever a test says.
+
+#[path = "../../tests/common/waiting.rs"]
+mod waiting;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::waiting::{wait_until, DEADLINE};
 use super::Config;
 use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::sys::fork::Mutex;
 use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, Reading, ResourceLimits, Settings, Work};
-
-const LONG: Duration = Duration::from_secs(120);
 
 /// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read
 /// alone, is what the readings' number would make it.
@@ -66,21 +70,13 @@ fn monitor(settings: Settings, script: impl Fn(usize, &mut Reading) + Send + Syn
     ResourceMonitor::with_config(Config { settings, probe }, limits)
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn a_probe_that_panics_is_a_failed_check_and_the_thread_lives_on() {
     // In this scope memory is not read alone, and every reading is a check.
     let memory_scope = MemoryScope::Tree;
     let settings = Settings { refresh_after: Duration::ZERO, memory_scope, ..Settings::default() };
     let monitor = monitor(settings, |number, _| assert!(!(2..=3).contains(&number), "reading {number}"));
-    monitor.start(LONG).unwrap();
+    monitor.start(DEADLINE).unwrap();
     assert!(monitor.is_accepting_work());
     let snapshots = monitor.snapshots();
     let mut failed = Vec::new();
@@ -113,7 +109,7 @@ fn a_herd_that_finds_the_last_check_old_takes_one_fresh_one() {
         if number == 2 {
             let gates = gates.lock();
             gates.0.send(()).unwrap();
-            gates.1.recv_timeout(LONG).unwrap();
+            gates.1.recv_timeout(DEADLINE).unwrap();
         }
     });
     monitor.check_now();
@@ -121,7 +117,7 @@ fn a_herd_that_finds_the_last_check_old_takes_one_fresh_one() {
     wait_until("the check is old", || monitor.seconds_since_last_check() > 0.05);
     std::thread::scope(|scope| {
         let herd: Vec<_> = (0..8).map(|_| scope.spawn(|| monitor.try_admit(Work::new().processes(1)))).collect();
-        reading.recv_timeout(LONG).unwrap();
+        reading.recv_timeout(DEADLINE).unwrap();
         // All of them are judged on what the one who reads will find.
         release.send(()).unwrap();
         let granted = herd.into_iter().map(|one| one.join().unwrap()).filter(Result::is_ok).count();
@@ -140,12 +136,12 @@ fn a_check_that_began_before_the_published_one_is_returned_and_not_published() {
         if number == 1 {
             let gates = gates.lock();
             gates.0.send(()).unwrap();
-            gates.1.recv_timeout(LONG).unwrap();
+            gates.1.recv_timeout(DEADLINE).unwrap();
         }
     });
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| monitor.check_now());
-        reading.recv_timeout(LONG).unwrap();
+        reading.recv_timeout(DEADLINE).unwrap();
         assert_eq!(monitor.check_now().child_process_count, Some(2));
         release.send(()).unwrap();
         assert_eq!(slow.join().unwrap().child_process_count, Some(1));
@@ -162,7 +158,7 @@ fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
     let limits = ResourceLimits::builder().max_memory_bytes(1000).build().unwrap();
     let config = Config { settings, probe: Box::new(probe) };
     let monitor = ResourceMonitor::with_config(config, limits);
-    monitor.start(LONG).unwrap();
+    monitor.start(DEADLINE).unwrap();
     wait_until("the coarse clock has gone on", || monitor.seconds_since_last_check() > 0.0);
     monitor.check_now();
     assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
@@ -180,8 +176,8 @@ fn a_probe_prepares_before_the_first_reading_of_a_start_and_of_nothing_else() {
     let monitor = ResourceMonitor::with_config(config, ResourceLimits::builder().build().unwrap());
     monitor.check_now();
     assert!(prepared.lock().is_empty());
-    monitor.start(LONG).unwrap();
-    monitor.start(LONG).unwrap();
+    monitor.start(DEADLINE).unwrap();
+    monitor.start(DEADLINE).unwrap();
     monitor.check_now();
     assert_eq!(*prepared.lock(), [1]);
 }
@@ -199,10 +195,10 @@ fn a_second_start_waits_for_the_first_check_of_the_first() {
             }
         });
         std::thread::scope(|scope| {
-            scope.spawn(|| monitor.start(LONG).unwrap());
-            reading.recv_timeout(LONG).unwrap();
+            scope.spawn(|| monitor.start(DEADLINE).unwrap());
+            reading.recv_timeout(DEADLINE).unwrap();
             let second = scope.spawn(|| {
-                monitor.start(LONG).unwrap();
+                monitor.start(DEADLINE).unwrap();
                 monitor.is_accepting_work()
             });
             // Either it has come back by then, which is wrong, or it waits.
@@ -222,7 +218,7 @@ fn a_start_from_within_a_start_takes_the_first_check_itself() {
     impl crate::JobManager for Starts {
         fn running_count(&self) -> usize {
             if let Some(monitor) = self.0.upgrade() {
-                monitor.start(LONG).unwrap();
+                monitor.start(DEADLINE).unwrap();
                 self.1.fetch_add(usize::from(monitor.is_accepting_work()), Ordering::SeqCst);
             }
             0
@@ -243,7 +239,7 @@ fn a_start_from_within_a_start_takes_the_first_check_itself() {
     let monitor = Arc::new(monitor(Settings::default(), |_, _| ()));
     let manager = Arc::new(Starts(Arc::downgrade(&monitor), AtomicUsize::new(0)));
     monitor.set_manager(manager.clone());
-    monitor.start(LONG).unwrap();
+    monitor.start(DEADLINE).unwrap();
     assert!(manager.1.load(Ordering::SeqCst) > 0, "{}", monitor.verdict());
 }
 
@@ -252,7 +248,7 @@ fn a_degraded_monitor_is_checked_once_a_second_however_often_it_is_asked() {
     let settings = Settings { refresh_after: Duration::ZERO, ..Settings::default() };
     let monitor = monitor(settings, |_, into| into.snapshot.memory_bytes = None);
     let snapshots = monitor.snapshots();
-    monitor.start(LONG).unwrap();
+    monitor.start(DEADLINE).unwrap();
     wait_until("a degraded monitor has taken one more check", || {
         monitor.is_accepting_work();
         snapshots.receiver().len() == 6
