@@ -1,4 +1,4 @@
-//! Ending everything.
+//! The end of all that descends from this process.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::vocabulary::Error;
 /// Between two looks at who is left.
 const ROUND: Duration = Duration::from_millis(5);
 
-/// What [`kill_all_children`](ProcessGroupManager::kill_all_children) has done.
+/// The outcome of [`kill_all_children`](ProcessGroupManager::kill_all_children).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KillReport {
-    /// Whom the signal was sent to.
+    /// The process ids that the signal was sent to.
     pub signaled: Vec<u32>,
-    /// Who lived when the time was over, whether it was signalled or not.
+    /// The process ids that lived when the time was over, signalled or not.
     pub survivors: Vec<u32>,
-    /// Who may not be signalled by this user.
+    /// The process ids that may not be signalled by this user.
     pub denied: Vec<u32>,
 }
 
@@ -38,8 +38,8 @@ impl ProcessGroupManager {
     ///
     /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each
     /// process is signalled once, and woken if it is stopped and the signal asks it to end. Those that were adopted are
-    /// collected; the host's own children are the host's to wait for, and a zombie does not live. Nobody is killed who
-    /// has outlived another signal: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
+    /// collected; the host's own children are the host's to wait for, and a zombie does not live. A process that outlives
+    /// the signal is not killed: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
     ///
     /// It takes no descriptor, thread or process that [`setup`](Self::setup) or [`kill_on_drop`](Self::kill_on_drop) has
     /// not set aside, nor a privilege or a root that was there then. Where other threads snatch even those descriptors

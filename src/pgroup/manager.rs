@@ -19,15 +19,16 @@ use crate::vocabulary::Error;
 /// How long an orphan has to end by itself, unless the host says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Keeps the processes of the host together, ends those that were orphaned, and gives the host every exit status that
-/// is its own.
+/// The keeper of the host's processes: it ends those that were orphaned, and leaves the host every exit status that is
+/// its own.
 ///
 /// Hosts that start helpers which start helpers leak processes: a parent dies, and its children live on. Guessing whose
-/// they are by their names, or by their parent being 1, has ended user sessions. This goes by what it has seen: an
+/// they are by their names, or by their parent being 1, has ended user sessions. The manager goes by what it has seen: an
 /// orphan is a process that was seen below a [tracked backend](Self::track_backend_pid), whose backend is gone, and
 /// that was handed to this process, the [subreaper](#what-a-subreaper-changes). It is signalled through a handle
-/// (`pidfd_open(2)`) after its start time was compared. Everything else is left alone: the host's own children, daemons
-/// that it started on purpose, strangers, and whoever was given a number again.
+/// (`pidfd_open(2)`) after its identity was compared, which no reuse of its number can confuse. All others are left
+/// alone: the host's own children, daemons that it started on purpose, strangers, and processes that were given the
+/// number of an orphan.
 ///
 /// Nothing is changed before [`setup`](Self::setup). Set with
 /// [`set_process_group`](crate::ResourceMonitor::set_process_group), it cleans up once per interval of the monitor and
@@ -72,9 +73,11 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Old kernels
 ///
-/// Before Linux 5.3 there are no handles. A signal then goes to a number right after its start time was compared, and a
-/// process that ends, and whose number is given away, within those microseconds is mistaken. Without a subreaper (Linux
-/// 3.4) orphans go to init, and are neither counted nor ended.
+/// Before Linux 6.9 a look that meets a process within the clock tick of its start waits for the end of the tick, at most
+/// 10 ms, since two holders of one number could not be told apart within one. Before 5.3 there are no handles: a signal
+/// then goes to a number right after its start time was compared, and a process that ends, and whose number is given
+/// away, within those microseconds is mistaken. Without a subreaper (Linux 3.4) orphans go to init, and are neither
+/// counted nor ended.
 pub struct ProcessGroupManager {
     own_group: bool,
     subreaper: bool,
@@ -83,7 +86,8 @@ pub struct ProcessGroupManager {
 }
 
 impl ProcessGroupManager {
-    /// Changes and reads nothing yet. [`setup`](Self::setup) will lead a process group and be a subreaper.
+    /// A manager that has changed and read nothing yet. [`setup`](Self::setup) will lead a process group and be a
+    /// subreaper.
     pub fn new() -> ProcessGroupManager {
         ProcessGroupManager {
             own_group: true,
@@ -93,7 +97,7 @@ impl ProcessGroupManager {
         }
     }
 
-    /// Whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs
+    /// Sets whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs
     /// in the foreground of a terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has left
     /// that group.
     #[must_use]
@@ -102,14 +106,14 @@ impl ProcessGroupManager {
         self
     }
 
-    /// Whether `setup` makes this process a [child subreaper](#what-a-subreaper-changes).
+    /// Sets whether `setup` makes this process a [child subreaper](#what-a-subreaper-changes).
     #[must_use]
     pub fn with_subreaper(mut self, subreaper: bool) -> Self {
         self.subreaper = subreaper;
         self
     }
 
-    /// How long an orphan has between `SIGTERM` and `SIGKILL`. Default: 5 s.
+    /// Sets the time that an orphan has between `SIGTERM` and `SIGKILL`. Default: 5 s.
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -121,7 +125,7 @@ impl ProcessGroupManager {
     /// when it is so already, is fine.
     ///
     /// # Errors
-    /// [`Process`](crate::ErrorKind::Process), with what the system said; what was changed by then is changed back.
+    /// [`Process`](crate::ErrorKind::Process), with the system's error; all that was changed by then is changed back.
     pub fn setup(&self) -> Result<(), Error> {
         let registry = self.registry();
         let mut state = registry.state.lock();
@@ -162,7 +166,7 @@ impl ProcessGroupManager {
     }
 
     /// Undoes what [`setup`](Self::setup) changed: it is subreaper as before, and goes back to the process group that
-    /// it was in. What was adopted meanwhile stays. Without a `setup` nothing happens.
+    /// it was in. Processes that were adopted meanwhile stay. Without a `setup` nothing happens.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process): the group is gone, so that there is no way back into it.
@@ -178,14 +182,14 @@ impl ProcessGroupManager {
         process::join_group(before.group).map_err(|error| Error::system(message(), error))
     }
 
-    /// Takes charge of a process and of all that is seen below it from now on, until it is
+    /// Takes charge of a process and of all that is seen below it, now and later, until it is
     /// [untracked](Self::untrack_backend_pid) or all of it has ended. By identity: a process that is given the same
-    /// number later is another one.
+    /// number later is another one. It costs a look.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a number that is 0, 1, this process's own, or negative
     /// in the kernel's eyes; [`Process`](crate::ErrorKind::Process) when it does not descend from this process, or is
-    /// not there; else what could not be read.
+    /// not there; else as [`look`](Self::look).
     pub fn track_backend_pid(&self, pid: u32) -> Result<(), Error> {
         let pid = checked_pid(pid)?;
         let tracked = self.registry().look(|state, table| {
@@ -197,8 +201,8 @@ impl ProcessGroupManager {
         tracked.ok_or_else(|| Error::process(format!("process {pid} does not descend from this process")))
     }
 
-    /// Lets go of a tracked process and of what was seen below it: none of that is an orphan from now on. Returns
-    /// whether it was tracked.
+    /// Lets go of a tracked process and of all that was seen below it: none of that is an orphan from now on. Returns
+    /// `true` if it was tracked.
     pub fn untrack_backend_pid(&self, pid: u32) -> bool {
         self.registry().state.lock().ancestry.untrack(pid)
     }
@@ -225,11 +229,11 @@ impl ProcessGroupManager {
     }
 
     /// Looks, and sends a signal to a tracked backend and to everything that was seen below it, whatever process group
-    /// or session that is in. Returns whom it reached.
+    /// or session that is in. Returns the process ids that it reached.
     ///
     /// # Errors
     /// As [`backend_pids`](Self::backend_pids), and [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal
-    /// that does not exist. One that ends meanwhile is no error, and one that may not be signalled is said in the log.
+    /// that does not exist. A process that ends meanwhile is no error, and one that may not be signalled is logged.
     pub fn signal_backend(&self, pid: u32, signal: i32) -> Result<Vec<u32>, Error> {
         checked_signal(signal)?;
         checked_pid(pid)?;
@@ -255,7 +259,8 @@ impl ProcessGroupManager {
     }
 
     /// Asks for the exit status of one child to be collected when it ends, for [`exit_status`](Self::exit_status) to
-    /// tell. Nothing else is ever reaped: a child that the host waits for itself must not be given here.
+    /// tell. Nothing else is ever reaped: a child that the host waits for itself must not be given here. Only its end is
+    /// taken: stops of a child, traced ones included, stay the host's to wait for.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
@@ -294,7 +299,7 @@ impl ProcessGroupManager {
 
 impl ProcessGroup for ProcessGroupManager {
     /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not
-    /// wait for them; those that have ended by now are collected. Returns whom it has told, or collected, in this call.
+    /// wait for them; those that have ended by now are collected. Returns the process ids that it has told, or collected.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let registry = self.registry();
         let due = registry.look(|State { ancestry, endings, .. }, table| {
@@ -306,7 +311,7 @@ impl ProcessGroup for ProcessGroupManager {
             let mut told = Vec::new();
             for &(process, _) in due.iter().filter(|(_, due)| *due == signal) {
                 let sent = registry.send(process, signal);
-                // What could not even be tried is tried again.
+                // A signal that could not even be tried is tried again.
                 if sent.as_ref().map_or_else(|error| error.os_error() == Some(libc::EPERM), |()| true) {
                     registry.state.lock().endings.note(process, signal);
                 }
