@@ -1,9 +1,9 @@
 //! Where the kernel's trees are looked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where control groups are mounted by custom: what [`Roots::cgroup_root`] stands for.
-pub(crate) const CUSTOMARY_CGROUP_ROOT: &str = "/sys/fs/cgroup";
+const CUSTOMARY_CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The folders that stand for `/proc` and `/sys/fs/cgroup`.
 #[derive(Debug, Clone)]
@@ -16,5 +16,15 @@ pub(crate) struct Roots {
 impl Default for Roots {
     fn default() -> Roots {
         Roots { proc_root: "/proc".into(), cgroup_root: CUSTOMARY_CGROUP_ROOT.into() }
+    }
+}
+
+impl Roots {
+    /// The folder that stands for a mount point below `/sys/fs/cgroup`; `None` where it is itself to be looked at.
+    pub(crate) fn of_mount(&self, point: &Path) -> Option<PathBuf> {
+        let rest = point.strip_prefix(CUSTOMARY_CGROUP_ROOT).ok()?;
+        let is_moved = self.cgroup_root != Path::new(CUSTOMARY_CGROUP_ROOT);
+        // Joined to nothing, it would end in a slash.
+        is_moved.then(|| self.cgroup_root.components().chain(rest.components()).collect())
     }
 }

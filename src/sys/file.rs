@@ -63,13 +63,9 @@ impl Directory {
         Ok(Status { links: status.st_nlink as u64, size: u64::try_from(status.st_size).unwrap_or_default() })
     }
 
-    /// Whether this is a proc file system of the kernel's own (`statfs(2)`).
+    /// Returns `true` if this is a proc file system of the kernel's own.
     pub(crate) fn is_procfs(&self) -> bool {
-        let mut status = MaybeUninit::<libc::statfs>::zeroed();
-        // SAFETY: the kernel writes one `statfs` to `status`.
-        let found = length(|| unsafe { libc::fstatfs(self.0.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
-        // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
-        found && unsafe { status.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+        is_procfs(self.0.as_fd())
     }
 
     /// The number of bytes of the link's target that were put into `target`; one longer than that is cut off.
@@ -144,6 +140,26 @@ fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let length = usize::from(u16::from_ne_bytes(length));
     let name = CStr::from_bytes_until_nul(entries.get(ENTRY_NAME..length)?).ok()?;
     Some((Entry { inode, name }, entries.get(length..)?))
+}
+
+/// Returns `true` if this is in a proc file system of the kernel's own (`statfs(2)`).
+pub(crate) fn is_procfs(fd: BorrowedFd<'_>) -> bool {
+    let mut status = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel writes one `statfs` to `status`.
+    let found = length(|| unsafe { libc::fstatfs(fd.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
+    // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
+    found && unsafe { status.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+}
+
+/// Opens a file of the kernel's, or one that is laid out like it. Something else in its place (a folder, a device, a
+/// FIFO) is an error: it neither makes the caller wait nor becomes the terminal of the process.
+pub(crate) fn open_regular(path: &Path) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file.into())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
 }
 
 /// Reads a file of one line from its start until the line ends, the file does, or `buffer` is full, without moving or
@@ -331,6 +347,19 @@ mod tests {
         let mut buffer = Vec::new();
         assert!(read_whole(endless.as_fd(), &mut buffer).is_err() && buffer.capacity() == 0);
         assert!(visit_lines(endless.as_fd(), &mut [0; 4096], |_| ()).is_err());
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened_and_nothing_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, fifo, socket) = (root.path().join("file"), root.path().join("fifo"), root.path().join("socket"));
+        fs::write(&file, "text").unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(open_regular(&file).is_ok());
+        for path in [root.path(), &fifo, &socket, Path::new("/dev/zero"), Path::new("/dev/tty")] {
+            assert!(open_regular(path).is_err(), "{}", path.display());
+        }
     }
 
     #[test]

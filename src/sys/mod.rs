@@ -6,6 +6,7 @@ pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod reserve;

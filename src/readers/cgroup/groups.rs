@@ -1,41 +1,65 @@
 //! The groups that the process is in, from the own one up to the highest that can be seen.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::alarms::{Alarms, Watch};
-use super::kept_file::{Allowance, Failure, KeptFile};
+use super::kept_file::{Allowance, Failure, KeptFile, OwnFile, Workspace};
 use super::level::{least, Charge, GroupFiles};
 use super::membership::{of_controller, unified, Version};
+use super::mountinfo::MountInfo;
+use super::mounts::parse_line;
 use super::psi::{self, Averages};
-use super::resolve::{resolve, Names};
+use super::resolve::{look_at_folder, look_at_mount, Levels, Names, Sighting};
 use crate::readers::Roots;
+use crate::sys::coarse_now;
 use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, ReadOptional, ReadPart};
 
-/// At most so many of the groups' files are kept open, those that are read first.
-const KEPT_FILES: usize = 7;
+/// The number of the groups' files that are kept open, those that are read first.
+const KEPT_FILES: usize = 6;
 
-/// Room for the longest of the files, `memory.stat`, and some.
-const BUFFER: usize = 16 << 10;
+/// Room for the longest of the files: `/proc/self/cgroup`, with a path of 4,096 bytes in each of fourteen hierarchies.
+const BUFFER: usize = 64 << 10;
 
-/// A machine with more mounts than fit is one whose control groups are not found.
-const MOST_MOUNTINFO: u64 = 1 << 20;
+/// The groups are looked for again after this time where the kernel does not tell of changes, or where something was out
+/// of sight.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The groups that the process was last seen in, and their files.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     roots: Roots,
-    buffer: Box<[u8]>,
-    own: KeptFile,
-    /// What `own` said when the rest was looked up.
+    own: OwnFile,
+    mounts: MountInfo,
+    /// The text of `own` when the rest was looked up.
     membership: Option<Vec<u8>>,
+    /// Then the rest is looked up, although no mount is said to have changed.
+    look_again_at: Option<Duration>,
     lookups: u64,
-    allowance: Allowance,
-    memory: Vec<GroupFiles>,
-    pids: Vec<GroupFiles>,
+    workspace: Workspace,
+    memory: Controller,
+    pids: Controller,
     pressure: PressureFile,
+}
+
+/// The groups of the process in the hierarchy of one controller.
+#[derive(Debug)]
+struct Controller {
+    name: &'static str,
+    names: fn(Version) -> Names,
+    groups: Vec<GroupFiles>,
+}
+
+/// The reason why groups are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// The process is in others.
+    Moved,
+    /// They may be found elsewhere, or more of them.
+    Changed,
+    /// A file of theirs has vanished.
+    Vanished,
 }
 
 /// Of each controller, the smallest limit and where it stands.
@@ -54,78 +78,114 @@ struct PressureFile {
 
 impl Cgroups {
     pub(crate) fn new(roots: Roots) -> Cgroups {
-        let own = KeptFile::new(roots.proc_root.join("self/cgroup"));
-        let of_machine = KeptFile::new(roots.proc_root.join("pressure/memory"));
+        let proc_root = roots.proc_root.clone();
         Cgroups {
-            roots,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            own,
+            own: OwnFile::new(&proc_root, "cgroup"),
+            mounts: MountInfo::new(&proc_root),
             membership: None,
+            look_again_at: None,
             lookups: 0,
-            allowance: Allowance(0),
-            memory: Vec::new(),
-            pids: Vec::new(),
-            pressure: PressureFile { of_group: None, of_machine },
+            memory: Controller { name: "memory", names: Names::of_memory, groups: Vec::new() },
+            pids: Controller { name: "pids", names: Names::of_pids, groups: Vec::new() },
+            pressure: PressureFile { of_group: None, of_machine: KeptFile::new(proc_root.join("pressure/memory")) },
+            workspace: Workspace {
+                now: coarse_now(),
+                allowance: Allowance(0),
+                buffer: vec![0; BUFFER].into_boxed_slice(),
+                meminfo: KeptFile::new(proc_root.join("meminfo")),
+                zoneinfo: KeptFile::new(proc_root.join("zoneinfo")),
+                proc_root,
+            },
+            roots,
         }
     }
 
-    /// Looks up the groups if the process has been moved since. To be called before the others.
+    /// Looks up the groups if the process or a mount has been moved since. To be called before the others.
     pub(crate) fn refresh(&mut self) -> Result<(), Error> {
-        let text = match self.own.read(&mut Allowance(1), &mut self.buffer) {
+        self.workspace.now = coarse_now();
+        let text = match self.own.read(&mut self.workspace.buffer) {
             Ok(text) => text,
             // A kernel without control groups.
             Err(Failure::Gone) => &[],
             Err(Failure::Other(error)) => return Err(error),
         };
-        if self.membership.as_deref() == Some(text) {
-            return Ok(());
+        if self.membership.as_deref() != Some(text) {
+            self.membership = Some(text.to_vec());
+            return self.look_up(Occasion::Moved);
         }
-        self.membership = Some(text.to_vec());
-        self.look_up()
+        if self.mounts.has_changed() || self.look_again_at.is_some_and(|then| self.workspace.now >= then) {
+            return self.look_up(Occasion::Changed);
+        }
+        Ok(())
     }
 
     /// Differs when the groups have been looked up since, or others are limited: what was armed before may be that of
     /// another group, or not all.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let limited = self.memory.iter().filter(|level| level.is_limited && level.version == Version::V2).count();
-        (self.lookups << 8) | limited as u64
+        let is_limited = |level: &&GroupFiles| level.is_limited && level.version == Version::V2;
+        (self.lookups << 8) | self.memory.groups.iter().filter(is_limited).count() as u64
     }
 
-    fn look_up(&mut self) -> Result<(), Error> {
-        self.lookups += 1;
-        self.allowance = Allowance(KEPT_FILES);
-        (self.memory, self.pids) = (Vec::new(), Vec::new());
-        self.pressure.of_group = None;
-        let Some(membership) = self.membership.as_ref().filter(|text| !text.is_empty()) else { return Ok(()) };
-        let mountinfo = match read_mountinfo(&self.roots.proc_root) {
-            Ok(mountinfo) => mountinfo,
+    fn look_up(&mut self, occasion: Occasion) -> Result<(), Error> {
+        let found = self.find();
+        let [memory, pids, unified] = match found {
+            Ok(found) => found,
+            // Looked up again next time.
             Err(error) => {
-                // Looked up again next time.
-                self.membership = None;
+                if occasion == Occasion::Moved {
+                    self.membership = None;
+                }
+                self.look_again_at = Some(Duration::ZERO);
                 return Err(error);
             }
         };
-        let levels = |controller: &str, names: fn(Version) -> Names| -> Vec<GroupFiles> {
-            let Some(of) = of_controller(membership, controller) else { return Vec::new() };
-            let folders = resolve(of, controller, &mountinfo, &self.roots);
-            folders.into_iter().map(|folder| GroupFiles::new(folder, of.version, names(of.version))).collect()
-        };
-        self.memory = levels("memory", Names::of_memory);
-        self.pids = levels("pids", |_| Names::of_pids());
-        let unified = unified(membership).map(|of| resolve(of, "", &mountinfo, &self.roots));
-        let folder = unified.and_then(|folders| folders.into_iter().next());
-        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for
-        // another's closing, with a trigger some 20 ms.
-        let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
-        self.pressure.of_group = folder.map(|folder| KeptFile::new(folder.join("memory.pressure")));
+        let is_refused = [&memory, &pids, &unified].into_iter().flatten().any(Levels::is_refused);
+        let is_other = [
+            self.memory.replace(memory, occasion, &mut self.workspace),
+            self.pids.replace(pids, occasion, &mut self.workspace),
+            self.pressure.replace(unified),
+        ];
+        if is_other.contains(&true) || occasion != Occasion::Changed {
+            self.lookups += 1;
+        }
+        let levels = || self.memory.groups.iter().chain(&self.pids.groups);
+        let kept = levels().map(GroupFiles::kept_files).sum::<usize>() + self.pressure.kept_files();
+        self.workspace.allowance = Allowance(KEPT_FILES.saturating_sub(kept));
+        let is_settled = self.mounts.is_of_kernel() && !is_refused && !levels().any(|level| level.is_out_of_sight);
+        self.look_again_at = if is_settled { None } else { Some(self.workspace.now + LOOK_AGAIN) };
         Ok(())
+    }
+
+    /// Looks for the groups that have the memory controller, for those that have that of tasks, and for those of version
+    /// 2, through every mount of their hierarchies.
+    fn find(&mut self) -> Result<[Option<Levels>; 3], Error> {
+        let membership = self.membership.as_deref().unwrap_or_default();
+        let of_controller = |controller: &Controller| of_controller(membership, controller.name).map(Levels::new);
+        let mut found = [of_controller(&self.memory), of_controller(&self.pids), unified(membership).map(Levels::new)];
+        if found.iter().all(Option::is_none) {
+            return Ok(found);
+        }
+        let names = [self.memory.name, self.pids.name, ""];
+        let Cgroups { mounts, roots, workspace, .. } = self;
+        mounts.visit(&mut workspace.buffer, |line, is_of_kernel| {
+            for (levels, name) in found.iter_mut().zip(names) {
+                let Some(levels) = levels else { continue };
+                let Some(mount) = parse_line(line, levels.version, name) else { continue };
+                match roots.of_mount(&mount.point) {
+                    // As it is laid out elsewhere.
+                    Some(point) => levels.look_through(&mount, &point, look_at_folder),
+                    None if is_of_kernel => levels.look_through(&mount, &mount.point, look_at_mount),
+                    None => levels.look_through(&mount, &mount.point, look_at_folder),
+                }
+            }
+        })?;
+        Ok(found)
     }
 
     /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could
     /// not be read beside it.
     pub(crate) fn memory(&mut self) -> ReadPart<CgroupMemory> {
-        let (found, unread) =
-            self.least(|cgroups| (&mut cgroups.memory, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        let (found, unread) = self.least(|cgroups| (&mut cgroups.memory.groups, &mut cgroups.workspace))?;
         let found = found.map(|Charge { folder, limit, usage, raw }| CgroupMemory {
             path: folder,
             usage_bytes: usage,
@@ -137,21 +197,19 @@ impl Cgroups {
 
     /// The same of tasks.
     pub(crate) fn pids(&mut self) -> ReadPart<CgroupPids> {
-        let (found, unread) = self.least(|cgroups| (&mut cgroups.pids, &mut cgroups.allowance, &mut cgroups.buffer))?;
+        let (found, unread) = self.least(|cgroups| (&mut cgroups.pids.groups, &mut cgroups.workspace))?;
         Ok((found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit }), unread))
     }
 
     /// The smallest limits of any group that can be seen, and the files that say so.
     pub(crate) fn least_limits(&mut self) -> Result<LeastLimits, Error> {
         self.refresh()?;
-        let Cgroups { memory, pids, allowance, buffer, .. } = self;
-        let mut least = |levels: &mut [GroupFiles]| {
+        let Cgroups { memory, pids, workspace, .. } = self;
+        let mut least = |controller: &mut Controller| {
             let mut least: Option<(u64, String)> = None;
-            for level in levels {
-                let limit = level.read_limit(allowance, buffer)?;
-                if let Some(limit) = limit.filter(|limit| least.as_ref().map_or(true, |(least, _)| limit < least)) {
-                    least = Some((limit, level.limit.path().display().to_string()));
-                }
+            for level in &mut controller.groups {
+                let limit = level.read_limit(workspace)?;
+                least = least.into_iter().chain(limit).min_by_key(|(limit, _)| *limit);
             }
             Ok(least)
         };
@@ -169,9 +227,9 @@ impl Cgroups {
             alarms.arm_pressure(watch, of_group.iter().chain([of_machine]).map(KeptFile::path));
         }
         if memory {
-            let Cgroups { memory, allowance, buffer, .. } = self;
-            for level in memory.iter_mut().filter(|level| level.version == Version::V2) {
-                if let Ok(Some(_)) = level.read_limit(allowance, buffer) {
+            let Cgroups { memory, workspace, .. } = self;
+            for level in memory.groups.iter_mut().filter(|level| level.version == Version::V2) {
+                if let Ok(Some(_)) = level.read_limit(workspace) {
                     alarms.arm_events(&level.folder.join("memory.events"));
                 }
             }
@@ -180,43 +238,25 @@ impl Cgroups {
         alarms
     }
 
-    /// A group that has vanished under the process is looked up once more. One that cannot be found any more, although
-    /// the process is in it still, is out of sight (of a changed root, say), and not without a limit.
-    fn least(
-        &mut self,
-        parts: impl Fn(&mut Cgroups) -> (&mut Vec<GroupFiles>, &mut Allowance, &mut Box<[u8]>),
-    ) -> ReadPart<Charge> {
-        let (levels, allowance, buffer) = parts(self);
-        match least(levels, allowance, buffer) {
-            Ok(found) => return Ok(found),
-            Err(Failure::Other(error)) => return Err(Arc::new(error)),
-            Err(Failure::Gone) => {}
-        }
-        let before = self.membership.take();
-        let levels_before = std::mem::take(parts(self).0);
-        let limited = levels_before.iter().find(|level| level.is_limited).map(|level| level.limit.path().to_owned());
-        self.refresh().map_err(Arc::new)?;
-        let (levels, allowance, buffer) = parts(self);
-        let found = match least(levels, allowance, buffer) {
-            Err(Failure::Other(error)) => return Err(Arc::new(error)),
-            Err(Failure::Gone) => (None, None),
-            Ok(found) => found,
-        };
-        match (limited, &found) {
-            (Some(path), (None, _)) if self.membership == before => {
-                // Said again each time, until it is found again.
-                *parts(self).0 = levels_before;
-                Err(Arc::new(Error::read(path, io::Error::from_raw_os_error(libc::ENOENT))))
+    /// The group with the least room. One that has vanished under the process is looked up once more.
+    fn least(&mut self, parts: impl Fn(&mut Cgroups) -> (&mut Vec<GroupFiles>, &mut Workspace)) -> ReadPart<Charge> {
+        for _ in 0..2 {
+            let (levels, workspace) = parts(self);
+            match least(levels, workspace) {
+                Ok(found) => return Ok(found),
+                Err(Failure::Other(error)) => return Err(Arc::new(error)),
+                Err(Failure::Gone) => self.look_up(Occasion::Vanished).map_err(Arc::new)?,
             }
-            _ => Ok(found),
         }
+        // It comes and goes: the next reading will tell.
+        Ok((None, None))
     }
 
     /// The pressure on memory of the own group, else of the machine; `None` where the kernel does not tell.
     pub(crate) fn pressure(&mut self) -> ReadOptional<MemoryPressure> {
         let PressureFile { of_group, of_machine } = &mut self.pressure;
         for file in of_group.iter_mut().chain([of_machine]) {
-            match file.read(&mut self.allowance, &mut self.buffer) {
+            match self.workspace.read(file) {
                 Ok(text) => {
                     let parsed = psi::parse(text).map_err(|what| Arc::new(Error::malformed(file.path().into(), what)));
                     return parsed.map(|averages| Some(averages.into()));
@@ -231,6 +271,63 @@ impl Cgroups {
     }
 }
 
+impl Controller {
+    /// Replaces the groups by those that were found now, and returns whether they are others. Where a limit was known,
+    /// and the process is in that group still, it is out of sight (of a changed root, say) and not without a limit.
+    fn replace(&mut self, found: Option<Levels>, occasion: Occasion, workspace: &mut Workspace) -> bool {
+        let version = found.as_ref().map_or(Version::V2, |levels| levels.version);
+        let names = (self.names)(version);
+        let mut seen = found.map(Levels::seen).unwrap_or_default();
+        let mut is_bound = |above: &Sighting| names.hierarchy.map_or(true, |file| binds_below(above, file, workspace));
+        let binding = 1 + seen.iter().skip(1).take_while(|above| is_bound(above)).count();
+        seen.truncate(binding);
+
+        let in_sight = self.groups.iter().filter(|group| !group.is_out_of_sight);
+        if occasion == Occasion::Changed
+            && in_sight.map(|group| &*group.folder).eq(seen.iter().map(|seen| &*seen.folder))
+        {
+            return false;
+        }
+        let before = std::mem::take(&mut self.groups);
+        self.groups = seen.into_iter().map(|seen| GroupFiles::new(seen, version, names)).collect();
+        if let Some(highest) = self.groups.last_mut() {
+            highest.ask_for_limits_above();
+        }
+        let is_lost =
+            |group: &GroupFiles| group.is_limited && self.groups.iter().all(|found| found.group != group.group);
+        let lost: Vec<GroupFiles> =
+            before.into_iter().filter(|group| occasion != Occasion::Moved && is_lost(group)).collect();
+        self.groups.extend(lost.into_iter().map(GroupFiles::out_of_sight));
+        true
+    }
+}
+
+/// Returns `false` if the limit of a group does not count for those below it.
+fn binds_below(group: &Sighting, file: &str, workspace: &mut Workspace) -> bool {
+    let mut file = KeptFile::new(group.folder.join(file));
+    !matches!(file.read(&mut Allowance(0), &mut workspace.buffer), Ok(b"0\n"))
+}
+
+impl PressureFile {
+    /// As [`Controller::replace`].
+    fn replace(&mut self, found: Option<Levels>) -> bool {
+        let folder = found.and_then(|levels| levels.seen().into_iter().next()).map(|seen| seen.folder);
+        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for
+        // another's closing, with a trigger some 20 ms.
+        let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
+        let path = folder.map(|folder| folder.join("memory.pressure"));
+        if path.as_deref() == self.of_group.as_ref().map(KeptFile::path) {
+            return false;
+        }
+        self.of_group = path.map(KeptFile::new);
+        true
+    }
+
+    fn kept_files(&self) -> usize {
+        self.of_group.iter().chain([&self.of_machine]).filter(|file| file.is_kept()).count()
+    }
+}
+
 impl From<Averages> for MemoryPressure {
     fn from(averages: Averages) -> MemoryPressure {
         MemoryPressure { some_avg10: averages.some_avg10, full_avg10: averages.full_avg10 }
@@ -240,13 +337,6 @@ impl From<Averages> for MemoryPressure {
 fn is_unsupported(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     source.and_then(io::Error::raw_os_error) == Some(libc::EOPNOTSUPP)
-}
-
-fn read_mountinfo(proc_root: &Path) -> Result<Vec<u8>, Error> {
-    let path = proc_root.join("self/mountinfo");
-    let mut text = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(MOST_MOUNTINFO).read_to_end(&mut text));
-    read.map(|_| text).map_err(|error| Error::read(path, error))
 }
 
 #[cfg(test)]

@@ -9,20 +9,26 @@
 
 use crate::readers::number::parse_u64;
 
+/// From here on a limit of version 1 means that there is none: it is the most whole pages that fit in 63 bits, and a page
+/// has at most 64 KiB.
+pub(crate) const NO_LIMIT: u64 = (1 << 63) - (64 << 10);
+
 /// The limit in a file of either version; `None` is no limit.
 pub(crate) fn parse(text: &[u8]) -> Result<Option<u64>, &'static str> {
-    /// The most that version 1 can express is the most pages that fit in 63 bits, and means none; a page has at most so
-    /// many bytes.
-    const SENTINEL: u64 = (1 << 63) - (64 << 10);
-    match parse_amount(text) {
-        Some(limit) => Ok(Some(limit).filter(|limit| *limit < SENTINEL)),
+    match parse_number(text) {
+        Some(limit) => Ok(Some(limit).filter(|limit| *limit < NO_LIMIT)),
         None if text.strip_suffix(b"\n") == Some(b"max") => Ok(None),
         None => Err("it is neither a number nor max"),
     }
 }
 
-/// A number on a line of its own: what is charged.
-pub(crate) fn parse_amount(text: &[u8]) -> Option<u64> {
+/// What is charged. A count that has fallen below zero, which kernels have had, is printed as a number near 2^64.
+pub(crate) fn parse_charge(text: &[u8]) -> Option<u64> {
+    parse_number(text).map(|charge| if charge > i64::MAX as u64 { 0 } else { charge })
+}
+
+/// A number on a line of its own.
+fn parse_number(text: &[u8]) -> Option<u64> {
     // Without its end it may be half a number.
     parse_u64(text.strip_suffix(b"\n")?)
 }
@@ -52,11 +58,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_charge_below_zero_is_nothing() {
+        let charges = ["7\n", "18446744073709543424\n", "7", "-1\n"].map(|text| parse_charge(text.as_bytes()));
+        assert_eq!(charges, [Some(7), Some(0), None, None]);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in "[a-z]{0,4}[0-9 \n-]{0,22}") {
             for text in [&bytes[..], text.as_bytes()] {
-                let _ = (parse(text), parse_amount(text));
+                let _ = (parse(text), parse_charge(text));
             }
         }
     }

@@ -10,7 +10,7 @@
 //! the controller. A path is that within the cgroup namespace, and begins with `/..` when the group is outside of it.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::Path;
 
 /// Of control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +41,6 @@ pub(crate) fn unified(text: &[u8]) -> Option<Membership<'_>> {
     lines(text)
         .find(|(controllers, _)| controllers.is_empty())
         .map(|(_, path)| Membership { version: Version::V2, path })
-}
-
-impl Membership<'_> {
-    /// Whether the group is outside of the cgroup namespace, so that its path leads nowhere.
-    pub(crate) fn is_outside(&self) -> bool {
-        self.path.components().any(|component| component == Component::ParentDir)
-    }
 }
 
 /// Controllers and path of each line that has both.
@@ -84,13 +77,6 @@ mod tests {
     fn what_is_no_line_is_none() {
         for text in ["", "\n\n", "0:", "0::", "0::box", "memory", "4:memory"] {
             assert_eq!(found(text, "memory"), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_group_outside_of_the_namespace_is_known() {
-        for (text, outside) in [("0::/../other\n", true), ("0::/..\n", true), ("0::/..hidden\n", false)] {
-            assert_eq!(unified(text.as_bytes()).unwrap().is_outside(), outside, "{text}");
         }
     }
 

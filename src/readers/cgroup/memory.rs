@@ -1,5 +1,5 @@
-//! What the files of the memory controller say: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface
-//! Files", and `Documentation/admin-guide/cgroup-v1/memory.rst`.
+//! What `memory.stat` says: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface Files", and
+//! `Documentation/admin-guide/cgroup-v1/memory.rst`.
 //!
 //! ```text
 //! anon 209715200
@@ -9,29 +9,98 @@
 //! ```
 //!
 //! The surprise, in this sample: what is `inactive_file` need not be file. Anonymous memory that was marked `MADV_FREE`
-//! and written again is listed there, and cannot be dropped.
+//! and written again is listed there, and cannot be dropped. And a count that is kept apart by each CPU may fall below
+//! zero, which is printed as a number near 2^64, or be that of groups which were removed, and be larger than all that is
+//! charged.
 
+use super::limit::NO_LIMIT;
 use super::membership::Version;
 use crate::readers::number::parse_u64;
 
-/// What is charged but for what would be given back before more is refused. Between anonymous and shared memory
-/// together and all that is charged. What `stat` does not say is not taken off.
-pub(crate) fn judged_usage(raw: u64, stat: &[u8], version: Version) -> u64 {
-    // Of version 1, the sums with the groups below: usage is a sum as well.
-    let [anon, file, shmem, inactive_file] = match version {
-        Version::V1 => ["total_rss", "total_cache", "total_shmem", "total_inactive_file"],
-        Version::V2 => ["anon", "file", "shmem", "inactive_file"],
-    }
-    .map(|name| entry(stat, name.as_bytes()).unwrap_or(0));
-    let reclaimable = inactive_file.min(file.saturating_sub(shmem));
-    raw.saturating_sub(reclaimable).max(anon.saturating_add(shmem))
+/// What is charged to a group by kind, in bytes. A kind that the kernel does not tell is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct MemoryStat {
+    anon: u64,
+    /// Page cache, `shmem` included.
+    file: u64,
+    shmem: u64,
+    /// Both lists of page cache, which are without what is locked or in memory alone.
+    file_lists: u64,
+    slab_reclaimable: u64,
+    /// Memory of the kernel, reclaimable slab included. Version 1 does not tell it here.
+    kernel: u64,
+    /// Memory that was swapped out. Of version 1, where a limit counts it together with the rest.
+    swap: u64,
+    /// The least limits from this group up, those of groups included that cannot be seen. Of version 1.
+    least_limit: Option<u64>,
+    least_limit_with_swap: Option<u64>,
 }
 
-fn entry(stat: &[u8], name: &[u8]) -> Option<u64> {
-    stat.split(|byte| *byte == b'\n').find_map(|line| {
-        let value = line.strip_prefix(name)?.strip_prefix(b" ")?;
-        parse_u64(value)
-    })
+impl MemoryStat {
+    pub(crate) fn parse(text: &[u8], version: Version) -> MemoryStat {
+        let mut stat = MemoryStat::default();
+        let (mut kernel, mut kernel_parts) = (None, 0_u64);
+        for line in text.split(|byte| *byte == b'\n') {
+            let mut fields = line.splitn(2, |byte| *byte == b' ');
+            let (Some(name), Some(value)) = (fields.next(), fields.next().and_then(parse_u64)) else { continue };
+            // Below zero.
+            let value = if value > i64::MAX as u64 { 0 } else { value };
+            let limit = Some(value).filter(|limit| *limit < NO_LIMIT);
+            match (version, name) {
+                // Of version 1, the sums with the groups below: usage is a sum as well.
+                (Version::V1, b"total_rss") | (Version::V2, b"anon") => stat.anon = value,
+                (Version::V1, b"total_cache") | (Version::V2, b"file") => stat.file = value,
+                (Version::V1, b"total_shmem") | (Version::V2, b"shmem") => stat.shmem = value,
+                (Version::V1, b"total_inactive_file" | b"total_active_file")
+                | (Version::V2, b"inactive_file" | b"active_file") => {
+                    stat.file_lists = stat.file_lists.saturating_add(value);
+                }
+                (Version::V1, b"total_swap") => stat.swap = value,
+                (Version::V1, b"hierarchical_memory_limit") => stat.least_limit = limit,
+                (Version::V1, b"hierarchical_memsw_limit") => stat.least_limit_with_swap = limit,
+                (Version::V2, b"kernel") => kernel = Some(value),
+                (Version::V2, b"slab_reclaimable") => stat.slab_reclaimable = value,
+                // The parts, for a kernel before 5.18, which does not tell their sum.
+                (Version::V2, b"slab" | b"kernel_stack" | b"pagetables" | b"percpu" | b"vmalloc") => {
+                    kernel_parts = kernel_parts.saturating_add(value);
+                }
+                _ => {}
+            }
+        }
+        stat.kernel = kernel.unwrap_or(kernel_parts);
+        stat
+    }
+
+    /// The part of what is charged that cannot be given back: all but what the kernel's `MemAvailable` takes for
+    /// reclaimable, which are both lists of page cache and reclaimable slab. Never more than is charged, and never less
+    /// than anonymous, shared and other kernel memory together, where that is what is charged.
+    pub(crate) fn judged_usage(&self, raw: u64) -> u64 {
+        let lists = self.file_lists.min(self.file.saturating_sub(self.shmem));
+        let other_kernel = self.kernel.saturating_sub(self.slab_reclaimable);
+        let fixed = self.anon.saturating_add(self.shmem).saturating_add(other_kernel);
+        let reclaimable = lists.saturating_add(self.slab_reclaimable).min(raw.saturating_sub(fixed));
+        raw - reclaimable
+    }
+
+    /// The memory of the kernel in a group of version 1, which its `memory.stat` does not tell: what is left of the rest.
+    pub(crate) fn left_for_kernel(&self, raw: u64) -> u64 {
+        raw.saturating_sub(self.anon).saturating_sub(self.file)
+    }
+
+    /// The same with so much of the kernel's memory as reclaimable, in a group of version 1.
+    pub(crate) fn with_reclaimable_kernel(self, raw: u64, reclaimable: u64) -> MemoryStat {
+        let kernel = self.left_for_kernel(raw);
+        MemoryStat { kernel, slab_reclaimable: reclaimable.min(kernel), ..self }
+    }
+
+    pub(crate) fn least_limit(&self) -> Option<u64> {
+        self.least_limit
+    }
+
+    /// The limit on memory and swap together, and what of that was swapped out; `None` where there is no such limit.
+    pub(crate) fn limit_with_swap(&self) -> Option<(u64, u64)> {
+        self.least_limit_with_swap.map(|limit| (limit, self.swap))
+    }
 }
 
 #[cfg(test)]
@@ -42,64 +111,106 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn judged(raw: u64, anon: u64, file: u64, shmem: u64, inactive_file: u64) -> u64 {
-        let stat = format!(
-            "anon {anon}\nfile {file}\nkernel 5\nshmem {shmem}\ninactive_anon 9\ninactive_file {inactive_file}\n"
-        );
-        judged_usage(raw, stat.as_bytes(), Version::V2)
+    fn judged(raw: u64, text: &str, version: Version) -> u64 {
+        MemoryStat::parse(text.as_bytes(), version).judged_usage(raw)
+    }
+
+    /// The lines of these names, values in MiB.
+    fn stat(lines: &[(&str, u64)]) -> String {
+        lines.iter().map(|(name, mib)| format!("{name} {}\n", mib * MIB)).collect()
     }
 
     #[test]
-    fn only_what_can_be_dropped_is_taken_off() {
-        let cases = [
-            // Page cache of a file that was read once.
-            ([300, 50, 240, 0, 230], 70),
-            // In use: active, or mapped.
-            ([300, 50, 240, 0, 0], 300),
-            // MADV_FREE, written again.
-            ([200, 200, 0, 0, 199], 200),
-            // Shared memory is in `file` and cannot be dropped.
-            ([300, 50, 240, 200, 230], 260),
-            // A count that lags behind.
-            ([100, 110, 0, 0, 0], 110),
+    fn only_what_can_be_given_back_is_taken_off() {
+        type Case<'a> = (&'a str, u64, &'a [(&'a str, u64)], u64);
+        let cases: [Case<'_>; 9] = [
+            ("a file that was read once", 300, &[("anon", 50), ("file", 240), ("inactive_file", 230)], 70),
+            ("and twice", 300, &[("anon", 50), ("file", 240), ("active_file", 200), ("inactive_file", 30)], 70),
+            ("locked, or in memory alone", 300, &[("anon", 50), ("file", 240), ("unevictable", 240)], 300),
+            ("MADV_FREE, written again", 200, &[("anon", 200), ("file", 0), ("inactive_file", 199)], 200),
+            ("shared memory is file", 300, &[("anon", 50), ("file", 240), ("shmem", 200), ("inactive_file", 230)], 260),
+            ("names that do not exist", 220, &[("anon", 5), ("kernel", 210), ("slab_reclaimable", 205)], 15),
+            ("pipes", 220, &[("anon", 5), ("kernel", 210), ("slab_reclaimable", 2)], 218),
+            ("before 5.18", 220, &[("anon", 5), ("slab", 30), ("pagetables", 180), ("slab_reclaimable", 25)], 195),
+            ("a count that lags behind", 100, &[("anon", 110), ("inactive_file", 20), ("file", 20)], 100),
         ];
-        for ([raw, anon, file, shmem, inactive_file], expected) in cases {
-            assert_eq!(
-                judged(raw * MIB, anon * MIB, file * MIB, shmem * MIB, inactive_file * MIB),
-                expected * MIB,
-                "{raw} {anon} {file} {shmem} {inactive_file}"
-            );
+        for (what, raw, lines, expected) in cases {
+            assert_eq!(judged(raw * MIB, &stat(lines), Version::V2), expected * MIB, "{what}");
         }
     }
 
     #[test]
     fn of_version_1_the_sums_count() {
-        let stat =
-            b"cache 1\nrss 1\ninactive_file 1\ntotal_cache 240\ntotal_rss 50\ntotal_shmem 0\ntotal_inactive_file 230\n";
-        assert_eq!(judged_usage(300, stat, Version::V1), 70);
+        let text = "cache 1\nrss 1\ninactive_file 1\ntotal_cache 240\ntotal_rss 50\ntotal_shmem 0\n\
+                    total_inactive_file 100\ntotal_active_file 130\n";
+        assert_eq!(judged(300, text, Version::V1), 70);
+    }
+
+    #[test]
+    fn of_version_1_the_kernels_part_is_what_is_left_and_as_reclaimable_as_is_said() {
+        let stat = MemoryStat::parse(b"total_cache 20\ntotal_rss 10\ntotal_inactive_file 20\n", Version::V1);
+        assert_eq!(stat.left_for_kernel(230), 200);
+        for (reclaimable, expected) in [(0, 210), (150, 60), (900, 10)] {
+            assert_eq!(stat.with_reclaimable_kernel(230, reclaimable).judged_usage(230), expected, "{reclaimable}");
+        }
+    }
+
+    #[test]
+    fn counts_of_removed_groups_are_never_more_than_is_charged() {
+        // 600 MiB are charged; the lists, and then the anonymous memory, are said to be 9 GiB.
+        let lists = stat(&[("anon", 200), ("file", 9216), ("inactive_file", 9216)]);
+        assert_eq!(judged(600 * MIB, &lists, Version::V2), 200 * MIB);
+        let anon = stat(&[("anon", 9216), ("file", 100), ("inactive_file", 100), ("shmem", 9216)]);
+        assert_eq!(judged(600 * MIB, &anon, Version::V2), 600 * MIB);
+    }
+
+    #[test]
+    fn a_count_below_zero_is_none() {
+        let text = "anon 18446744073709543424\nfile 50\nshmem 18446744073709551615\ninactive_file 50\n";
+        assert_eq!(judged(300, text, Version::V2), 250);
+        let text = "anon 200\nfile 18446744073709543424\ninactive_file 18446744073709543424\nactive_file 9\n";
+        assert_eq!(judged(300, text, Version::V2), 300);
+    }
+
+    #[test]
+    fn limits_of_groups_above_are_told_by_version_1() {
+        let limits = |text: &str| {
+            let stat = MemoryStat::parse(text.as_bytes(), Version::V1);
+            (stat.least_limit(), stat.limit_with_swap())
+        };
+        let text = "hierarchical_memory_limit 268435456\nhierarchical_memsw_limit 536870912\ntotal_swap 7\n";
+        assert_eq!(limits(text), (Some(256 * MIB), Some((512 * MIB, 7))));
+        let text = "hierarchical_memory_limit 9223372036854771712\nhierarchical_memsw_limit 9223372036854771712\n";
+        assert_eq!(limits(text), (None, None));
     }
 
     #[test]
     fn what_is_not_said_is_not_taken_off() {
-        for stat in ["", "inactive_file 90", "file\ninactive_file x\n", "xfile 90\nxinactive_file 90\n", "file 90\n"] {
-            assert_eq!(judged_usage(100, stat.as_bytes(), Version::V2), 100, "{stat:?}");
+        for text in ["", "inactive_file 90", "file\ninactive_file x\n", "xfile 90\nxinactive_file 90\n", "file 90\n"] {
+            assert_eq!(judged(100, text, Version::V2), 100, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn judged_usage_is_between_anonymous_and_shared_memory_and_all_that_is_charged(
-            raw: u64, anon in 0..u64::MAX / 2, file: u64, shmem in 0..u64::MAX / 2, inactive_file: u64,
+        fn judged_usage_is_at_most_what_is_charged_and_at_least_what_cannot_go(
+            raw: u64, anon: u64, shmem: u64, file: u64, lists: u64, kernel: u64, slab: u64,
         ) {
-            let least = anon + shmem;
-            let judged = judged(raw, anon, file, shmem, inactive_file);
-            prop_assert!(judged >= least && judged <= raw.max(least));
+            let text = format!(
+                "anon {anon}\nfile {file}\nshmem {shmem}\nkernel {kernel}\nslab_reclaimable {slab}\n\
+                 active_file {lists}\ninactive_file {lists}\n"
+            );
+            let judged = judged(raw, &text, Version::V2);
+            let counted = |count: u64| if count > i64::MAX as u64 { 0 } else { count };
+            let fixed = counted(anon).saturating_add(counted(shmem));
+            prop_assert!(judged <= raw && judged >= raw.min(fixed));
         }
 
         #[test]
         fn no_bytes_panic(raw: u64, bytes: Vec<u8>, text in "[a-z_]{0,12} [0-9 \n-]{0,40}") {
-            for text in [&bytes[..], text.as_bytes()] {
-                let _ = (judged_usage(raw, text, Version::V1), judged_usage(raw, text, Version::V2));
+            for (text, version) in [(&bytes[..], Version::V1), (text.as_bytes(), Version::V2)] {
+                let stat = MemoryStat::parse(text, version);
+                let _ = (stat.judged_usage(raw), stat.with_reclaimable_kernel(raw, raw).judged_usage(raw));
             }
         }
     }

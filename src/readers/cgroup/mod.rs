@@ -14,12 +14,16 @@ mod limit;
 mod membership;
 /// `memory.stat`: bytes to what of the charged memory counts.
 mod memory;
-/// `/proc/self/mountinfo`: bytes to where hierarchies are mounted.
+/// The open `mountinfo` of the process. Knows lines, not what is in them.
+mod mountinfo;
+/// A line of `mountinfo`: bytes to a mount.
 mod mounts;
 /// Pressure files: bytes to averages.
 pub(crate) mod psi;
-/// The way from a group's name to its folder.
+/// The way from a group's name to its folder, through whatever is mounted.
 mod resolve;
+/// The kernel memory of a group of version 1 that can be given back.
+mod slab;
 
 pub(crate) use self::alarms::{Alarms, Watch};
 pub(crate) use self::groups::Cgroups;

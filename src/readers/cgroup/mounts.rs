@@ -13,35 +13,39 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::membership::Version;
+use crate::readers::number::parse_u64;
 
 /// One mount of a hierarchy.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
+    pub(crate) id: u64,
+    /// That of the hierarchy: all mounts of it share this.
+    pub(crate) device: (u32, u32),
     /// The group that is seen at the mount point.
     pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
 }
 
-/// The mounts of the hierarchy that has the controller.
-pub(crate) fn of_hierarchy<'a>(
-    text: &'a [u8],
-    version: Version,
-    controller: &'a str,
-) -> impl Iterator<Item = Mount> + 'a {
-    text.split(|byte| *byte == b'\n').filter_map(move |line| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let (root, point) = (fields.nth(3)?, fields.next()?);
-        // Optional fields, as many as there are, end with a dash.
-        let mut after = fields.skip_while(|field| *field != b"-").skip(1);
-        let (kind, _source, options) = (after.next()?, after.next()?, after.next()?);
-        let is_it = match version {
-            Version::V2 => kind == b"cgroup2",
-            Version::V1 => {
-                kind == b"cgroup" && options.split(|byte| *byte == b',').any(|name| name == controller.as_bytes())
-            }
-        };
-        is_it.then(|| Mount { root: unescaped(root), point: unescaped(point) })
-    })
+/// The mount in a line, if it is one of the hierarchy that has the controller.
+pub(crate) fn parse_line(line: &[u8], version: Version, controller: &str) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let (id, _parent, device) = (fields.next()?, fields.next()?, fields.next()?);
+    let (root, point) = (fields.next()?, fields.next()?);
+    // Optional fields, as many as there are, end with a dash.
+    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, _source, options) = (after.next()?, after.next()?, after.next()?);
+    let is_it = match version {
+        Version::V2 => kind == b"cgroup2",
+        Version::V1 => {
+            kind == b"cgroup" && options.split(|byte| *byte == b',').any(|name| name == controller.as_bytes())
+        }
+    };
+    if !is_it {
+        return None;
+    }
+    let mut device = device.splitn(2, |byte| *byte == b':').map(|number| u32::try_from(parse_u64(number)?).ok());
+    let device = (device.next()??, device.next()??);
+    Some(Mount { id: parse_u64(id)?, device, root: unescaped(root), point: unescaped(point) })
 }
 
 /// A path in which the kernel has written blanks, tabs, newlines and backslashes as three octal digits.
@@ -71,7 +75,7 @@ mod tests {
 
     fn found(text: &str, version: Version) -> Vec<(String, String)> {
         let shown = |mount: Mount| (mount.root.display().to_string(), mount.point.display().to_string());
-        of_hierarchy(text.as_bytes(), version, "memory").map(shown).collect()
+        text.lines().filter_map(|line| parse_line(line.as_bytes(), version, "memory")).map(shown).collect()
     }
 
     #[test]
@@ -92,8 +96,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9a-z \\\\/\n-]{0,80}") {
-            let _ = of_hierarchy(&bytes, Version::V1, "memory").count();
-            let _ = of_hierarchy(text.as_bytes(), Version::V2, "memory").count();
+            let _ = parse_line(&bytes, Version::V1, "memory");
+            let _ = parse_line(text.as_bytes(), Version::V2, "memory");
             let _ = (unescaped(&bytes), unescaped(text.as_bytes()));
         }
     }

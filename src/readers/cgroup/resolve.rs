@@ -1,46 +1,154 @@
 //! From a membership and the mounts to the folders of the own group and of those above it.
+//!
+//! Anything may be mounted anywhere: a hierarchy several times and in part (a container sees its own group alone), in a
+//! folder that this user may not enter, below a later mount that covers it, or with something else mounted over one of
+//! its groups. So a line of `mountinfo` is a hint. Each group is looked at where the line says that it is, and one mount
+//! through which it cannot be seen is no reason not to look through the next.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::membership::{Membership, Version};
-use super::mounts;
-use crate::readers::roots::CUSTOMARY_CGROUP_ROOT;
-use crate::readers::Roots;
+use super::mounts::Mount;
+use crate::sys::mount::mounted_at;
 
 /// More levels than this are nobody's doing.
 const MOST_LEVELS: usize = 64;
 
-/// The folders of every group from the own one up to the highest that can be seen.
-pub(crate) fn resolve(membership: Membership<'_>, controller: &str, mountinfo: &[u8], roots: &Roots) -> Vec<PathBuf> {
-    if membership.is_outside() {
-        return Vec::new();
-    }
-    // Of several mounts the one that shows the most; of equals the last, which is on top.
-    let seen = mounts::of_hierarchy(mountinfo, membership.version, controller)
-        .filter_map(|mount| Some((below(membership.path, &mount.root)?.to_owned(), mount)))
-        .max_by_key(|(below, mount)| (!is_above_namespace(&mount.root), below.components().count()));
-    let Some((below, mount)) = seen else { return Vec::new() };
-    let point = match mount.point.strip_prefix(CUSTOMARY_CGROUP_ROOT) {
-        Ok(rest) => joined(&roots.cgroup_root, rest),
-        Err(_) => mount.point,
-    };
-    below.ancestors().take(MOST_LEVELS).map(|group| joined(&point, group)).collect()
+/// The levels above the root of a cgroup namespace that are looked for. They have no names, only `/..`.
+const MOST_ABOVE: usize = 8;
+
+/// The group of the process and those above it, and the folders that they are seen in.
+#[derive(Debug)]
+pub(crate) struct Levels {
+    pub(crate) version: Version,
+    levels: Vec<Level>,
+    /// A folder in which a group would be seen, if this user might look.
+    refused: Option<Sighting>,
 }
 
-/// The way from the mounted group down to that of the process; `None` when it is not below it.
-fn below<'a>(path: &'a Path, root: &Path) -> Option<&'a Path> {
-    if is_above_namespace(root) {
-        // The way down has names that cannot be seen; the mounted group itself can.
-        Some(Path::new(""))
-    } else {
-        path.strip_prefix(root).ok()
+#[derive(Debug)]
+struct Level {
+    group: PathBuf,
+    seen: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    folder: PathBuf,
+    /// Of the mount through which it is seen.
+    point: PathBuf,
+    is_certain: bool,
+}
+
+/// A group, and a folder that it is seen in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    /// Its path in the hierarchy, from the root of the cgroup namespace.
+    pub(crate) group: PathBuf,
+    pub(crate) folder: PathBuf,
+}
+
+/// What is found at a folder that is said to be in a mount.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// The mount, as the kernel says.
+    Certain,
+    /// Some folder. A kernel before 5.8 does not tell mounts of one file system apart, nor is a tree that is laid out
+    /// mounted.
+    Likely,
+    /// Nothing, or another mount, which covers this one.
+    Covered,
+    /// An error that tells nothing of what is there: this user may not look, say.
+    Refused,
+}
+
+impl Levels {
+    pub(crate) fn new(membership: Membership<'_>) -> Levels {
+        let is_named = |group: &&Path| group.components().next_back() != Some(Component::ParentDir);
+        let named = membership.path.ancestors().take_while(is_named).take(MOST_LEVELS).map(Path::to_owned);
+        // Above the last name there are those of which none is known: `/`, `/..`, `/../..`.
+        let ups = membership.path.components().filter(|component| *component == Component::ParentDir).count();
+        let above = |ups: usize| Path::new("/").join(vec![".."; ups].join("/"));
+        let mut groups: Vec<PathBuf> = named.collect();
+        groups.extend((0..=MOST_ABOVE).map(above).filter(|above| above.components().count() > ups));
+        groups.dedup();
+        let levels = groups.into_iter().map(|group| Level { group, seen: None }).collect();
+        Levels { version: membership.version, levels, refused: None }
+    }
+
+    /// Looks for the groups through one mount, at its point or at the folder that stands for that.
+    pub(crate) fn look_through(&mut self, mount: &Mount, point: &Path, look: impl Fn(&Path, &Mount) -> Look) {
+        for level in &mut self.levels {
+            // A later mount at the same place is on top.
+            level.seen = level.seen.take().filter(|seen| seen.is_certain || seen.point != point);
+            let is_certain = level.seen.as_ref().is_some_and(|seen| seen.is_certain);
+            let Some(below) = below(&level.group, &mount.root).filter(|_| !is_certain) else { continue };
+            let folder = joined(point, below);
+            let is_certain = match look(&folder, mount) {
+                Look::Certain => true,
+                Look::Likely => false,
+                Look::Covered => continue,
+                Look::Refused => {
+                    let group = level.group.clone();
+                    self.refused.get_or_insert(Sighting { group, folder });
+                    continue;
+                }
+            };
+            level.seen = Some(Seen { folder, point: point.to_owned(), is_certain });
+        }
+    }
+
+    /// Returns `true` if another look may show more without any change of mounts: a folder was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// The groups that are seen, from the own one up. When none is, one that was refused, so that its error is told.
+    pub(crate) fn seen(self) -> Vec<Sighting> {
+        let seen = |level: Level| Some(Sighting { group: level.group, folder: level.seen?.folder });
+        let seen: Vec<Sighting> = self.levels.into_iter().filter_map(seen).collect();
+        if seen.is_empty() {
+            self.refused.into_iter().collect()
+        } else {
+            seen
+        }
     }
 }
 
-/// Whether a group that was mounted is one above the root of the cgroup namespace: `/../..`.
-fn is_above_namespace(root: &Path) -> bool {
-    let mut parents = root.components().skip_while(|component| *component == Component::RootDir).peekable();
-    parents.peek().is_some() && parents.all(|component| component == Component::ParentDir)
+/// Looks for a mount at a folder, on a kernel that tells which mount that is.
+pub(crate) fn look_at_mount(folder: &Path, mount: &Mount) -> Look {
+    match mounted_at(folder) {
+        Ok(at) => match at.id {
+            Some(id) if id == mount.id => Look::Certain,
+            None if at.device == mount.device => Look::Likely,
+            _ => Look::Covered,
+        },
+        Err(error) => not_there(&error),
+    }
+}
+
+/// Looks whether there is a folder, in a tree that is laid out.
+pub(crate) fn look_at_folder(folder: &Path, _mount: &Mount) -> Look {
+    match folder.metadata() {
+        Ok(found) if found.is_dir() => Look::Likely,
+        Ok(_) => Look::Covered,
+        Err(error) => not_there(&error),
+    }
+}
+
+fn not_there(error: &io::Error) -> Look {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => Look::Covered,
+        _ => Look::Refused,
+    }
+}
+
+/// The way from the mounted group down to another; `None` when that is not below it, or by names that nobody knows.
+fn below<'a>(group: &'a Path, root: &Path) -> Option<&'a Path> {
+    let below = group.strip_prefix(root).ok()?;
+    let is_known = !below.components().any(|component| component == Component::ParentDir);
+    is_known.then_some(below)
 }
 
 /// Without a slash at the end.
@@ -58,32 +166,51 @@ pub(crate) struct Names {
     pub(crate) limit: &'static str,
     pub(crate) usage: &'static str,
     pub(crate) stat: Option<&'static str>,
+    /// The file that says 0 where the limit does not bind the groups below: of version 1, before Linux 5.11.
+    pub(crate) hierarchy: Option<&'static str>,
 }
 
 impl Names {
     pub(crate) fn of_memory(version: Version) -> Names {
         let stat = Some("memory.stat");
         match version {
-            Version::V1 => Names { limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", stat },
-            Version::V2 => Names { limit: "memory.max", usage: "memory.current", stat },
+            Version::V1 => Names {
+                limit: "memory.limit_in_bytes",
+                usage: "memory.usage_in_bytes",
+                stat,
+                hierarchy: Some("memory.use_hierarchy"),
+            },
+            Version::V2 => Names { limit: "memory.max", usage: "memory.current", stat, hierarchy: None },
         }
     }
 
-    pub(crate) fn of_pids() -> Names {
-        Names { limit: "pids.max", usage: "pids.current", stat: None }
+    pub(crate) fn of_pids(_: Version) -> Names {
+        Names { limit: "pids.max", usage: "pids.current", stat: None, hierarchy: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::membership::of_controller;
+    use super::super::mounts::parse_line;
     use super::*;
+    use crate::readers::Roots;
+
+    /// The folders that are found, where `look` says what is there.
+    fn looked_for(cgroup: &str, mountinfo: &str, look: impl Fn(&str) -> Look) -> Vec<String> {
+        let roots = Roots { cgroup_root: "/laid/out".into(), ..Roots::default() };
+        let mut levels = Levels::new(of_controller(cgroup.as_bytes(), "memory").unwrap());
+        for line in mountinfo.lines() {
+            if let Some(mount) = parse_line(line.as_bytes(), levels.version, "memory") {
+                let point = roots.of_mount(&mount.point).unwrap_or(mount.point.clone());
+                levels.look_through(&mount, &point, |folder, _| look(folder.to_str().unwrap()));
+            }
+        }
+        levels.seen().into_iter().map(|seen| seen.folder.display().to_string()).collect()
+    }
 
     fn levels(cgroup: &str, mountinfo: &str) -> Vec<String> {
-        let roots = Roots { cgroup_root: "/laid/out".into(), ..Roots::default() };
-        let membership = of_controller(cgroup.as_bytes(), "memory").unwrap();
-        let folders = resolve(membership, "memory", mountinfo.as_bytes(), &roots);
-        folders.into_iter().map(|folder| folder.display().to_string()).collect()
+        looked_for(cgroup, mountinfo, |_| Look::Likely)
     }
 
     const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -107,15 +234,44 @@ mod tests {
     }
 
     #[test]
-    fn the_mount_that_shows_most_is_used_and_one_elsewhere_is_where_it_says() {
+    fn each_level_is_seen_through_whichever_mount_shows_it_and_one_elsewhere_is_where_it_says() {
         let twice =
             "41 31 0:38 /box /sys/fs/cgroup rw - cgroup2 cgroup rw\n42 31 0:38 / /mnt/all rw - cgroup2 cgroup rw\n";
         assert_eq!(levels("0::/box\n", twice), ["/mnt/all/box", "/mnt/all"]);
+        let look = |folder: &str| if folder.starts_with("/mnt") { Look::Covered } else { Look::Likely };
+        assert_eq!(looked_for("0::/box\n", twice, look), ["/laid/out"]);
+        let look = |folder: &str| if folder == "/mnt/all/box" { Look::Covered } else { Look::Likely };
+        assert_eq!(looked_for("0::/box\n", twice, look), ["/laid/out", "/mnt/all"], "a mount over one group");
     }
 
     #[test]
-    fn a_group_outside_of_the_namespace_cannot_be_seen() {
+    fn a_mount_that_may_not_be_entered_is_told_when_no_other_shows_anything() {
+        let twice = "41 31 0:38 / /mnt/all rw - cgroup2 cgroup rw\n42 31 0:38 / /home/mine rw - cgroup2 cgroup rw\n";
+        let refused = |_: &str| Look::Refused;
+        assert_eq!(looked_for("0::/box\n", twice, refused), ["/mnt/all/box"]);
+        let refused = |folder: &str| if folder.starts_with("/home") { Look::Certain } else { refused(folder) };
+        assert_eq!(looked_for("0::/box\n", twice, refused), ["/home/mine/box", "/home/mine"]);
+    }
+
+    #[test]
+    fn of_two_mounts_at_one_place_the_later_one_is_on_top_unless_the_kernel_tells() {
+        let stacked =
+            "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n42 41 0:38 /box /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(levels("0::/box\n", stacked), ["/laid/out"]);
+        let mut levels = Levels::new(of_controller(b"0::/box\n", "memory").unwrap());
+        for line in stacked.lines() {
+            let mount = parse_line(line.as_bytes(), Version::V2, "memory").unwrap();
+            let look = |_: &Path, mount: &Mount| if mount.id == 41 { Look::Certain } else { Look::Covered };
+            levels.look_through(&mount, &mount.point, look);
+        }
+        assert_eq!(levels.seen().len(), 2);
+    }
+
+    #[test]
+    fn a_group_outside_of_the_namespace_is_seen_through_a_mount_from_there_alone() {
         assert!(levels("0::/../other\n", V2).is_empty());
+        let outer = "57 47 0:38 /.. /mnt rw,relatime - cgroup2 cgroup2 rw\n";
+        assert_eq!(levels("0::/../other\n", outer), ["/mnt/other", "/mnt"]);
     }
 
     #[test]
@@ -123,6 +279,8 @@ mod tests {
         let outer = "57 47 0:38 /../.. /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n".to_owned();
         assert_eq!(levels("0::/in\n", &outer), ["/laid/out"]);
         let inner = "63 43 0:38 / /mnt rw,relatime - cgroup2 none rw\n";
-        assert_eq!(levels("0::/\n", &(outer + inner)), ["/mnt"], "another mount shows more");
+        assert_eq!(levels("0::/\n", &(outer + inner)), ["/mnt", "/laid/out"]);
+        let aside = "57 47 0:38 /../aside /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n";
+        assert!(levels("0::/in\n", aside).is_empty());
     }
 }

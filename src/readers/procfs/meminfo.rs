@@ -11,12 +11,23 @@ use crate::readers::number::parse_u64;
 
 /// The memory that the kernel can use, in bytes.
 pub(crate) fn total(text: &[u8]) -> Result<u64, &'static str> {
-    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"MemTotal:"));
-    let kilobytes = line.and_then(|line| {
-        let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-        parse_u64(fields.next()?).filter(|_| fields.next() == Some(b"kB"))
-    });
-    kilobytes.and_then(|kilobytes| kilobytes.checked_mul(1024)).ok_or("it does not say MemTotal in kB")
+    entry(text, "MemTotal:").ok_or("it does not say MemTotal in kB")
+}
+
+/// The memory that is neither free, nor on a list of pages, nor reclaimable slab, in bytes: no more than that of the
+/// kernel's own memory is there for good. `None` where a part is not told.
+pub(crate) fn beyond_reclaim(text: &[u8]) -> Option<u64> {
+    let parts = ["MemFree:", "Active:", "Inactive:", "Unevictable:", "SReclaimable:"];
+    let rest = parts.iter().try_fold(entry(text, "MemTotal:")?, |rest, part| rest.checked_sub(entry(text, part)?));
+    // Set aside, and charged elsewhere.
+    Some(rest?.saturating_sub(entry(text, "Hugetlb:").unwrap_or(0)))
+}
+
+/// The value of one line, in bytes.
+fn entry(text: &[u8], name: &str) -> Option<u64> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    parse_u64(fields.next()?).filter(|_| fields.next() == Some(b"kB"))?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -34,10 +45,19 @@ mod tests {
         assert!(total(format!("MemTotal: {} kB", u64::MAX).as_bytes()).is_err());
     }
 
+    #[test]
+    fn the_kernels_own_is_what_is_left_of_all_that_can_be_had() {
+        let text = "MemTotal: 1000 kB\nMemFree: 300 kB\nActive: 200 kB\nInactive: 250 kB\nActive(anon): 90 kB\n\
+                    Unevictable: 20 kB\nSReclaimable: 130 kB\nHugetlb: 40 kB\n";
+        assert_eq!(beyond_reclaim(text.as_bytes()), Some(60 * 1024));
+        assert_eq!(beyond_reclaim(text.replace("Inactive", "Other").as_bytes()), None);
+        assert_eq!(beyond_reclaim(text.replace("1000", "800").as_bytes()), None, "these do not add up");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in "MemTotal:[ 0-9]{0,24}( kB)?") {
-            let _ = (total(&bytes), total(text.as_bytes()));
+            let _ = (total(&bytes), total(text.as_bytes()), beyond_reclaim(&bytes));
         }
     }
 }

@@ -26,6 +26,8 @@ mod status;
 mod tasks;
 /// The descendants, read again only where something can have changed. The kernel's own `/proc` alone, never a fixture.
 mod tracker;
+/// `zoneinfo`: bytes to free pages that no sum of `meminfo` has.
+pub(crate) mod zoneinfo;
 
 pub(crate) use self::files::{bytes, ProcFiles};
 pub(crate) use self::source::ProcRoot;

@@ -48,9 +48,9 @@ fn read(cgroups: &mut Cgroups) -> Option<CgroupMemory> {
     cgroups.memory().unwrap().0
 }
 
-/// What STAT_V2 makes of that much: 20 MiB can be dropped.
+/// What STAT_V2 makes of that much: 26 MiB of page cache and some slab can be given back.
 fn judged_v2(current: u64) -> u64 {
-    current - 20 * MIB
+    current - 26 * MIB - 827_392
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn version_1_and_hybrid_are_judged_by_the_hierarchy_that_has_the_controller() {
     let memory = machine.memory().unwrap();
     assert_eq!(machine.name(&memory.path), "memory/box");
     assert_eq!((memory.limit_bytes, memory.raw_bytes), (1024 * MIB, 400 * MIB));
-    assert_eq!(memory.usage_bytes, 400 * MIB - 89_612_288);
+    assert_eq!(memory.usage_bytes, 400 * MIB - 89_612_288 - 62_308_352);
     let pids = machine.tasks().unwrap();
     assert_eq!((pids.count, pids.limit), (42, 100));
     let mut cgroups = machine.cgroups();
@@ -254,9 +254,9 @@ fn a_group_that_is_left_or_vanishes_is_looked_up_again() {
     assert_eq!(cgroups.lookups, 2);
 
     // Files that were not kept open are seen to be gone.
-    cgroups.allowance = Allowance(0);
-    cgroups.look_up().unwrap();
-    cgroups.allowance = Allowance(0);
+    cgroups.workspace.allowance = Allowance(0);
+    cgroups.look_up(Occasion::Moved).unwrap();
+    cgroups.workspace.allowance = Allowance(0);
     assert!(read(&mut cgroups).is_some());
     machine.remove("cgroup/b");
     for _ in 0..2 {
@@ -279,8 +279,11 @@ fn a_handful_of_files_is_kept_open_however_deep_the_groups() {
     let mut cgroups = machine.cgroups();
     let all = |cgroups: &mut Cgroups| read(cgroups).unwrap().raw_bytes;
     assert_eq!(all(&mut cgroups), depth as u64 * MIB);
-    assert_eq!((all(&mut cgroups), cgroups.allowance.0), (depth as u64 * MIB, 0));
-    let opened =
-        cgroups.memory.iter_mut().flat_map(|level| [Some(&level.limit), Some(&level.usage), level.stat.as_ref()]);
+    assert_eq!((all(&mut cgroups), cgroups.workspace.allowance.0), (depth as u64 * MIB, 0));
+    let opened = cgroups
+        .memory
+        .groups
+        .iter_mut()
+        .flat_map(|level| [Some(&level.limit), Some(&level.usage), level.stat.as_ref()]);
     assert_eq!(opened.flatten().filter(|file| file.is_kept()).count(), KEPT_FILES);
 }
