@@ -19,7 +19,7 @@ use std::time::Duration;
 use common::groups::{limit_memory, limit_pids, Groups};
 use common::{ms, wait_until, Children};
 use highwater::{Resource, ResourceLimits, ResourceMonitor, Work};
-use nix::sys::mman::{madvise, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::mman::{madvise, mmap, mmap_anonymous, MapFlags, MmapAdvise, ProtFlags};
 use nix::sys::resource::{setrlimit, Resource as Rlimit};
 use rusty_fork::rusty_fork_test;
 
@@ -49,9 +49,13 @@ fn take_memory_while_accepting(monitor: &ResourceMonitor) -> Vec<Vec<u8>> {
 
 /// A file of 200 MB on a disk, none of it in the page cache.
 fn cold_file() -> Option<tempfile::NamedTempFile> {
+    cold_file_of(200)
+}
+
+fn cold_file_of(megabytes: u64) -> Option<tempfile::NamedTempFile> {
     let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let block = vec![7_u8; MIB as usize];
-    for _ in 0..200 {
+    for _ in 0..megabytes {
         file.write_all(&block).unwrap();
     }
     file.as_file().sync_all().unwrap();
@@ -427,6 +431,55 @@ rusty_fork_test! {
             assert!(text.contains(&format!("({})", file.display())), "{text}");
         }
         println!("{text}");
+    }
+
+    #[test]
+    fn a_mapped_file_does_not_close_the_gate_against_a_limit_that_was_found_in_a_group() {
+        let Some(groups) = Groups::new("memory") else { return };
+        let Some(file) = cold_file_of(230) else { return };
+        limit_memory(&groups.outer, 256 * MIB);
+        groups.enter();
+        let length = 230 * MIB as usize;
+        // SAFETY: a new mapping at no fixed address, of a file that nobody writes to any more; it is left to the end of
+        // the process.
+        #[allow(unsafe_code)]
+        let mapped = unsafe {
+            let flags = MapFlags::MAP_SHARED;
+            let start = mmap(None, length.try_into().unwrap(), ProtFlags::PROT_READ, flags, &file, 0).unwrap();
+            std::slice::from_raw_parts(start.as_ptr().cast::<u8>(), length)
+        };
+        let read = mapped.iter().step_by(4096).filter(|byte| **byte == 7).count();
+        assert_eq!(read, length / 4096);
+
+        let limits = ResourceLimits::detect().unwrap();
+        assert_eq!(limits.max_memory_mb(), Some(256));
+        let monitor = ResourceMonitor::new(limits.clone());
+        monitor.start(Duration::from_secs(15)).unwrap();
+        let resident = monitor.check_now().memory_bytes.unwrap();
+        assert!(resident > 256 * MIB * 8 / 10, "the file is not resident: {resident}");
+        assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+        println!("{}", monitor.verdict());
+        drop(monitor.try_admit(Work::new().memory_mb(100)).unwrap());
+        assert!(monitor.try_admit(Work::new().memory_mb(250)).unwrap_err().could_never_fit());
+        assert_eq!((monitor.max_memory_mb(), monitor.limits()), (Some(256), limits.clone()));
+
+        // Where the group is not read, and where the host has set the limit, it is one on resident memory.
+        let of_host = ResourceLimits::builder().max_memory_mb(256).build().unwrap();
+        let blind = ResourceMonitor::builder(limits.clone()).ignore(Resource::CgroupMemory).build().unwrap();
+        for monitor in [blind, ResourceMonitor::new(of_host.clone())] {
+            monitor.check_now();
+            assert!(closed_by(&monitor, Resource::Memory), "{}", monitor.verdict());
+        }
+        monitor.update_limits(of_host);
+        assert!(closed_by(&monitor, Resource::Memory), "{}", monitor.verdict());
+        monitor.update_limits(limits);
+        assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+
+        // Anonymous memory, though, is charged and stays.
+        let held = take_memory_while_accepting(&monitor);
+        assert!(closed_by(&monitor, Resource::CgroupMemory), "{}", monitor.verdict());
+        println!("{} MB held: {}", held.len(), monitor.verdict());
+        drop((held, monitor));
     }
 
     #[test]

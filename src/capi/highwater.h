@@ -144,7 +144,11 @@ typedef struct hw_limits {
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
  * the machine's memory, rlimits. Reads a few files. On an error the struct is
- * as it was. The limits of control groups hold whether or not this was called.
+ * as it was; what cannot be read is left at 0, and it is one only when nothing
+ * can be read. The limits of control groups hold whether or not this was called:
+ * max_memory_bytes that is the limit of a group is held against what is charged
+ * to the group, and not against resident memory, in which the pages of mapped
+ * files count; and so it is with max_processes and the tasks of a group.
  */
 int hw_limits_detect(hw_limits *limits);
 

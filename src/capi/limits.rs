@@ -28,7 +28,7 @@ unsafe impl Versioned for Limits {
 
 impl Limits {
     pub(super) fn build(self) -> Result<ResourceLimits, Error> {
-        self.builder()?.build()
+        self.builder()?.recognize_groups().build()
     }
 
     fn builder(self) -> Result<crate::vocabulary::ResourceLimitsBuilder, Error> {

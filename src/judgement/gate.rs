@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{amount, limit, threshold, unread_error, Judgement, Last, Stopped};
+use super::{amount, judged_as, limit, threshold, unread_error, Judgement, Last, Stopped};
 use crate::judgement::word::Publication;
 use crate::vocabulary::{
-    Error, Level, Measured, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
+    Error, Found, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
 };
 
 impl Judgement {
@@ -94,20 +94,20 @@ impl Judgement {
             Some(Last { found: Ok(found), .. }) => found,
         };
         let closing = Resource::ALL.into_iter().find_map(|resource| {
-            let threshold = self.closing_threshold(resource, amount(found, resource)?, limits)?;
+            let threshold = self.closing_threshold(resource, found, limits)?;
             Some(Reason::Usage { resource, threshold })
         });
         closing.unwrap_or(Reason::Accepting)
     }
 
-    fn closing_threshold(&self, resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Option<Threshold> {
-        let limit = limit(resource, amount, limits)?;
+    fn closing_threshold(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<Threshold> {
+        let (amount, limit) = (amount(found, resource)?, limit(resource, found, limits)?);
         let thresholds = limits.thresholds();
         let total = u128::from(amount.usage) + u128::from(self.reservations.of(resource));
         if threshold::reaches(total, limit, thresholds.warn) {
             return Some(Threshold::Warning(thresholds.warn));
         }
-        match self.level(resource, amount, limits) {
+        match self.level(resource, found, limits) {
             Level::Normal => None,
             // Below the warning threshold and yet not normal: held by hysteresis.
             Level::Warning | Level::Critical => thresholds.resume.map(Threshold::Resume),
@@ -118,13 +118,15 @@ impl Judgement {
     fn usages(&self, asked: &Work, limits: &ResourceLimits) -> PerResource<Option<Usage>> {
         let found = self.found();
         PerResource::from_fn(|resource| {
-            let amount = amount(found?, resource)?;
+            let found = found?;
+            let amount = amount(found, resource)?;
             Some(Usage {
                 measured: amount.usage,
                 reserved: self.reservations.of(resource),
                 asked: asked.of(resource),
-                limit: limit(resource, amount, limits),
+                limit: limit(resource, found, limits),
                 group: amount.group.clone(),
+                judged_as: judged_as(resource, found, limits),
             })
         })
     }

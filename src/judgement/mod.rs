@@ -132,17 +132,16 @@ impl Judgement {
 
     /// The level of a reading, which comes after the stored level of its resource. Only [`record`](Self::record) stores
     /// levels, so that a change of limits between two checks can be judged at once, any number of times.
-    fn level(&self, resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Level {
-        let limit = limit(resource, amount, limits);
-        threshold::step(*self.levels.get(resource), amount.usage, limit, limits.thresholds())
+    fn level(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Level {
+        let usage = amount(found, resource).map_or(0, |amount| amount.usage);
+        threshold::step(*self.levels.get(resource), usage, limit(resource, found, limits), limits.thresholds())
     }
 
     /// The limit that work has to fit below, as far as it is known.
     fn limit(&self, resource: Resource, limits: &ResourceLimits) -> Option<u64> {
-        match self.found().and_then(|found| amount(found, resource)) {
-            Some(amount) => limit(resource, amount, limits),
+        match self.found() {
+            Some(found) => limit(resource, found, limits),
             None if resource.facts().required => limits.limit(resource),
-            // An optional resource that was not read refuses nothing.
             None => None,
         }
     }
@@ -161,9 +160,28 @@ fn unread_error(found: &ReadOptional<Measured>) -> Option<&Arc<Error>> {
     }
 }
 
-/// The limit in force: the smaller of the host's and the kernel's.
-fn limit(resource: Resource, amount: &Measured, limits: &ResourceLimits) -> Option<u64> {
-    limits.limit(resource).into_iter().chain(amount.limit).min()
+/// The limit in force: the smallest of the host's, the kernel's, and the one that was taken over. An unread resource has
+/// none, and so an optional one refuses nothing.
+fn limit(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<u64> {
+    let amount = amount(found, resource)?;
+    let hosts = limits.limit(resource).filter(|_| judged_as(resource, found, limits).is_none());
+    let is_taken_over = |other: &Resource| {
+        let group = limits.group_of(*other).filter(|_| other.facts().in_group == Some(resource));
+        group.is_some() && group == amount.group.as_deref()
+    };
+    let taken_over = Resource::ALL.into_iter().filter(is_taken_over).filter_map(|other| limits.limit(other));
+    hosts.into_iter().chain(taken_over).chain(amount.limit).min()
+}
+
+/// The resource that has taken over the limit of this one.
+///
+/// A limit that was found in a control group is one on what is charged to the group. Resident memory is another number:
+/// it counts pages of mapped files, which the kernel takes back before it refuses anything, and descendants need not be
+/// in the group at all. So the group's usage is judged, for as long as it is read. Where the reading is of another
+/// group, that one has a larger limit and less room: it is nearer to its limit, and closes the gate first.
+fn judged_as(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<Resource> {
+    limits.group_of(resource)?;
+    resource.facts().in_group.filter(|other| amount(found, *other).is_some())
 }
 
 #[cfg(test)]

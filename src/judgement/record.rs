@@ -9,8 +9,7 @@ use super::climb::Climb;
 use super::unread::News;
 use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last};
 use crate::vocabulary::{
-    Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits,
-    Usage,
+    Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, Resource, ResourceLimits, Usage,
 };
 
 /// The findings and the circumstances of one check.
@@ -168,7 +167,7 @@ impl Judgement {
         self.reservations.seen_by(check.number);
         let settle = self.settle();
         for resource in Resource::ALL {
-            self.judge_resource(resource, found.get(resource), check.now, limits, settle, events);
+            self.judge_resource(resource, found, check.now, limits, settle, events);
         }
         if let Some(pids) = self.zombies.step(check.zombies, check.now, self.interval) {
             events.push(Event::Zombies { pids });
@@ -179,32 +178,28 @@ impl Judgement {
     fn judge_resource(
         &mut self,
         resource: Resource,
-        found: &ReadOptional<Measured>,
+        found: &Found,
         now: Duration,
         limits: &ResourceLimits,
         settle: Duration,
         events: &mut Vec<Event>,
     ) {
-        let error = unread_error(found);
+        let read = found.get(resource);
+        let error = unread_error(read);
         match self.unread.get_mut(resource).step(error.is_none(), now) {
             None => {}
             Some(News::ReadAgain) => events.push(Event::ReadAgain { resource }),
             Some(News::Unread) => events.extend(error.map(|error| Event::Unread { resource, error: error.clone() })),
         }
-        let (level, limit) = match found {
-            Ok(Some(amount)) => {
-                self.record_growth(resource, amount, now);
-                (self.level(resource, amount, limits), limit(resource, amount, limits))
-            }
-            // An unread optional resource never closes the gate, and its history of growth is dropped.
-            Ok(None) | Err(_) => {
-                *self.climbs.get_mut(resource) = Climb::default();
-                (Level::Normal, None)
-            }
-        };
+        match read {
+            Ok(Some(amount)) => self.record_growth(resource, amount, now),
+            Ok(None) | Err(_) => *self.climbs.get_mut(resource) = Climb::default(),
+        }
+        // An unread optional resource has no limit in force, and never closes the gate.
+        let (level, limit) = (self.level(resource, found, limits), limit(resource, found, limits));
         *self.levels.get_mut(resource) = level;
         // An unread resource has no known level, so nothing is logged; an absent one is normal.
-        let Ok(amount) = found else { return };
+        let Ok(amount) = read else { return };
         if let Some(changes) = self.damping.get_mut(resource).step(level, now, settle) {
             let (usage, group) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.group.clone()));
             events.push(Event::LevelEntered { resource, level, usage, limit, group, changes });
@@ -226,7 +221,7 @@ impl Judgement {
         let amount = amount(found, resource)?;
         let usage = Usage {
             measured: amount.usage,
-            limit: limit(resource, amount, limits),
+            limit: limit(resource, found, limits),
             group: amount.group.clone(),
             ..Usage::default()
         };

@@ -1,6 +1,7 @@
 //! The numbers that the host sets: limits, and the percentages of them at which something happens.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Error, PerResource, Resource, Shown, Unit, MB};
@@ -28,8 +29,19 @@ pub(crate) const HARD_PERCENT: u8 = 95;
 #[derive(Debug, Clone)]
 pub struct ResourceLimits {
     limits: PerResource<Option<u64>>,
-    origins: PerResource<Option<Arc<str>>>,
+    origins: PerResource<Option<Origin>>,
+    /// The places where a limit was looked for and could not be read.
+    unread: Arc<[Arc<Error>]>,
     thresholds: Thresholds,
+}
+
+/// The place where a limit was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// Its name in texts, such as the path of a file.
+    name: Arc<str>,
+    /// The control group, if it is the limit of one.
+    group: Option<Arc<Path>>,
 }
 
 /// The percentages of a limit at which levels change.
@@ -44,7 +56,8 @@ impl ResourceLimits {
     /// Starts with no limits, warning at 80 %, shedding at 95 %, without hysteresis.
     pub fn builder() -> ResourceLimitsBuilder {
         let limits = PerResource::default();
-        ResourceLimitsBuilder { limits, warn: WARN_PERCENT, hard: HARD_PERCENT, resume: None }
+        let unread = Vec::new();
+        ResourceLimitsBuilder { limits, unread, warn: WARN_PERCENT, hard: HARD_PERCENT, resume: None }
     }
 
     /// The memory limit in bytes; `None` is unlimited.
@@ -92,6 +105,11 @@ impl ResourceLimits {
         *self.limits.get(resource)
     }
 
+    /// The control group that the limit was found in, if it was.
+    pub(crate) fn group_of(&self, resource: Resource) -> Option<&Path> {
+        self.origins.get(resource).as_ref()?.group.as_deref()
+    }
+
     pub(crate) fn thresholds(&self) -> Thresholds {
         self.thresholds
     }
@@ -105,15 +123,26 @@ impl PartialEq for ResourceLimits {
 
 impl Eq for ResourceLimits {}
 
+impl Origin {
+    pub(crate) fn new(name: impl Into<Arc<str>>) -> Origin {
+        Origin { name: name.into(), group: None }
+    }
+
+    pub(crate) fn in_group(name: impl Into<Arc<str>>, group: Arc<Path>) -> Origin {
+        Origin { name: name.into(), group: Some(group) }
+    }
+}
+
 /// One line: each limit and where it came from, such as `memory 256.0 MB (/sys/fs/cgroup/box/memory.max), processes
-/// unlimited, open files 1024 (RLIMIT_NOFILE); warning at 80 %, critical at 95 %`.
+/// unlimited, open files 1024 (RLIMIT_NOFILE); warning at 80 %, critical at 95 %`. After that, the places where
+/// [`detect`](ResourceLimits::detect) could not read a limit, and why.
 impl fmt::Display for ResourceLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for resource in Resource::ALL {
             match (self.limit(resource), self.origins.get(resource)) {
                 (Some(limit), origin) => {
-                    let origin = origin.as_deref().unwrap_or("set by the host");
+                    let origin = origin.as_ref().map_or("set by the host", |origin| &*origin.name);
                     write!(f, "{separator}{resource} {} ({origin})", Shown(resource, limit))?;
                 }
                 (None, _) if resource.facts().required => write!(f, "{separator}{resource} unlimited")?,
@@ -123,10 +152,10 @@ impl fmt::Display for ResourceLimits {
         }
         let Thresholds { warn, hard, resume } = self.thresholds;
         write!(f, "; warning at {warn} %, critical at {hard} %")?;
-        match resume {
-            Some(resume) => write!(f, ", normal again below {resume} %"),
-            None => Ok(()),
+        if let Some(resume) = resume {
+            write!(f, ", normal again below {resume} %")?;
         }
+        self.unread.iter().try_for_each(|error| write!(f, "; {error}"))
     }
 }
 
@@ -135,6 +164,7 @@ impl fmt::Display for ResourceLimits {
 #[must_use]
 pub struct ResourceLimitsBuilder {
     limits: PerResource<Option<GivenLimit>>,
+    unread: Vec<Arc<Error>>,
     warn: u8,
     hard: u8,
     resume: Option<u8>,
@@ -145,8 +175,8 @@ pub struct ResourceLimitsBuilder {
 struct GivenLimit {
     number: u64,
     in_mb: bool,
-    /// Where it was found; `None`: the host said so.
-    origin: Option<Arc<str>>,
+    /// `None`: the host set it.
+    origin: Option<Origin>,
 }
 
 impl ResourceLimitsBuilder {
@@ -183,10 +213,26 @@ impl ResourceLimitsBuilder {
         self
     }
 
-    /// A limit that was found in the surroundings, unless the host has set one.
-    pub(crate) fn or_found(mut self, resource: Resource, number: u64, origin: impl Into<Arc<str>>) -> Self {
-        let found = || GivenLimit { number, in_mb: false, origin: Some(origin.into()) };
-        self.limits.get_mut(resource).get_or_insert_with(found);
+    /// Sets a limit that was found in the surroundings, unless the host has set one.
+    pub(crate) fn or_found(mut self, resource: Resource, number: u64, origin: Origin) -> Self {
+        let found = GivenLimit { number, in_mb: false, origin: Some(origin) };
+        self.limits.get_mut(resource).get_or_insert(found);
+        self
+    }
+
+    /// Takes the host's limit for the one that was found in the surroundings, if the two are equal.
+    #[cfg(feature = "capi")]
+    pub(crate) fn recognizing(mut self, resource: Resource, number: u64, origin: Origin) -> Self {
+        match self.limits.get_mut(resource) {
+            Some(given) if given.number == number && !given.in_mb => given.origin = Some(origin),
+            _ => {}
+        }
+        self
+    }
+
+    /// Notes that a limit might have been found, had this been readable.
+    pub(crate) fn or_unread(mut self, error: Error) -> Self {
+        self.unread.push(Arc::new(error));
         self
     }
 
@@ -216,14 +262,14 @@ impl ResourceLimitsBuilder {
     /// resume percentage of 0 or not below the warning threshold.
     pub fn build(self) -> Result<ResourceLimits, Error> {
         let mut limits = PerResource::default();
-        let mut origins: PerResource<Option<Arc<str>>> = PerResource::default();
+        let mut origins: PerResource<Option<Origin>> = PerResource::default();
         for resource in Resource::ALL {
             if let Some(given) = self.limits.get(resource) {
                 *limits.get_mut(resource) = Some(given.validated(resource)?);
                 origins.get_mut(resource).clone_from(&given.origin);
             }
         }
-        let ResourceLimitsBuilder { warn, hard, resume, .. } = self;
+        let ResourceLimitsBuilder { unread, warn, hard, resume, .. } = self;
         if warn == 0 {
             return Err(Error::limit("warn threshold 0 % would never accept work"));
         }
@@ -240,7 +286,7 @@ impl ResourceLimitsBuilder {
             }
             _ => {}
         }
-        Ok(ResourceLimits { limits, origins, thresholds: Thresholds { warn, hard, resume } })
+        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds: Thresholds { warn, hard, resume } })
     }
 }
 
@@ -253,8 +299,8 @@ impl GivenLimit {
                 let percent = number / 100;
                 return Err(Error::limit(format!("{noun} limit {percent} % must be above 0 and at most 100 %")));
             }
-            (_, Some(origin)) if number == 0 => {
-                return Err(Error::limit(format!("{noun} limit 0 ({origin}) leaves no room for any work")));
+            (_, Some(Origin { name, .. })) if number == 0 => {
+                return Err(Error::limit(format!("{noun} limit 0 ({name}) leaves no room for any work")));
             }
             (_, None) if number == 0 => {
                 return Err(Error::limit(format!("{noun} limit 0 is not a limit; leave it unset for unlimited")));
@@ -285,7 +331,7 @@ mod tests {
             (new().max_memory_pressure_percent(0), "memory pressure limit 0 % must"),
             (new().max_memory_pressure_percent(101), "memory pressure limit 101 % must"),
             (
-                new().or_found(Resource::Processes, 0, "pids.max of /box"),
+                new().or_found(Resource::Processes, 0, Origin::new("pids.max of /box")),
                 "process limit 0 (pids.max of /box) leaves no",
             ),
             (new().warn_percent(0), "warn threshold 0 %"),
@@ -316,14 +362,15 @@ mod tests {
             .max_processes(50)
             .max_memory_pressure_percent(20)
             .resume_percent(75)
-            .or_found(Resource::Memory, 256 * MB, "memory.max of /box")
-            .or_found(Resource::Processes, 7, "pids.max of /box")
+            .or_found(Resource::Memory, 256 * MB, Origin::new("memory.max of /box"))
+            .or_found(Resource::Processes, 7, Origin::new("pids.max of /box"))
+            .or_unread(Error::setting("could not read /proc/meminfo"))
             .build()
             .unwrap();
         assert_eq!(
             limits.to_string(),
             "memory 256.0 MB (memory.max of /box), processes 50 (set by the host), memory pressure 20.00 % (set by the \
-             host); warning at 80 %, critical at 95 %, normal again below 75 %"
+             host); warning at 80 %, critical at 95 %, normal again below 75 %; could not read /proc/meminfo"
         );
         let set = ResourceLimits::builder().max_memory_mb(256).max_processes(50).max_memory_pressure_percent(20);
         assert_eq!(set.resume_percent(75).build().unwrap(), limits);

@@ -21,7 +21,7 @@ pub use self::verdict::Verdict;
 pub use self::work::Work;
 
 pub(crate) use self::identity::Identity;
-pub(crate) use self::limits::{Thresholds, HARD_PERCENT, WARN_PERCENT};
+pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, WARN_PERCENT};
 pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading};
 pub(crate) use self::resource::{Level, PerResource, Unit, MB};
 pub(crate) use self::settings::Settings;

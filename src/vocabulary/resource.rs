@@ -52,6 +52,9 @@ pub(crate) struct Facts {
     pub(crate) required: bool,
     /// A few microseconds read it, so that it is read between two checks as well.
     pub(crate) read_alone: bool,
+    /// The resource that takes over a limit of this one that was found in a control group: such a limit is one on what
+    /// is charged to the group.
+    pub(crate) in_group: Option<Resource>,
 }
 
 /// The unit that a resource is counted in.
@@ -74,6 +77,7 @@ resources! {
         unit: Unit::Bytes,
         required: true,
         read_alone: true,
+        in_group: Some(Resource::CgroupMemory),
     };
     /// Descendant processes of the process, at any depth, zombies included.
     Processes => Facts {
@@ -85,6 +89,7 @@ resources! {
         unit: Unit::Count,
         required: true,
         read_alone: false,
+        in_group: Some(Resource::CgroupPids),
     };
     /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
     /// bytes, without what the kernel would take back before it refuses more.
@@ -97,6 +102,7 @@ resources! {
         unit: Unit::Bytes,
         required: false,
         read_alone: true,
+        in_group: None,
     };
     /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
     CgroupPids => Facts {
@@ -108,6 +114,7 @@ resources! {
         unit: Unit::Count,
         required: false,
         read_alone: false,
+        in_group: None,
     };
     /// File descriptors that this process has open.
     OpenFiles => Facts {
@@ -119,6 +126,7 @@ resources! {
         unit: Unit::Count,
         required: false,
         read_alone: false,
+        in_group: None,
     };
     /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
     /// own control group, else of the machine.
@@ -131,6 +139,7 @@ resources! {
         unit: Unit::Percent,
         required: false,
         read_alone: true,
+        in_group: None,
     };
 }
 
@@ -168,17 +177,7 @@ pub enum MemoryScope {
     /// The process that links this library, alone.
     #[default]
     Own,
-    /// That process and every descendant.
-    ///
-    /// The sum of what is resident in each of them: pages that they share count once for each, which is never too low.
-    /// Where that sum, with what is reserved, would close the gate, shared pages are counted once (`Pss` of
-    /// `smaps_rollup`, proc_pid_smaps(5)), the largest process first, as far as it takes. The kernel goes through all pages
-    /// of a process for that, 9 ms of CPU for 1 GiB, and holds up `mmap` in it meanwhile. The cost counts towards the CPU
-    /// budget, so the next check is later; the result is kept for up to 32 checks, with all that can have been added since.
-    ///
-    /// A process of which the shares may not be read (another user's) counts in full, and one that may not be looked at at
-    /// all (`hidepid`) as it was last seen, or not. Work that is asked for is judged on the sum as well, while that closes
-    /// nothing.
+    /// That process and every descendant. Pages shared between them count once for each.
     Tree,
 }
 

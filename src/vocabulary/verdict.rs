@@ -39,6 +39,8 @@ pub(crate) struct Usage {
     pub(crate) limit: Option<u64>,
     /// The control group that all of this is about.
     pub(crate) group: Option<Arc<Path>>,
+    /// The resource that its limit is judged by, if it is another.
+    pub(crate) judged_as: Option<Resource>,
 }
 
 /// Why a verdict is what it is.
@@ -240,14 +242,18 @@ impl fmt::Display for Critical {
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
-    let Usage { measured, reserved, asked, limit, ref group } = *usage;
+    let Usage { measured, reserved, asked, limit, ref group, judged_as } = *usage;
     write!(f, "{resource} {}", Shown(resource, measured))?;
     for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
         if amount > 0 {
             write!(f, " + {} {name}", Shown(resource, amount))?;
         }
     }
-    let Some(limit) = limit else { return f.write_str(" (no limit)") };
+    let limit = match (limit, judged_as) {
+        (Some(limit), _) => limit,
+        (None, Some(other)) => return write!(f, " (judged as {other})"),
+        (None, None) => return f.write_str(" (no limit)"),
+    };
     let share = ShownShare { usage: usage.total(), limit };
     write!(f, " of {} ({share})", Shown(resource, limit))?;
     match group {
@@ -275,7 +281,7 @@ mod tests {
     use crate::vocabulary::{ErrorKind, MB};
 
     fn usage(measured: u64, reserved: u64, asked: u64, limit: Option<u64>) -> Usage {
-        Usage { measured, reserved, asked, limit, group: None }
+        Usage { measured, reserved, asked, limit, group: None, judged_as: None }
     }
 
     fn verdict(reason: Reason, memory: Usage, processes: Usage) -> Verdict {

@@ -7,7 +7,7 @@ mod schedule;
 
 use super::*;
 use crate::judgement::word::{Publication, ReadinessWord};
-use crate::vocabulary::{ErrorKind, Identity, MemoryScope, Settings, Verdict, Work, MB};
+use crate::vocabulary::{ErrorKind, Identity, MemoryScope, Origin, Settings, Verdict, Work, MB};
 
 const INTERVAL: Duration = Duration::from_secs(15);
 

@@ -169,3 +169,84 @@ fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
     bench.judgement.record_memory(&nothing(), bench.now, Duration::ZERO);
     assert!(!bench.is_open());
 }
+
+/// The group `/box` has 256 MB. Resident memory is more than that, and the usage of the group that was read is 1 MB.
+fn in_a_box(group: &str) -> (Bench, Found) {
+    let mut bench = Bench::running();
+    let origin = Origin::in_group("memory.max of /box", Path::new("/box").into());
+    bench.limits = ResourceLimits::builder().or_found(Resource::Memory, 256 * MB, origin).build().unwrap();
+    let mut found = found(Some(300 * MB), Some(1));
+    *found.get_mut(Resource::CgroupMemory) = in_group(group, MB, 256 * MB);
+    (bench, found)
+}
+
+#[test]
+fn a_limit_found_in_a_group_is_judged_by_the_groups_usage_for_as_long_as_that_is_read() {
+    let (mut bench, mut found) = in_a_box("/box");
+    let report = bench.record_found(&found, &[]).unwrap();
+    assert!(bench.is_open() && report.checked().all_normal && report.critical.is_none(), "{}", bench.text());
+    assert_eq!(
+        bench.text(),
+        "accepting work: memory 300.0 MB (judged as cgroup memory), processes 1 (no limit), cgroup memory 1.0 MB of \
+         256.0 MB (0.3 %) in /box"
+    );
+    assert_eq!(bench.limits.max_memory_mb(), Some(256));
+    // Work is held against the group, once.
+    let refused = bench.admit(Work::new().memory_mb(250)).unwrap_err();
+    assert_eq!((refused.resource(), refused.could_never_fit()), (Some(Resource::CgroupMemory), true));
+    bench.admit(Work::new().memory_mb(200)).unwrap();
+    assert!(bench.is_open(), "{}", bench.text());
+    bench.admit(Work::new().memory_mb(10)).unwrap();
+    assert!(!bench.is_open(), "1 measured and 210 reserved of 256");
+    // Where the group is not read, ignored or absent or in error, the limit is that of resident memory.
+    let error = Arc::new(Error::new(ErrorKind::Read, "no permission"));
+    for unread in [Ok(None), Err(error)] {
+        *found.get_mut(Resource::CgroupMemory) = unread;
+        let report = bench.record_found(&found, &[]).unwrap();
+        assert_eq!(report.critical.map(|critical| critical.resource), Some(Resource::Memory));
+        assert_eq!(bench.verdict().resource(), Some(Resource::Memory), "{}", bench.text());
+    }
+}
+
+#[test]
+fn a_limit_found_in_a_group_holds_although_the_kernels_is_raised() {
+    let (mut bench, mut found) = in_a_box("/box");
+    *found.get_mut(Resource::CgroupMemory) = in_group("/box", 250 * MB, 1024 * MB);
+    let report = bench.record_found(&found, &[]).unwrap();
+    assert_eq!(report.critical.map(|critical| critical.resource), Some(Resource::CgroupMemory));
+    assert_eq!(bench.verdict().resource(), Some(Resource::CgroupMemory), "{}", bench.text());
+}
+
+#[test]
+fn the_usage_of_another_group_is_not_held_against_a_limit_found_in_this_one() {
+    let (mut bench, mut found) = in_a_box("/");
+    *found.get_mut(Resource::CgroupMemory) = in_group("/", 240 * MB, 1024 * MB);
+    bench.record_found(&found, &[]).unwrap();
+    assert!(bench.is_open(), "{}", bench.text());
+}
+
+#[test]
+fn a_limit_of_the_hosts_is_judged_by_resident_memory_whatever_the_group_says() {
+    let (mut bench, found) = in_a_box("/box");
+    let detected = std::mem::replace(&mut bench.limits, ResourceLimits::builder().max_memory_mb(256).build().unwrap());
+    bench.record_found(&found, &[]).unwrap();
+    assert_eq!(bench.verdict().resource(), Some(Resource::Memory), "{}", bench.text());
+    // Limits that change between two checks are judged at once.
+    bench.limits = detected;
+    assert!(bench.is_open(), "{}", bench.text());
+}
+
+#[test]
+fn a_limit_on_processes_found_in_a_group_is_judged_by_the_groups_tasks() {
+    let mut bench = Bench::running();
+    let origin = Origin::in_group("pids.max of /box", Path::new("/box").into());
+    bench.limits = ResourceLimits::builder().or_found(Resource::Processes, 30, origin).build().unwrap();
+    // Most descendants run in other groups.
+    let mut found = found(Some(MB), Some(40));
+    *found.get_mut(Resource::CgroupPids) = in_group("/box", 3, 30);
+    bench.record_found(&found, &[]).unwrap();
+    assert!(bench.is_open(), "{}", bench.text());
+    *found.get_mut(Resource::CgroupPids) = in_group("/box", 24, 30);
+    bench.record_found(&found, &[]).unwrap();
+    assert_eq!(bench.verdict().resource(), Some(Resource::CgroupPids), "{}", bench.text());
+}

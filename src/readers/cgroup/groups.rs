@@ -14,7 +14,7 @@ use super::psi::{self, Averages};
 use super::resolve::{look_at_folder, look_at_mount, Levels, Names, Sighting};
 use crate::readers::Roots;
 use crate::sys::coarse_now;
-use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, ReadOptional, ReadPart};
+use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, Origin, ReadOptional, ReadPart};
 
 /// The number of the groups' files that are kept open, those that are read first.
 const KEPT_FILES: usize = 6;
@@ -65,8 +65,12 @@ enum Occasion {
 /// Of each controller, the smallest limit and where it stands.
 #[derive(Debug)]
 pub(crate) struct LeastLimits {
-    pub(crate) memory: Option<(u64, String)>,
-    pub(crate) pids: Option<(u64, String)>,
+    pub(crate) memory: Option<(u64, Origin)>,
+    pub(crate) pids: Option<(u64, Origin)>,
+    /// The errors of the groups that could not be read.
+    pub(crate) unread: Vec<Error>,
+    /// Some group was read, limited or not.
+    pub(crate) any_read: bool,
 }
 
 /// The file that tells the pressure on memory: that of the own group, else that of the machine.
@@ -201,19 +205,27 @@ impl Cgroups {
         Ok((found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit }), unread))
     }
 
-    /// The smallest limits of any group that can be seen, and the files that say so.
-    pub(crate) fn least_limits(&mut self) -> Result<LeastLimits, Error> {
-        self.refresh()?;
+    /// The smallest limits of any group that can be seen and read.
+    pub(crate) fn least_limits(&mut self) -> LeastLimits {
+        let mut unread: Vec<Error> = self.refresh().err().into_iter().collect();
+        let mut any_read = false;
         let Cgroups { memory, pids, workspace, .. } = self;
-        let mut least = |controller: &mut Controller| {
-            let mut least: Option<(u64, String)> = None;
+        let [memory, pids] = [memory, pids].map(|controller| {
+            let mut least: Option<(u64, Origin)> = None;
             for level in &mut controller.groups {
-                let limit = level.read_limit(workspace)?;
-                least = least.into_iter().chain(limit).min_by_key(|(limit, _)| *limit);
+                match level.read_limit(workspace) {
+                    Ok(limit) => {
+                        any_read = true;
+                        let limit =
+                            limit.map(|(limit, name)| (limit, Origin::in_group(name, Arc::clone(&level.folder))));
+                        least = least.take().into_iter().chain(limit).min_by_key(|(limit, _)| *limit);
+                    }
+                    Err(error) => unread.push(error),
+                }
             }
-            Ok(least)
-        };
-        Ok(LeastLimits { memory: least(memory)?, pids: least(pids)? })
+            least
+        });
+        LeastLimits { memory, pids, unread, any_read }
     }
 
     /// Asks the kernel to wake whoever waits for what comes back.

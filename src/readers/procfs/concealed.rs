@@ -96,7 +96,6 @@ impl Process {
             threads: 1,
             start_ticks: parent.start_ticks,
             resident_pages: 0,
-            page_faults: 0,
         }
     }
 }
