@@ -9,6 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use super::syscall;
+
 /// The relation of a process to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Child {
@@ -50,8 +52,8 @@ pub(crate) fn find(pid: u32) -> Child {
 pub(crate) fn is_own(pid: u32) -> bool {
     let Ok(pid @ 1..) = libc::pid_t::try_from(pid) else { return false };
     // SAFETY: no memory is passed.
-    let refused = unsafe { libc::setpgid(pid, libc::pid_t::MAX) } != 0;
-    refused && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM | libc::EACCES))
+    let refused = syscall(|| unsafe { libc::setpgid(pid, libc::pid_t::MAX) });
+    matches!(refused.map_err(|error| error.raw_os_error()), Err(Some(libc::EPERM | libc::EACCES)))
 }
 
 /// Takes the status of one child (a number with `P_PID`, a descriptor with `P_PIDFD`), if it has ended. ECHILD when it
@@ -78,16 +80,8 @@ fn look(kind: libc::idtype_t, id: libc::id_t) -> io::Result<News> {
 
 fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<News> {
     let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
-    loop {
-        // SAFETY: `found` is valid to write one `siginfo_t` to.
-        match unsafe { libc::waitid(kind, id, found.as_mut_ptr(), options) } {
-            0 => break,
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
-        }
-    }
+    // SAFETY: `found` is valid to write one `siginfo_t` to.
+    syscall(|| unsafe { libc::waitid(kind, id, found.as_mut_ptr(), options) })?;
     // SAFETY: a `siginfo_t` is plain integers and pointers, for which zeroes are valid too.
     let found = unsafe { found.assume_init() };
     // SAFETY: zeroed, or written by the call; the field is the pid of the child found, and 0 when there was none.

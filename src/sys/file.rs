@@ -5,9 +5,11 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use super::{count, syscall};
 
 /// Bytes of directory entries asked for at once: about a thousand processes.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -55,7 +57,7 @@ impl Directory {
     pub(crate) fn status(&self, name: &CStr) -> io::Result<Status> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the name ends in a NUL, and the kernel writes one `stat` to `status`.
-        length(|| unsafe { libc::fstatat(self.0.as_raw_fd(), name.as_ptr(), status.as_mut_ptr(), 0) })?;
+        syscall(|| unsafe { libc::fstatat(self.0.as_raw_fd(), name.as_ptr(), status.as_mut_ptr(), 0) })?;
         // SAFETY: a `stat` is plain integers, for which zeroes are valid too.
         let status = unsafe { status.assume_init() };
         // The width of both differs from machine to machine.
@@ -71,16 +73,17 @@ impl Directory {
     /// The number of bytes of the link's target that were put into `target`; one longer than that is cut off.
     pub(crate) fn read_link(&self, name: &CStr, target: &mut [u8]) -> io::Result<usize> {
         // SAFETY: the name ends in a NUL, and the kernel writes at most `target.len()` bytes to `target`.
-        length(|| unsafe {
+        let length = syscall(|| unsafe {
             libc::readlinkat(self.0.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len())
-        })
+        });
+        length.map(count)
     }
 
     fn open_at(&self, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
         // SAFETY: the name ends in a NUL; the flags create nothing, so no mode is read.
-        let fd = length(|| unsafe { libc::openat(self.0.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) })?;
+        let fd = syscall(|| unsafe { libc::openat(self.0.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) })?;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
@@ -110,7 +113,7 @@ impl Listing {
     /// `&mut`: two visits at once would each see half.
     pub(crate) fn visit(&mut self, visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
         // SAFETY: no memory is passed.
-        length(|| unsafe { libc::lseek(self.fd.as_raw_fd(), 0, libc::SEEK_SET) })?;
+        syscall(|| unsafe { libc::lseek(self.fd.as_raw_fd(), 0, libc::SEEK_SET) })?;
         visit_entries(self.fd.as_fd(), &mut self.buffer, visit)
     }
 }
@@ -119,10 +122,10 @@ impl Listing {
 fn visit_entries(fd: BorrowedFd<'_>, buffer: &mut [u8], mut visit: impl FnMut(Entry<'_>)) -> io::Result<()> {
     loop {
         // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
-        let filled = length(|| unsafe {
+        let filled = syscall(|| unsafe {
             libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
         })?;
-        let mut entries = match filled {
+        let mut entries = match count(filled) {
             0 => return Ok(()),
             filled => buffer.get(..filled).unwrap_or_default(),
         };
@@ -146,7 +149,7 @@ fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 pub(crate) fn is_procfs(fd: BorrowedFd<'_>) -> bool {
     let mut status = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the kernel writes one `statfs` to `status`.
-    let found = length(|| unsafe { libc::fstatfs(fd.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
+    let found = syscall(|| unsafe { libc::fstatfs(fd.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
     // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
     found && unsafe { status.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
 }
@@ -244,7 +247,10 @@ fn read_on(
 /// One read at an offset, which is no more than the length of a slice.
 fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: usize) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`.
-    length(|| unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t) })
+    let read = syscall(|| unsafe {
+        libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
+    });
+    read.map(count)
 }
 
 /// A file name put together on the stack, for readers that must not allocate.
@@ -260,20 +266,6 @@ pub(crate) fn page_size() -> u64 {
     // SAFETY: no memory is passed.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).unwrap_or(4096)
-}
-
-/// The length, descriptor or offset that a system call returns, which is negative when it failed. The call is made
-/// again for as long as a signal interrupts it.
-fn length<T: TryInto<usize>>(mut call: impl FnMut() -> T) -> io::Result<usize> {
-    loop {
-        match call().try_into() {
-            Ok(length) => return Ok(length),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

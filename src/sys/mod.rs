@@ -1,5 +1,15 @@
-//! The outside: every `unsafe` block and every libc call of the monitor, behind safe signatures.
+//! The system: every `unsafe` block and every libc call of the crate but those of the C interface, behind safe
+//! signatures.
+//!
+//! - [`fork`]: the rules of fork; values that belong to one process; locks that a forked child can wait for.
+//! - [`bell`]: a sleep that any thread can end. [`poll`]: a sleep that descriptors end.
+//! - [`file`]: directories and files that are kept open, read without an offset. [`mount`]: the mount below a path.
+//! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
+//! - [`clock`]: the three clocks. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
+//! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
 #![allow(unsafe_code)]
+
+use std::io;
 
 pub(crate) mod bell;
 pub(crate) mod child;
@@ -18,3 +28,55 @@ pub(crate) use self::bell::Bell;
 pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};
 pub(crate) use self::fork::{generation, PerProcess};
 pub(crate) use self::signal::SignalMask;
+
+/// The result of a system call, which is -1 when it failed. The call is made again while a signal interrupts it.
+fn syscall<T: From<i8> + PartialEq>(mut call: impl FnMut() -> T) -> io::Result<T> {
+    loop {
+        match interruptible(&mut call) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// The result of a system call that is made once: for calls whose time to wait would begin anew.
+fn interruptible<T: From<i8> + PartialEq>(call: impl FnOnce() -> T) -> io::Result<T> {
+    let result = call();
+    if result == T::from(-1) {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// A result that counts bytes, which a successful call never makes negative.
+fn count(result: impl TryInto<usize>) -> usize {
+    result.try_into().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(errno: libc::c_int) -> libc::c_int {
+        // SAFETY: the address is that of this thread's own number, which lives as long as the thread.
+        unsafe { *libc::__errno_location() = errno };
+        -1
+    }
+
+    #[test]
+    fn a_failed_call_is_its_error_and_an_interrupted_one_is_made_again() {
+        assert_eq!(syscall(|| fail(libc::ENOENT)).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        let mut calls = 0;
+        let result = syscall(|| {
+            calls += 1;
+            if calls < 3 {
+                fail(libc::EINTR)
+            } else {
+                calls
+            }
+        });
+        assert_eq!(result.unwrap(), 3);
+        assert_eq!(interruptible(|| fail(libc::EINTR)).unwrap_err().kind(), io::ErrorKind::Interrupted);
+    }
+}

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::syscall;
+
 /// The mount that a path leads to, as the kernel names it in `mountinfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MountedAt {
@@ -23,22 +25,22 @@ pub(crate) fn mounted_at(path: &Path) -> io::Result<MountedAt> {
     let mut status = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the name ends in a NUL, and the kernel writes one `statx` to `status`. (The function of that name is not in
     // every C library.)
-    let result = unsafe {
+    let told = syscall(|| unsafe {
         libc::syscall(libc::SYS_statx, libc::AT_FDCWD, name.as_ptr(), flags, libc::STATX_MNT_ID, status.as_mut_ptr())
-    };
-    if result == 0 {
-        // SAFETY: a `statx` is plain integers, for which zeroes are valid too.
-        let status = unsafe { status.assume_init() };
-        let id = (status.stx_mask & libc::STATX_MNT_ID != 0).then_some(status.stx_mnt_id);
-        return Ok(MountedAt { id, device: (status.stx_dev_major, status.stx_dev_minor) });
-    }
-    match io::Error::last_os_error() {
+    });
+    match told {
+        Ok(_) => {
+            // SAFETY: a `statx` is plain integers, for which zeroes are valid too.
+            let status = unsafe { status.assume_init() };
+            let id = (status.stx_mask & libc::STATX_MNT_ID != 0).then_some(status.stx_mnt_id);
+            Ok(MountedAt { id, device: (status.stx_dev_major, status.stx_dev_minor) })
+        }
         // No such call before Linux 4.11, and none that is let through in some containers.
-        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
             let device = path.metadata()?.dev();
             Ok(MountedAt { id: None, device: (libc::major(device), libc::minor(device)) })
         }
-        error => Err(error),
+        Err(error) => Err(error),
     }
 }
 

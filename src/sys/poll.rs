@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::{interruptible, syscall};
+
 /// What is waited for at a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -16,17 +18,15 @@ pub(crate) enum Interest {
 /// What happened to a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ready {
-    /// Data to read.
-    pub(crate) input: bool,
-    /// The file's own kind of event.
-    pub(crate) priority: bool,
-    /// It will not say anything again, or only this.
+    /// The one that was waited for.
+    pub(crate) event: bool,
+    /// An error, which is there for good: each further wait ends at once.
     pub(crate) error: bool,
 }
 
 impl Ready {
     pub(crate) fn any(self) -> bool {
-        self.input || self.priority || self.error
+        self.event || self.error
     }
 }
 
@@ -57,20 +57,19 @@ pub(crate) fn poll<'a>(
     };
     // SAFETY: `polled` has at least `count` entries, which the kernel reads and writes during the call; it only reads
     // the timeout; no signal mask is passed. The descriptors are borrowed for the whole call.
-    let answered = unsafe { libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &timeout, std::ptr::null()) };
-    if answered < 0 {
-        let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+    let answered = interruptible(|| unsafe {
+        libc::ppoll(polled.as_mut_ptr(), count as libc::nfds_t, &timeout, std::ptr::null())
+    });
+    match answered {
+        Ok(0) => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+        Err(error) => return Err(error),
     }
-    if answered > 0 {
-        for (ready, polled) in ready.iter_mut().zip(&polled[..count]) {
-            let has = |event| polled.revents & event != 0;
-            *ready = Ready {
-                input: has(libc::POLLIN),
-                priority: has(libc::POLLPRI),
-                error: has(libc::POLLERR | libc::POLLHUP | libc::POLLNVAL),
-            };
-        }
+    for (ready, polled) in ready.iter_mut().zip(&polled[..count]) {
+        let has = |event| polled.revents & event != 0;
+        let error = has(libc::POLLERR | libc::POLLHUP | libc::POLLNVAL);
+        *ready = Ready { event: has(polled.events), error };
     }
     Ok(())
 }
@@ -82,10 +81,7 @@ pub(crate) struct EventFd(OwnedFd);
 impl EventFd {
     pub(crate) fn new() -> io::Result<EventFd> {
         // SAFETY: no memory is passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = syscall(|| unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }

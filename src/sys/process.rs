@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 
 use super::child;
 use super::reserve::is_exhausted;
+use super::syscall;
 
 /// The file system of handles, `PID_FS_MAGIC` of `linux/magic.h`.
 #[allow(clippy::unnecessary_cast)] // its type differs from machine to machine
@@ -26,19 +27,16 @@ impl Handle {
     pub(crate) fn open(pid: u32) -> io::Result<Handle> {
         let Handle { pid, .. } = Handle::by_number(pid)?;
         // SAFETY: no memory is passed.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd >= 0 {
+        match syscall(|| unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) {
             // SAFETY: the kernel has just made this descriptor, which is close-on-exec, and nobody else knows it.
-            return Ok(Handle { pid, fd: Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }) });
-        }
-        match io::Error::last_os_error() {
+            Ok(fd) => Ok(Handle { pid, fd: Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }) }),
             // EINVAL and ENOENT: the number of a thread.
-            error if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
                 Err(no_such_process())
             }
-            error if is_exhausted(error.raw_os_error()) => Err(error),
+            Err(error) if is_exhausted(error.raw_os_error()) => Err(error),
             // An old kernel, a sandbox that does not know the call, no memory for it.
-            _ => Ok(Handle { pid, fd: None }),
+            Err(_) => Ok(Handle { pid, fd: None }),
         }
     }
 
@@ -52,24 +50,15 @@ impl Handle {
 
     /// Sends a signal to that process and no other.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        let sent = match &self.fd {
-            // SAFETY: no memory is passed: without a `siginfo_t` the kernel makes one up as for `kill`.
-            Some(fd) => unsafe {
-                libc::syscall(
-                    libc::SYS_pidfd_send_signal,
-                    fd.as_raw_fd(),
-                    signal,
-                    std::ptr::null::<libc::siginfo_t>(),
-                    0,
-                )
-            },
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        match &self.fd {
+            Some(fd) => {
+                let fd = fd.as_raw_fd();
+                // SAFETY: no memory is passed: without a `siginfo_t` the kernel makes one up as for `kill`.
+                syscall(|| unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) }).map(drop)
+            }
             // SAFETY: no memory is passed. The number is above zero, and so that of one process.
-            None => unsafe { libc::kill(self.pid, signal) }.into(),
-        };
-        if sent == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
+            None => syscall(|| unsafe { libc::kill(self.pid, signal) }).map(drop),
         }
     }
 
@@ -79,14 +68,14 @@ impl Handle {
         let fd = self.fd.as_ref()?.as_raw_fd();
         let mut system = MaybeUninit::<libc::statfs>::zeroed();
         // SAFETY: the kernel writes one `statfs` to `system`.
-        check(unsafe { libc::fstatfs(fd, system.as_mut_ptr()) }).ok()?;
+        syscall(|| unsafe { libc::fstatfs(fd, system.as_mut_ptr()) }).ok()?;
         // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
         if unsafe { system.assume_init() }.f_type != PID_FS_MAGIC {
             return None;
         }
         let mut status = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the kernel writes one `stat` to `status`.
-        check(unsafe { libc::fstat(fd, status.as_mut_ptr()) }).ok()?;
+        syscall(|| unsafe { libc::fstat(fd, status.as_mut_ptr()) }).ok()?;
         // SAFETY: a `stat` is plain integers, for which zeroes are valid too.
         let status = unsafe { status.assume_init() };
         // Its width differs from machine to machine.
@@ -141,10 +130,7 @@ pub(crate) fn ticks_since_boot() -> i64 {
 pub(crate) fn exists(pid: u32) -> bool {
     let ask = |pid: libc::pid_t| {
         // SAFETY: no memory is passed, and signal 0 is not sent.
-        match unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) } {
-            0 => None,
-            _ => io::Error::last_os_error().raw_os_error(),
-        }
+        syscall(|| unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) }).err().and_then(|error| error.raw_os_error())
     };
     match libc::pid_t::try_from(pid).map(ask) {
         Ok(None) => true,
@@ -179,7 +165,7 @@ pub(crate) fn group_of(pid: u32) -> Option<u32> {
 pub(crate) fn join_group(group: u32) -> io::Result<()> {
     let group = libc::pid_t::try_from(group).map_err(|_| no_such_process())?;
     // SAFETY: no memory is passed.
-    check(unsafe { libc::setpgid(0, group) })
+    syscall(|| unsafe { libc::setpgid(0, group) }).map(drop)
 }
 
 /// Whether descendants of this process that lose their parent become children of its own
@@ -187,21 +173,13 @@ pub(crate) fn join_group(group: u32) -> io::Result<()> {
 pub(crate) fn is_subreaper() -> io::Result<bool> {
     let mut is_subreaper: libc::c_int = 0;
     // SAFETY: the kernel writes one integer to `is_subreaper`.
-    check(unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, std::ptr::addr_of_mut!(is_subreaper)) })?;
+    syscall(|| unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, std::ptr::addr_of_mut!(is_subreaper)) })?;
     Ok(is_subreaper != 0)
 }
 
 pub(crate) fn set_subreaper(on: bool) -> io::Result<()> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) })
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    syscall(|| unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) }).map(drop)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::fork::Mutex;
+use super::syscall;
 
 /// A handle, the file that is read beside it, and one for another thread that opens a file at that moment.
 const SPARES: usize = 3;
@@ -53,10 +54,7 @@ pub(crate) fn is_exhausted(errno: Option<i32>) -> bool {
 fn fill(spares: &mut Vec<OwnedFd>) {
     while spares.len() < SPARES {
         // SAFETY: no memory is passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return;
-        }
+        let Ok(fd) = syscall(|| unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) }) else { return };
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
         spares.push(unsafe { OwnedFd::from_raw_fd(fd) });
     }

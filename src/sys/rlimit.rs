@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use super::syscall;
+
 /// The soft limit on open file descriptors; `None` is unlimited.
 pub(crate) fn open_files() -> Option<u64> {
     soft(libc::RLIMIT_NOFILE)
@@ -22,12 +24,12 @@ type Which = libc::c_int;
 fn soft(resource: Which) -> Option<u64> {
     let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
     // SAFETY: the kernel writes one `rlimit` to `limit`.
-    let failed = unsafe { libc::getrlimit(resource, limit.as_mut_ptr()) } != 0;
+    let known = syscall(|| unsafe { libc::getrlimit(resource, limit.as_mut_ptr()) }).is_ok();
     // SAFETY: an `rlimit` is plain integers, for which zeroes are valid too.
     let soft = unsafe { limit.assume_init() }.rlim_cur;
-    // It fails for unknown resources alone. The width differs from machine to machine.
+    // The width differs from machine to machine.
     #[allow(clippy::unnecessary_cast)]
-    (!failed && soft != libc::RLIM_INFINITY).then_some(soft as u64)
+    (known && soft != libc::RLIM_INFINITY).then_some(soft as u64)
 }
 
 #[cfg(test)]

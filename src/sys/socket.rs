@@ -6,14 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::syscall;
+
 /// A stream that does not block. It fails with EAGAIN when the other side is too busy to be connected to now.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no memory is passed.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = syscall(|| unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: a `sockaddr_un` is plain integers, for which zeroes are valid.
@@ -29,12 +28,8 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     }
     let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `address`, which are all of it.
-    let connected = unsafe { libc::connect(socket.as_raw_fd(), std::ptr::addr_of!(address).cast(), length) };
-    if connected == 0 {
-        Ok(socket)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    syscall(|| unsafe { libc::connect(socket.as_raw_fd(), std::ptr::addr_of!(address).cast(), length) })?;
+    Ok(socket)
 }
 
 #[cfg(test)]

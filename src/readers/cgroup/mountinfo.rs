@@ -34,7 +34,7 @@ impl MountInfo {
         let Some(kept) = self.kept.as_ref().filter(|_| self.is_of_kernel) else { return false };
         let mut ready = [Ready::default()];
         let asked = poll(std::iter::once((kept.as_fd(), Interest::Priority)), &mut ready, Duration::ZERO);
-        asked.is_ok() && (ready[0].priority || ready[0].error)
+        asked.is_ok() && ready[0].any()
     }
 
     /// Visits the lines, however many there are, but for those that are longer than the buffer, and says whether they are
