@@ -28,7 +28,7 @@ pub(crate) fn admit(shared: &Arc<Shared>, work: &Work) -> Result<(), Verdict> {
         // Whoever waits here longer than a reading may be old is judged on what there is, which is stale by then.
         let patience = core.judgement.lock().max_age();
         let check = |reading: &mut Reading| if old() { core.check_as_caller(reading) } else { None };
-        if let Some(report) = core.single_flight.work(patience, check).flatten() {
+        if let Some(report) = core.single_flight.with(patience, check).flatten() {
             follow_up(shared, core, &report);
         }
     }

@@ -25,14 +25,14 @@ impl Core {
             self.check_as_caller(reading)
         };
         // Another start waits for this one, so nobody else holds it but whoever checks for a caller right now.
-        self.single_flight.work(Duration::MAX, check).flatten()
+        self.single_flight.with(Duration::MAX, check).flatten()
     }
 
     /// Waits until the first check of a run has been taken by whoever began it, or takes one.
     pub(super) fn await_first_check(&self, run: &Run) {
         let is_checked = || self.judgement.lock().is_checked_since(run.first_number);
         if !is_checked() {
-            self.single_flight.work(Duration::MAX, |reading| {
+            self.single_flight.with(Duration::MAX, |reading| {
                 if !is_checked() && !run.is_stopping() {
                     self.check_as_caller(reading);
                 }
@@ -68,7 +68,7 @@ impl Core {
                 None
             }
         };
-        self.single_flight.work(Duration::MAX, check).flatten()
+        self.single_flight.with(Duration::MAX, check).flatten()
     }
 
     /// Reads memory alone, a few microseconds. Returns false when own memory cannot be read, which is left to the next

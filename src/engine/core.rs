@@ -15,7 +15,7 @@ use crate::judgement::{Judgement, Stopped};
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::readers::SystemProbe;
-use crate::sys::fork::{Desk, ForkCell, Mutex};
+use crate::sys::fork::{ForkCell, Mutex, PatientMutex};
 use crate::sys::{self, Bell, PerProcess};
 use crate::vocabulary::{Reading, ResourceLimits, Settings, Verdict, Work};
 
@@ -51,7 +51,7 @@ pub(crate) struct Core {
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) lifecycle: Lifecycle,
     /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
-    pub(super) single_flight: Desk<Reading>,
+    pub(super) single_flight: PatientMutex<Reading>,
     pub(super) next_number: AtomicU64,
     /// A copy of what the judgement knows, for a forked child, which must not wait for the judgement's lock.
     stopped: AtomicBool,
@@ -80,7 +80,7 @@ impl Core {
             judgement: Mutex::new(judgement),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),
-            single_flight: Desk::new(Reading::default()),
+            single_flight: PatientMutex::new(Reading::default()),
             next_number: AtomicU64::new(1),
             stopped: AtomicBool::new(stopped),
         }

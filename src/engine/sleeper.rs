@@ -7,7 +7,7 @@ use super::worker::Worker;
 use crate::host::events;
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::sys;
-use crate::sys::bell::{Bell, Wire};
+use crate::sys::bell::{Bell, PollBell};
 use crate::sys::poll::Ready;
 use crate::vocabulary::Error;
 
@@ -16,8 +16,8 @@ pub(super) struct Sleeper<'a> {
     bell: &'a Bell,
     pub(super) watch: Watch,
     pub(super) alarms: Alarms,
-    /// Laid when there are alarms to hear besides the bell.
-    wire: Option<Wire<'a>>,
+    /// Attached while there are alarms to hear besides the bell.
+    poll_bell: Option<PollBell<'a>>,
     /// Until then alarms are not heard: what they ask for has just been done.
     pub(super) ignore_alarms_until: Duration,
     logged_unarmed: bool,
@@ -26,17 +26,17 @@ pub(super) struct Sleeper<'a> {
 impl<'a> Sleeper<'a> {
     pub(super) fn new(bell: &'a Bell, watch: Watch) -> Sleeper<'a> {
         // A thread that was left behind may have one still.
-        bell.cut_wire();
+        bell.detach();
         let ignore_alarms_until = Duration::ZERO;
-        Sleeper { bell, watch, alarms: Alarms::default(), wire: None, ignore_alarms_until, logged_unarmed: false }
+        Sleeper { bell, watch, alarms: Alarms::default(), poll_bell: None, ignore_alarms_until, logged_unarmed: false }
     }
 
     /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.
     pub(super) fn set_alarms(&mut self, mut alarms: Alarms, core: &Core, worker: &Worker) {
-        if alarms.is_armed() && self.wire.is_none() {
-            match self.bell.lay_wire() {
-                Ok(wire) => self.wire = Some(wire),
-                Err(error) => alarms.give_up(Error::wire(error)),
+        if alarms.is_armed() && self.poll_bell.is_none() {
+            match self.bell.attach_eventfd() {
+                Ok(poll_bell) => self.poll_bell = Some(poll_bell),
+                Err(error) => alarms.give_up(Error::poll(error)),
             }
         }
         self.alarms = alarms;
@@ -47,7 +47,7 @@ impl<'a> Sleeper<'a> {
         if self.alarms.is_armed() {
             return;
         }
-        self.wire = None;
+        self.poll_bell = None;
         if let (false, Some(error)) = (self.logged_unarmed, self.alarms.failures.first()) {
             self.logged_unarmed = true;
             core.hooks.call_logger(Some(worker), || events::pressure_not_watched(error));
@@ -56,21 +56,21 @@ impl<'a> Sleeper<'a> {
 
     /// Returns whether the kernel has woken the thread.
     pub(super) fn sleep(&mut self, rings: u32, timeout: Duration) -> bool {
-        let Some(wire) = &self.wire else {
+        let Some(poll_bell) = &self.poll_bell else {
             self.bell.wait(rings, timeout);
             return false;
         };
         let ignored_for = self.ignore_alarms_until.saturating_sub(sys::coarse_now());
         let slept = if ignored_for.is_zero() {
-            self.alarms.wait(wire, rings, timeout)
+            self.alarms.wait(poll_bell, rings, timeout)
         } else {
             let ready = &mut [Ready::default()];
-            wire.wait(rings, timeout.min(ignored_for), std::iter::empty(), ready).map(|()| false)
+            poll_bell.wait(rings, timeout.min(ignored_for), std::iter::empty(), ready).map(|()| false)
         };
         slept.unwrap_or_else(|error| {
             // There are fewer descriptors now than it takes to wait for these.
-            self.alarms.give_up(Error::wire(error));
-            self.wire = None;
+            self.alarms.give_up(Error::poll(error));
+            self.poll_bell = None;
             false
         })
     }

@@ -1,4 +1,22 @@
-//! A doorbell: one thread sleeps on it, any thread rings it.
+//! A bell: one thread sleeps on it, any thread rings it, and no ring is lost.
+//!
+//! The check thread sleeps until something is asked of it, and sometimes until the kernel reports on a descriptor too.
+//! A condition variable would do for the first, with a mutex that every asker had to take, and readers of the gate wait
+//! for no lock. An `eventfd(2)` would do for both, but not where no descriptor is left, which is when this library is
+//! needed most.
+//!
+//! So a bell is a number of rings in one word, which `futex(2)` sleeps on: no descriptor, no lock. A thread that must
+//! hear descriptors as well attaches an eventfd ([`PollBell`]), and sleeps in `poll(2)` instead.
+//!
+//! The cost is one system call per ring, whether or not anybody sleeps, and one descriptor while an eventfd is
+//! attached. Rings are counted modulo 2^32: a sleeper that missed exactly that many would sleep on until its timeout.
+//! It is assumed that one thread waits; a second would be woken at the futex, but not through the eventfd of the first.
+//!
+//! Two orders matter. A sleeper counts the rings, then looks for what they announce, then sleeps unless the count has
+//! changed: `ring` raises the count with Release after the announcement was written, and `count` reads it with Acquire.
+//! And a ring that races with an attachment must not fall between the two ways to sleep: `ring` raises the count and
+//! then looks for an eventfd; attaching stores the eventfd and then counts. Each has a SeqCst fence between its two
+//! steps, so at least one of them sees the other.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,44 +28,47 @@ use super::poll::{poll, EventFd, Interest, Ready};
 use crate::sys::fork::ForkCell;
 use crate::sys::generation;
 
-/// The longest single sleep; a longer one is a matter of asking again.
+/// The longest single sleep. A sleep may end for no reason, so callers that want more sleep again.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Counts its rings in a futex word (`futex(2)`); whoever has descriptors to wait for as well is rung through a wire.
+/// A count of rings, and the eventfd of the thread that waits in `poll(2)`, if there is one.
 #[derive(Debug)]
 pub(crate) struct Bell {
     rings: AtomicU32,
-    wire: ForkCell<Option<Arc<EventFd>>>,
+    /// In a cell that is read without waiting, because readers of the gate ring.
+    eventfd: ForkCell<Option<Arc<EventFd>>>,
 }
 
-/// A bell's way to one thread that waits for descriptors. Each such thread has its own, so that none takes what was
-/// meant for another.
+/// A bell heard through an eventfd, beside other descriptors. It is detached when dropped.
+///
+/// Each attachment has an eventfd of its own: a thread that was left behind in the host's code, and wakes late, cannot
+/// clear a ring that was meant for its successor.
 #[derive(Debug)]
-pub(crate) struct Wire<'a> {
+pub(crate) struct PollBell<'a> {
     bell: &'a Bell,
-    event: Arc<EventFd>,
+    eventfd: Arc<EventFd>,
     generation: u64,
 }
 
 impl Bell {
     pub(crate) fn new() -> Bell {
-        Bell { rings: AtomicU32::new(0), wire: ForkCell::new(None) }
+        Bell { rings: AtomicU32::new(0), eventfd: ForkCell::new(None) }
     }
 
-    /// How often it was rung, modulo 2^32. Take it before looking for what a ring announces, then wait for the next.
+    /// The number of rings so far, modulo 2^32. To be taken before looking for what a ring announces.
     pub(crate) fn count(&self) -> u32 {
         // Acquire: what was written before a ring that is counted here is seen after it.
         self.rings.load(Ordering::Acquire)
     }
 
-    /// Wakes everybody who waits. One system call.
+    /// Wakes the thread that waits, or keeps it from falling asleep. One system call.
     pub(crate) fn ring(&self) {
         // Release: see `count`.
         self.rings.fetch_add(1, Ordering::Release);
-        // With the fence in `lay`: either this ring finds the wire, or whoever lays it counts this ring.
+        // SeqCst, with the fence in `set_eventfd`: this ring finds the eventfd, or is counted after it was attached.
         fence(Ordering::SeqCst);
-        if let Some(wire) = self.wire.get() {
-            wire.signal();
+        if let Some(eventfd) = self.eventfd.get() {
+            eventfd.signal();
             return;
         }
         // SAFETY: FUTEX_WAKE uses the address only as a name; nothing is read or written through it.
@@ -56,21 +77,21 @@ impl Bell {
         };
     }
 
-    /// From now on rings go to the calling thread, wherever it waits, until it drops the wire. To be laid before rings
-    /// are counted.
-    pub(crate) fn lay_wire(&self) -> io::Result<Wire<'_>> {
-        let event = Arc::new(EventFd::new()?);
-        self.lay(Some(Arc::clone(&event)));
-        Ok(Wire { bell: self, event, generation: generation() })
+    /// Directs all rings to a new eventfd until the handle is dropped. To be called before rings are counted.
+    pub(crate) fn attach_eventfd(&self) -> io::Result<PollBell<'_>> {
+        let eventfd = Arc::new(EventFd::new()?);
+        self.set_eventfd(Some(Arc::clone(&eventfd)));
+        Ok(PollBell { bell: self, eventfd, generation: generation() })
     }
 
-    /// From now on rings go to whoever waits at the bell itself, whose wire ever it had.
-    pub(crate) fn cut_wire(&self) {
-        self.lay(None);
+    /// Directs all rings to the futex, whichever eventfd was attached.
+    pub(crate) fn detach(&self) {
+        self.set_eventfd(None);
     }
 
-    fn lay(&self, wire: Option<Arc<EventFd>>) {
-        drop(self.wire.set(wire));
+    fn set_eventfd(&self, eventfd: Option<Arc<EventFd>>) {
+        drop(self.eventfd.set(eventfd));
+        // SeqCst: see `ring`.
         fence(Ordering::SeqCst);
     }
 
@@ -96,7 +117,7 @@ impl Bell {
     }
 }
 
-impl Wire<'_> {
+impl PollBell<'_> {
     /// Sleeps until the bell has been rung since `seen` was counted, or one of the descriptors is ready, or for
     /// `timeout`, or for no reason at all. `ready` has one place more than there are descriptors; the first is the
     /// bell's.
@@ -110,20 +131,21 @@ impl Wire<'_> {
         ready: &mut [Ready],
     ) -> io::Result<()> {
         let timeout = if self.bell.count() == seen { timeout } else { Duration::ZERO };
-        let bell = (self.event.as_fd(), Interest::Input);
+        let bell = (self.eventfd.as_fd(), Interest::Input);
         poll(std::iter::once(bell).chain(fds), ready, timeout)?;
         if ready.first().is_some_and(|bell| bell.any()) {
-            self.event.clear();
+            self.eventfd.clear();
         }
         Ok(())
     }
 }
 
-impl Drop for Wire<'_> {
+impl Drop for PollBell<'_> {
     fn drop(&mut self) {
         // In a forked copy of the thread the bell is the parent's, and so are its locks.
-        if self.generation == generation() && self.bell.wire.get().is_some_and(|wire| Arc::ptr_eq(&wire, &self.event)) {
-            self.bell.cut_wire();
+        let is_inherited = self.generation != generation();
+        if !is_inherited && self.bell.eventfd.get().is_some_and(|attached| Arc::ptr_eq(&attached, &self.eventfd)) {
+            self.bell.detach();
         }
     }
 }
@@ -150,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_heard_through_the_newest_wire_and_without_any() {
+    fn a_ring_is_heard_through_the_newest_eventfd_and_without_any() {
         let bell = Bell::new();
-        let old = bell.lay_wire().unwrap();
-        let new = bell.lay_wire().unwrap();
+        let old = bell.attach_eventfd().unwrap();
+        let new = bell.attach_eventfd().unwrap();
         let mut ready = [Ready::default(); 1];
-        let mut hears = |wire: &Wire<'_>, timeout| {
-            wire.wait(bell.count(), timeout, std::iter::empty(), &mut ready).unwrap();
+        let mut hears = |poll_bell: &PollBell<'_>, timeout| {
+            poll_bell.wait(bell.count(), timeout, std::iter::empty(), &mut ready).unwrap();
             ready[0].any()
         };
         bell.ring();

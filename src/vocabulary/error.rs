@@ -84,7 +84,7 @@ impl Error {
         Error { source: Some(source), ..Error::process(message) }
     }
 
-    pub(crate) fn wire(source: io::Error) -> Error {
+    pub(crate) fn poll(source: io::Error) -> Error {
         let message = "could not wait for the kernel's word on memory";
         Error { source: Some(source), ..Error::new(ErrorKind::Read, message) }
     }

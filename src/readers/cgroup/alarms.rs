@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::psi;
-use crate::sys::bell::Wire;
+use crate::sys::bell::PollBell;
 use crate::sys::file::read_line;
 use crate::sys::poll::{Interest, Ready};
 use crate::sys::socket;
@@ -111,10 +111,10 @@ impl Alarms {
         }
     }
 
-    /// As [`Wire::wait`], and returns whether an alarm went off.
-    pub(crate) fn wait(&mut self, wire: &Wire<'_>, seen: u32, timeout: Duration) -> io::Result<bool> {
+    /// As [`PollBell::wait`], and returns whether an alarm went off.
+    pub(crate) fn wait(&mut self, bell: &PollBell<'_>, seen: u32, timeout: Duration) -> io::Result<bool> {
         let mut ready = [Ready::default(); MOST + 1];
-        wire.wait(seen, timeout, self.fds(), &mut ready)?;
+        bell.wait(seen, timeout, self.fds(), &mut ready)?;
         let mut went_off = false;
         let mut of_alarms = ready.into_iter().skip(1);
         self.armed.retain_mut(|alarm| {
@@ -279,8 +279,8 @@ mod tests {
     /// Whether the alarms go off within that time.
     fn goes_off(alarms: &mut Alarms, timeout: Duration) -> bool {
         let bell = Bell::new();
-        let wire = bell.lay_wire().unwrap();
-        alarms.wait(&wire, bell.count(), timeout).unwrap()
+        let poll_bell = bell.attach_eventfd().unwrap();
+        alarms.wait(&poll_bell, bell.count(), timeout).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(120);

@@ -1,10 +1,11 @@
 //! Locks that a forked child can wait for.
 //!
-//! A lock of its own making is not enough for that. `parking_lot` keeps whoever waits for any of its locks in one table
-//! for the whole process, under locks of the table's own: a thread of the parent may hold one of those at the fork, and
-//! the child's first wait would last for ever. The standard library's locks wait on a futex in the lock itself. So
-//! `parking_lot` serves where nobody waits ([`ForkCell`](crate::sys::fork::ForkCell), the scanner's `try_lock`), and
-//! this serves where somebody does.
+//! A lock created in the child is not enough: `parking_lot` parks all waiters of the process in one table, and that
+//! table's locks may have been held by a thread of the parent at the fork. The child's first wait, for any lock, would
+//! then never end. The standard library's locks wait on a futex inside the lock itself, so a new lock is new
+//! altogether. `parking_lot` serves only where nobody waits ([`ForkCell`](super::ForkCell), the scanner's `try_lock`).
+//!
+//! The price is poisoning, which is undone here, and a `wait_until` that takes a duration and reads the clock for it.
 
 use std::sync::{Condvar as StdCondvar, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// The condition variable to go with it.
+/// The condition variable for a [`Mutex`].
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(StdCondvar);
 
@@ -36,7 +37,7 @@ impl Condvar {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns also whether the deadline has passed.
+    /// Waits until notified, until the deadline, or for no reason; the `bool` is `true` once the deadline has passed.
     pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Instant) -> (MutexGuard<'a, T>, bool) {
         let left = deadline.saturating_duration_since(Instant::now());
         let (guard, _) = self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
@@ -44,28 +45,33 @@ impl Condvar {
     }
 }
 
-/// A value that one thread at a time works on, for longer than others want to wait.
+/// A mutex whose waiters give up after a time of their own.
+///
+/// For a value that is used for milliseconds at a time (a check reads files), by threads of which some must not wait as
+/// long. The standard library's mutex has no wait with a timeout. So the mutex inside is held for an instant only, to
+/// lend the value out or to take it back; the value itself is moved twice per use.
 #[derive(Debug)]
-pub(crate) struct Desk<T> {
-    /// `None` while somebody works on it.
+pub(crate) struct PatientMutex<T> {
+    /// `None` while it is lent out.
     value: Mutex<Option<T>>,
     returned: Condvar,
 }
 
-impl<T> Desk<T> {
-    pub(crate) fn new(value: T) -> Desk<T> {
-        Desk { value: Mutex::new(Some(value)), returned: Condvar::default() }
+impl<T> PatientMutex<T> {
+    pub(crate) fn new(value: T) -> PatientMutex<T> {
+        PatientMutex { value: Mutex::new(Some(value)), returned: Condvar::default() }
     }
 
-    /// Works on the value when it is free; `None` if that took longer than `patience`.
-    pub(crate) fn work<R>(&self, patience: Duration, work: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let mut taken = Taken { desk: self, value: Some(self.take(patience)?) };
-        taken.value.as_mut().map(work)
+    /// Runs `body` with the value once nobody else has it; `None`, and `body` is not run, if that took longer than
+    /// `patience`.
+    pub(crate) fn with<R>(&self, patience: Duration, body: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut loan = Loan { lender: self, value: Some(self.take(patience)?) };
+        loan.value.as_mut().map(body)
     }
 
     fn take(&self, patience: Duration) -> Option<T> {
         let start = Instant::now();
-        // Years, where the clock cannot say when.
+        // A hundred years stand for a time that the clock cannot name.
         let deadline = start.checked_add(patience).unwrap_or(start + Duration::from_secs(u32::MAX.into()));
         let mut value = self.value.lock();
         let mut too_late = false;
@@ -78,16 +84,17 @@ impl<T> Desk<T> {
     }
 }
 
-/// Puts the value back however the work ends.
-struct Taken<'a, T> {
-    desk: &'a Desk<T>,
+/// A value that is lent out, and given back when this is dropped, be it by a panic.
+struct Loan<'a, T> {
+    lender: &'a PatientMutex<T>,
+    /// `Some` until the drop.
     value: Option<T>,
 }
 
-impl<T> Drop for Taken<'_, T> {
+impl<T> Drop for Loan<'_, T> {
     fn drop(&mut self) {
-        *self.desk.value.lock() = self.value.take();
-        self.desk.returned.notify_all();
+        *self.lender.value.lock() = self.value.take();
+        self.lender.returned.notify_all();
     }
 }
 
@@ -99,31 +106,31 @@ mod tests {
     const LONG: Duration = Duration::from_secs(120);
 
     #[test]
-    fn one_at_a_time_works_on_the_value_and_the_impatient_leave() {
-        let desk = &Desk::new(1);
-        let (entered, working) = mpsc::channel();
+    fn one_at_a_time_has_the_value_and_the_impatient_leave() {
+        let mutex = &PatientMutex::new(1);
+        let (entered, inside) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                desk.work(LONG, |value| {
+                mutex.with(LONG, |value| {
                     entered.send(()).unwrap();
                     let _ = released.recv();
                     *value += 1;
                 })
             });
-            working.recv_timeout(LONG).unwrap();
-            assert_eq!(desk.work(Duration::ZERO, |value| *value), None);
+            inside.recv_timeout(LONG).unwrap();
+            assert_eq!(mutex.with(Duration::ZERO, |value| *value), None);
             drop(release);
-            assert_eq!(desk.work(Duration::MAX, |value| *value), Some(2));
+            assert_eq!(mutex.with(Duration::MAX, |value| *value), Some(2));
         });
     }
 
     #[test]
-    fn a_panic_at_the_desk_leaves_the_value_there() {
-        let desk = Desk::new(1);
+    fn a_panic_leaves_the_value_there() {
+        let mutex = PatientMutex::new(1);
         let panicked =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desk.work(LONG, |_| panic!("at work"))));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mutex.with(LONG, |_| panic!("with the value"))));
         assert!(panicked.is_err());
-        assert_eq!(desk.work(LONG, |value| *value), Some(1));
+        assert_eq!(mutex.with(LONG, |value| *value), Some(1));
     }
 }

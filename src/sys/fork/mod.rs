@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 pub(crate) use self::cell::ForkCell;
-pub(crate) use self::lock::{Condvar, Desk, Mutex};
+pub(crate) use self::lock::{Condvar, Mutex, PatientMutex};
 
 /// The page, once it is there: one for the process and for its forked descendants, never freed.
 static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
