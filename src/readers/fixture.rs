@@ -155,7 +155,7 @@ fn lay_out(folder: &Path, path: &str, text: &str) {
 }
 
 /// `memory.stat` of Linux 6.18, version 1, in part: 151,920,640 bytes of page cache, 89,612,288 of it inactive.
-const STAT_V1: &str = "\
+pub(crate) const STAT_V1: &str = "\
 cache 151920640
 rss 236961792
 rss_huge 0

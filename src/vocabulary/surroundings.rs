@@ -6,17 +6,41 @@ use std::sync::Arc;
 use super::Measured;
 
 /// Memory charged to the control group whose limit leaves the least room.
+///
+/// The kernel charges a group for memory that it would give back before it refuses more, and then kills. So what is judged
+/// is what cannot be given back: new work can have all the rest without a kill.
+///
+/// | what is charged | counts | why |
+/// | --- | --- | --- |
+/// | anonymous memory: heaps, stacks | yes | without swap it cannot go anywhere, and swapping is no room for more work |
+/// | the same marked `MADV_FREE`, and then written again | yes | the kernel lists it with files, and it is none |
+/// | files in memory: `tmpfs`, `/dev/shm`, `memfd` | yes | there is no disk to read them from again |
+/// | page cache of files that were read, once or often, mapped or not | no | it is dropped, and read again when needed |
+/// | page cache that is still to be written | no | it is written first; whoever needs the room waits for the disk |
+/// | locked memory (`mlock`), also of files | yes | that is what locking means |
+/// | directory entries and inodes (reclaimable slab) | no | they are dropped: a million names that were looked up in vain are 200 MB |
+/// | other memory of the kernel: pipes, sockets, page tables, kernel stacks | yes | it lives as long as what it is for |
+/// | huge pages (`hugetlb`) | where the kernel charges them here | they are set aside, and never given back |
+/// | memory that was swapped out | of version 1, where a limit on memory and swap together is nearer | such a limit kills as well |
+///
+/// Version 1 does not tell how much of the kernel's memory is reclaimable slab. It is taken to be the part that is more
+/// than the machine has of memory that is neither free, page cache, anonymous, nor reclaimable slab; where the machine has
+/// much of that, slab counts.
+///
+/// A limit is one that kills: `memory.max`, not `memory.high`, above which the group is slowed down, which shows as
+/// pressure. The limits of groups that cannot be seen, above that of a container, are known of version 1, whose
+/// `memory.stat` tells the least of them; version 2 does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CgroupMemory {
     /// The folder of the group: the own one, or one above it.
     pub path: Arc<Path>,
-    /// The bytes that are judged: those charged, without the page cache that the kernel would drop before it refuses
-    /// more. Never less than the anonymous and shared memory.
+    /// The bytes that are judged: those charged that cannot be given back. At most all that are charged.
     pub usage_bytes: u64,
     /// All that is charged, in bytes: `memory.current`, or `memory.usage_in_bytes` of version 1.
     pub raw_bytes: u64,
-    /// `memory.max`, or `memory.limit_in_bytes` of version 1, in bytes.
+    /// The limit in bytes: `memory.max`, or `memory.limit_in_bytes` of version 1; the least one above the group, where
+    /// that is told and less.
     pub limit_bytes: u64,
 }
 

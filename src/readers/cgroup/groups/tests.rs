@@ -2,7 +2,9 @@
 //! shortened.
 
 use super::*;
-use crate::readers::fixture::Machine;
+use std::path::Path;
+
+use crate::readers::fixture::{Machine, STAT_V1};
 
 const MIB: u64 = 1 << 20;
 
@@ -286,4 +288,174 @@ fn a_handful_of_files_is_kept_open_however_deep_the_groups() {
         .iter_mut()
         .flat_map(|level| [Some(&level.limit), Some(&level.usage), level.stat.as_ref()]);
     assert_eq!(opened.flatten().filter(|file| file.is_kept()).count(), KEPT_FILES);
+}
+
+/// Has the next reading be one of so much later.
+fn later(cgroups: &mut Cgroups, seconds: u64) -> Option<CgroupMemory> {
+    cgroups.refresh().unwrap();
+    cgroups.workspace.now += Duration::from_secs(seconds);
+    cgroups.memory().unwrap().0
+}
+
+#[test]
+fn a_controller_that_is_switched_on_while_the_host_runs_is_seen_by_time_and_not_by_readings() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).with("cgroup/a/cgroup.procs", "");
+    let mut cgroups = machine.cgroups();
+    assert_eq!(read(&mut cgroups), None);
+    let machine = machine.memory_v2("a", "9000", 10);
+    assert_eq!(read(&mut cgroups), None, "not looked for at each reading");
+    assert_eq!(later(&mut cgroups, 2).unwrap().limit_bytes, 9000);
+
+    // And off again: then there is no limit, for the group is still there.
+    std::fs::remove_file(machine.path().join("cgroup/a/memory.max")).unwrap();
+    cgroups.look_up(Occasion::Moved).unwrap();
+    assert_eq!(read(&mut cgroups), None);
+}
+
+#[test]
+fn a_limit_that_goes_with_its_controller_is_gone_and_no_error() {
+    let machine = Machine::new("0::/a\n", MOUNTS_V2).memory_v2("a", "9000", 10);
+    let mut cgroups = machine.cgroups();
+    cgroups.refresh().unwrap();
+    // Files that are not kept are seen to be gone, as kept ones of the kernel are.
+    cgroups.workspace.allowance = Allowance(0);
+    assert!(read(&mut cgroups).is_some());
+    for file in ["memory.max", "memory.current", "memory.stat"] {
+        std::fs::remove_file(machine.path().join("cgroup/a").join(file)).unwrap();
+    }
+    assert_eq!(read(&mut cgroups), None);
+}
+
+#[test]
+fn a_hierarchy_that_is_mounted_later_is_found_where_the_kernel_does_not_tell() {
+    let machine = Machine::new("0::/a\n", "").memory_v2("a", "9000", 10);
+    let mut cgroups = machine.cgroups();
+    assert_eq!(read(&mut cgroups), None);
+    machine.write("proc/self/mountinfo", MOUNTS_V2);
+    cgroups.look_again_at = cgroups.look_again_at.map(|then| then - LOOK_AGAIN);
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 9000);
+}
+
+#[test]
+fn any_number_of_mounts_before_the_one_that_matters_hides_nothing() {
+    let mut mounts = String::new();
+    for number in 100..20_100 {
+        mounts += &format!("{number} 22 0:{number} / /mnt/{number}/{} rw - tmpfs tmpfs rw\n", "long".repeat(10));
+    }
+    mounts += &format!("99 22 0:9 / /mnt/{} rw - tmpfs tmpfs rw\n", "too-long".repeat(BUFFER / 8));
+    let machine = Machine::new("0::/a\n", &(mounts + MOUNTS_V2)).memory_v2("a", "9000", 10);
+    assert_eq!(machine.memory().unwrap().limit_bytes, 9000);
+}
+
+#[test]
+fn a_limit_of_groups_that_cannot_be_seen_is_told_by_the_highest_that_can() {
+    let mounts = "396 394 0:32 /pod/box /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+    let unlimited = "9223372036854771712";
+    let machine = Machine::new("4:memory:/pod/box\n", mounts).memory_v1("cgroup/memory", unlimited, 400 * MIB);
+    let mut cgroups = machine.cgroups();
+    assert_eq!(read(&mut cgroups), None);
+    let stat = |limit: u64| STAT_V1.replace(&format!("memory_limit {unlimited}"), &format!("memory_limit {limit}"));
+    machine.write("cgroup/memory/memory.stat", &stat(512 * MIB));
+    assert_eq!(later(&mut cgroups, 2).unwrap().limit_bytes, 512 * MIB);
+    machine.write("cgroup/memory/memory.limit_in_bytes", "268435456\n");
+    assert_eq!(read(&mut cgroups).unwrap().limit_bytes, 256 * MIB, "the own one is less");
+}
+
+#[test]
+fn memory_and_swap_have_a_limit_together_in_version_1() {
+    let stat = STAT_V1.replace("hierarchical_memsw_limit 9223372036854771712", "hierarchical_memsw_limit 629145600");
+    let swapped = |mib: u64| format!("{stat}total_swap {}\n", mib * MIB);
+    let machine = Machine::new("4:memory:/box\n", MOUNTS_HYBRID).memory_v1("cgroup/memory/box", "536870912", 400 * MIB);
+    let machine = machine.with("cgroup/memory/box/memory.stat", &swapped(10));
+    let judged = 400 * MIB - 89_612_288 - 62_308_352;
+    let memory = machine.memory().unwrap();
+    assert_eq!((memory.usage_bytes, memory.limit_bytes), (judged, 512 * MIB), "the limit on memory is nearer");
+    let memory = machine.with("cgroup/memory/box/memory.stat", &swapped(300)).memory().unwrap();
+    assert_eq!((memory.usage_bytes, memory.limit_bytes), (judged + 300 * MIB, 600 * MIB));
+}
+
+#[test]
+fn a_limit_of_version_1_does_not_bind_below_a_group_that_keeps_it_to_itself() {
+    let machine = |hierarchy: &str| {
+        Machine::new("4:memory:/a/b\n", MOUNTS_HYBRID)
+            .memory_v1("cgroup/memory/a/b", "536870912", 100 * MIB)
+            .memory_v1("cgroup/memory/a", "268435456", 240 * MIB)
+            .with("cgroup/memory/a/b/memory.use_hierarchy", "0\n")
+            .with("cgroup/memory/a/memory.use_hierarchy", hierarchy)
+    };
+    let limit = |hierarchy: &str| machine(hierarchy).memory().unwrap().limit_bytes / MIB;
+    assert_eq!((limit("0\n"), limit("1\n")), (512, 256));
+}
+
+/// Each file that is read, and what may stand in its place. Whatever that is, the readings end soon, with an error or a
+/// fact.
+#[test]
+fn whatever_stands_in_the_place_of_a_file_is_an_error_or_a_fact() {
+    let own = "8:pids:/a\n4:memory:/a\n0::/a\n";
+    let files = [
+        "proc/self/cgroup",
+        "proc/self/mountinfo",
+        "proc/meminfo",
+        "proc/zoneinfo",
+        "proc/pressure/memory",
+        "cgroup/memory/a/memory.limit_in_bytes",
+        "cgroup/memory/a/memory.usage_in_bytes",
+        "cgroup/memory/a/memory.stat",
+        "cgroup/memory/a/memory.kmem.usage_in_bytes",
+        "cgroup/memory/memory.use_hierarchy",
+        "cgroup/pids/a/pids.max",
+        "cgroup/pids/a/pids.current",
+        "cgroup/unified/a/memory.pressure",
+        "cgroup/unified/a/cgroup.events",
+    ];
+    let link = |to: &'static str| move |path: &Path| std::os::unix::fs::symlink(to, path).unwrap();
+    type Place<'a> = (&'a str, &'a dyn Fn(&Path));
+    let places: [Place<'_>; 13] = [
+        ("nothing", &|_| ()),
+        ("an empty file", &|path| std::fs::write(path, "").unwrap()),
+        ("binary", &|path| std::fs::write(path, [0, 255, 10, 32, 200]).unwrap()),
+        ("words", &|path| std::fs::write(path, "words - words\n\n: :: - -\n").unwrap()),
+        ("a long line", &|path| std::fs::write(path, "9".repeat(1 << 20)).unwrap()),
+        ("a file that does not end", &|path| {
+            std::fs::File::create(path).unwrap().set_len(1 << 42).unwrap();
+        }),
+        ("a FIFO", &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("a socket", &|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+        ("a folder", &|path| std::fs::create_dir(path).unwrap()),
+        ("an endless device", &link("/dev/zero")),
+        ("an empty device", &link("/dev/null")),
+        ("a terminal", &link("/dev/tty")),
+        ("a circle", &link("circle")),
+    ];
+    for file in files {
+        for (what, place) in &places {
+            let machine = Machine::new(own, MOUNTS_HYBRID)
+                .memory_v1("cgroup/memory/a", "536870912", 500 * MIB)
+                .pids("cgroup/pids/a", "100", 42)
+                .with("cgroup/unified/a/cgroup.events", "populated 1\n")
+                .with("cgroup/unified/a/memory.pressure", PRESSURE)
+                .with("proc/pressure/memory", PRESSURE);
+            let path = machine.path().join(file);
+            let _ = std::fs::remove_file(&path);
+            place(&path);
+            if *what == "a circle" {
+                std::fs::rename(&path, path.with_file_name("circle")).unwrap();
+                link("circle")(&path);
+            }
+            let start = std::time::Instant::now();
+            let mut cgroups = machine.cgroups();
+            for _ in 0..2 {
+                let refreshed = cgroups.refresh();
+                let read = [cgroups.memory().err(), cgroups.pids().err(), cgroups.pressure().err()];
+                for error in read.into_iter().flatten() {
+                    assert!(error.path().is_some(), "{file} as {what}: {error}");
+                }
+                if let Err(error) = refreshed {
+                    assert!(error.to_string().contains(file), "{file} as {what}: {error}");
+                }
+            }
+            let _ = machine.cgroups().least_limits();
+            assert!(start.elapsed() < Duration::from_secs(60), "{file} as {what}");
+        }
+    }
 }
