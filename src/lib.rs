@@ -115,9 +115,9 @@
 //!
 //! # What it does not do
 //!
-//! It limits nothing by itself. With `/proc` mounted `hidepid=2` and no privileges, it does not know the memory of
-//! descendants that run as another user, nor what those start that is not shown itself. It judges by `memory.max`, not by
-//! `memory.high`. It is for Linux.
+//! It limits nothing by itself. It cannot count what it cannot see: with `/proc` mounted `hidepid=2` and no privileges,
+//! descendants that run as another user are invisible, and so is whatever descends from them. It judges by
+//! `memory.max`, not by `memory.high`. It is for Linux.
 //!
 //! # Log events
 //!

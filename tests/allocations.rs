@@ -11,7 +11,7 @@ use std::thread;
 
 use common::groups::Groups;
 use common::{ms, Children, DEADLINE};
-use highwater::{ResourceLimits, ResourceMonitor};
+use highwater::{MemoryScope, ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
 use stats_alloc::{Region, StatsAlloc, INSTRUMENTED_SYSTEM};
 
@@ -105,5 +105,12 @@ rusty_fork_test! {
             checks_on_the_caller_allocate_nothing(&monitor, count);
         }
         drop(groups);
+        // Together they have more than the limit, but for the pages that they share.
+        let limits = ResourceLimits::builder().max_memory_mb(75).max_processes(1000).build().unwrap();
+        let builder = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree);
+        let monitor = builder.refresh_after(ms(1)).cpu_budget(1.0).build().unwrap();
+        let _children = Children::sleepers(50);
+        checks_on_the_caller_allocate_nothing(&monitor, 50);
+        assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
     }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -290,5 +291,38 @@ rusty_fork_test! {
         });
         let snapshot = monitor.check_now();
         assert_eq!((snapshot.child_process_count, snapshot.zombie_pids), (Some(1), vec![]));
+    }
+
+    #[test]
+    fn memory_that_forked_children_share_closes_no_gate_until_they_write_to_it() {
+        let mut block = touched(200 * MB);
+        let ask = UnixDatagram::pair().unwrap();
+        let children: Vec<_> = (0..8)
+            .map(|_| {
+                Forked::run(|| {
+                    // Told to write, once.
+                    ask.0.recv(&mut [0; 1]).unwrap();
+                    block.iter_mut().step_by(4096).for_each(|byte| *byte = 2);
+                    Ok(())
+                })
+            })
+            .collect();
+        let limits = ResourceLimits::builder().max_memory_mb(1024).build().unwrap();
+        let builder = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree);
+        let monitor = builder.build().unwrap();
+        for _ in 0..3 {
+            let memory = monitor.check_now().memory_bytes.unwrap();
+            assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
+            // What is said is somewhat less than what would close the gate, and surely not less than there is.
+            assert!((200 * MB as u64..819 * MB as u64).contains(&memory), "{memory}");
+        }
+        for _ in &children {
+            ask.1.send(&[0]).unwrap();
+        }
+        wait_until("eight copies are seen", || !monitor.check_now().probe_failed() && !monitor.is_accepting_work());
+        wait_until("all of them are counted", || monitor.check_now().memory_bytes > Some(1700 * MB as u64));
+        drop((children, block));
+        wait_until("they are gone", || monitor.check_now().memory_bytes < Some(100 * MB as u64));
+        assert!(monitor.is_accepting_work(), "{}", monitor.verdict());
     }
 }

@@ -8,7 +8,7 @@ use super::run::Run;
 use crate::host::contained;
 use crate::judgement::{Observation, Planned, Report};
 use crate::sys;
-use crate::vocabulary::{Error, ErrorKind, Reading, Resource};
+use crate::vocabulary::{Error, ErrorKind, MemoryScope, Reading, Resource};
 
 impl Core {
     /// Before the first check of a start, whose cost says when the next one is due: among thousands of processes it
@@ -90,6 +90,10 @@ impl Core {
         // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, SeqCst);
         let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
+        if self.config.settings.memory_scope == MemoryScope::Tree {
+            let closes_from = self.judgement.lock().memory_closes_from(&self.limits.get());
+            self.config.probe.set_memory_closes_from(closes_from);
+        }
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
             reading.fail(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}")));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{cadence, threshold, Judgement};
-use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
+use crate::vocabulary::{MemoryScope, Resource, ResourceLimits, Thresholds};
 
 impl Judgement {
     /// Whether the last check is too old to admit work by.
@@ -60,6 +60,14 @@ impl Judgement {
     /// The shortest time that a climbing resource has left to its warning threshold.
     pub(super) fn time_left(&self, limits: &ResourceLimits) -> Option<Duration> {
         Resource::ALL.into_iter().filter_map(|resource| self.time_left_of(resource, limits)).min()
+    }
+
+    /// The least memory that closes the gate, with what is reserved now; `u64::MAX` without a limit.
+    pub(crate) fn memory_closes_from(&self, limits: &ResourceLimits) -> u64 {
+        let Some(limit) = self.limit(Resource::Memory, limits) else { return u64::MAX };
+        let Thresholds { warn, resume, .. } = limits.thresholds();
+        let threshold = threshold::least_reaching(limit, resume.unwrap_or(warn));
+        threshold.saturating_sub(self.reservations.of(Resource::Memory))
     }
 
     /// The time that a resource has left to its warning threshold; `None` when it does not grow or has no limit.

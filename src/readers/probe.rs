@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::readers::cgroup::{Alarms, Cgroups, Watch};
-use crate::readers::procfs::{bytes, ProcFiles};
+use crate::readers::procfs::ProcFiles;
 use crate::readers::Roots;
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
@@ -21,6 +22,10 @@ pub(crate) trait Probe: Send + Sync {
     /// Reads every resource once, but for those that the settings ignore. `into` may hold an earlier reading; nothing of
     /// it is left.
     fn read(&self, settings: &Settings, into: &mut Reading);
+
+    /// Takes note of how much memory would close the gate: in scope `Tree`, a sum that reaches it is worth the cost of
+    /// counting shared pages once.
+    fn set_memory_closes_from(&self, _bytes: u64) {}
 
     /// Reads the resources that are cheap enough to be read between two checks ([`read_alone`]): a few microseconds.
     ///
@@ -56,6 +61,7 @@ pub struct SystemProbe {
     roots: Roots,
     files: PerProcess<ProcFiles>,
     cgroups: PerProcess<Mutex<Cgroups>>,
+    memory_closes_from: AtomicU64,
 }
 
 impl SystemProbe {
@@ -67,7 +73,12 @@ impl SystemProbe {
     /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
     pub(crate) fn with_roots(roots: Roots) -> SystemProbe {
         let cgroups = PerProcess::new(Mutex::new(Cgroups::new(roots.clone())));
-        SystemProbe { roots, files: PerProcess::new(ProcFiles::default()), cgroups }
+        SystemProbe {
+            roots,
+            files: PerProcess::new(ProcFiles::default()),
+            cgroups,
+            memory_closes_from: AtomicU64::new(u64::MAX),
+        }
     }
 
     fn root(&self) -> &Path {
@@ -198,17 +209,29 @@ impl Probe for SystemProbe {
         let own_memory = self.own_memory().map_err(Arc::new);
         let zombies = &mut into.zombies;
         let counted = self.files().tracked(self.root(), scope, |found| {
-            found.fold((0_usize, 0_u64), |(count, pages), process| {
+            let mut count = 0_usize;
+            let found = found.inspect(|process| {
+                count += 1;
                 if process.is_zombie() {
                     zombies.push(process.identity());
                 }
-                (count + 1, pages.saturating_add(process.resident_pages))
-            })
+            });
+            let memory = match (scope, &own_memory) {
+                (MemoryScope::Tree, &Ok(own)) => {
+                    let closes_from = self.memory_closes_from.load(Ordering::Relaxed);
+                    self.files().tree_memory(self.root(), own, found, closes_from)
+                }
+                _ => {
+                    found.for_each(drop);
+                    0
+                }
+            };
+            (count, memory)
         });
         let counted = counted.map_err(Arc::new);
         let memory = own_memory.and_then(|own| match (scope, &counted) {
             (MemoryScope::Own, _) => Ok(own),
-            (MemoryScope::Tree, Ok((_, pages))) => Ok(own.saturating_add(bytes(*pages))),
+            (MemoryScope::Tree, Ok((_, memory))) => Ok(*memory),
             // A part of the tree is not the tree.
             (MemoryScope::Tree, Err(error)) => Err(Arc::clone(error)),
         });
@@ -219,6 +242,10 @@ impl Probe for SystemProbe {
         self.read_cgroups(settings, false, into);
         self.read_open_files(settings, into);
         into.snapshot.thread_count = self.files().threads(self.root()).map(to_usize);
+    }
+
+    fn set_memory_closes_from(&self, bytes: u64) {
+        self.memory_closes_from.store(bytes, Ordering::Relaxed);
     }
 
     fn read_memory(&self, settings: &Settings) -> Found {
@@ -269,6 +296,7 @@ impl fmt::Debug for SystemProbe {
 mod tests {
     use super::*;
     use crate::readers::fixture::{process, tree, Tree};
+    use crate::readers::procfs::bytes;
     use crate::vocabulary::{ErrorKind, Identity};
 
     fn probe(tree: &Tree) -> SystemProbe {

@@ -96,6 +96,7 @@ impl Process {
             threads: 1,
             start_ticks: parent.start_ticks,
             resident_pages: 0,
+            page_faults: 0,
         }
     }
 }

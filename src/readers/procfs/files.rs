@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::descendants::{self, Descendants};
 use super::process_table::{self, Listed, ProcessTable};
+use super::sharing::Sharing;
 use super::stat::{self, Process};
 use super::tracker::Tracker;
 use super::{statm, status, tasks, ProcRoot};
@@ -29,6 +30,7 @@ pub(crate) struct ProcFiles {
     is_own_kernels: OnceLock<bool>,
     scanner: Mutex<Scanner>,
     tracker: Mutex<Tracker>,
+    sharing: Mutex<Sharing>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,38 @@ impl ProcFiles {
             known.extend(found.clone().filter_map(|process| table.listed(process.pid)));
             Some(Ok(judge(&mut found)))
         })?
+    }
+
+    /// The memory of this process, which has `own_bytes` of its own, and of its descendants, in bytes: the plain sum, or
+    /// with the pages that they share counted once where that sum would reach `closes_from`.
+    pub(crate) fn tree_memory<'a>(
+        &self,
+        path: &Path,
+        own_bytes: u64,
+        descendants: impl Iterator<Item = &'a Process>,
+        closes_from: u64,
+    ) -> u64 {
+        let count = |sharing: &mut Sharing| {
+            sharing.begin(descendants);
+            let plain = sharing.plain_bytes().saturating_add(own_bytes);
+            if plain < closes_from {
+                sharing.forget();
+                return plain;
+            }
+            let own =
+                self.root(path).and_then(|root| Ok((root, process_table::read_process(root, self.own_pid(path)?)?)));
+            match own {
+                Ok((root, Some(own))) => {
+                    sharing.add(Process { resident_pages: own_bytes / page_size(), ..own });
+                    sharing.bytes(root, closes_from)
+                }
+                _ => plain,
+            }
+        };
+        match self.sharing.try_lock() {
+            Some(mut kept) => count(&mut kept),
+            None => count(&mut Sharing::default()),
+        }
     }
 
     /// One process, or `None` when it is gone or concealed.

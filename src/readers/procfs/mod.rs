@@ -14,6 +14,10 @@ mod files;
 pub(crate) mod meminfo;
 /// Every process there is, each read anew. Remembers nothing.
 pub(crate) mod process_table;
+/// The memory of a tree, with shared pages counted once.
+mod sharing;
+/// `<pid>/smaps_rollup`: bytes to shares of pages.
+mod smaps_rollup;
 /// The mounted tree that all of this is read from.
 mod source;
 /// `<pid>/stat`: bytes to a process.

@@ -27,6 +27,8 @@ pub(crate) struct Process {
     pub(crate) start_ticks: i64,
     /// 0 for a zombie.
     pub(crate) resident_pages: u64,
+    /// The page faults of all its threads, with and without a read from a disk.
+    pub(crate) page_faults: u64,
 }
 
 impl Process {
@@ -72,6 +74,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
         group: match field(5).ok_or("field 5 is not a process group")? {
             b"-1" => None,
             group => Some(pid_or_zero(group).ok_or("field 5 is not a process group")?),
+        },
+        page_faults: {
+            let minor = field(10).and_then(parse_u64).ok_or("field 10 is not a number of page faults")?;
+            minor.saturating_add(field(12).and_then(parse_u64).ok_or("field 12 is not a number of page faults")?)
         },
         threads: field(20).and_then(parse_u64).ok_or("field 20 is not a number of threads")?,
         start_ticks: field(22).and_then(parse_u64).map(signed_ticks).ok_or("field 22 is not a start time")?,
@@ -132,6 +138,7 @@ mod tests {
             threads: 1,
             start_ticks: 81520,
             resident_pages: 1152,
+            page_faults: 212,
         };
         assert_eq!(parsed(SLEEPING), expected);
     }
