@@ -1,6 +1,7 @@
 /*
  * A blocking server that knows when it is full: an accept loop, and a thread
- * for each connection.
+ * for each connection. Whatever is started, a thread or the memory of a request,
+ * is admitted by hw_try_admit() first.
  *
  *     make && ../../target/c/busy_server 7000 256
  *     (echo 64 2000; sleep 3) | nc 127.0.0.1 7000
@@ -32,6 +33,15 @@
 #define MOST_MEGABYTES (1ul << 20)
 #define MOST_MILLISECONDS (3600ul * 1000)
 
+/* A thread's stack, as far as it is used here, and what the C library keeps for it. */
+#define THREAD_BYTES (256u << 10)
+
+/* What the thread of a connection is given. */
+struct connection {
+    int client;
+    hw_permit *permit;
+};
+
 static hw_monitor *monitor;
 static int listener;
 
@@ -48,8 +58,8 @@ static void count_connection(int change)
     pthread_mutex_unlock(&lock);
 }
 
-/* Reads up to a newline. */
-static int read_line(int client, char *line, size_t size)
+/* Reads up to a newline, or nothing when none comes. */
+static void read_line(int client, char *line, size_t size)
 {
     size_t length = 0;
     while (length + 1 < size) {
@@ -57,13 +67,13 @@ static int read_line(int client, char *line, size_t size)
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
-            return -1;
+            break;
         length += (size_t)got;
         line[length] = '\0';
         if (strchr(line, '\n'))
-            return 0;
+            return;
     }
-    return -1;
+    line[0] = '\0';
 }
 
 static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
@@ -83,12 +93,10 @@ static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
     dprintf(client, "done\n");
 }
 
-static void answer(int client)
+static void answer(int client, const char *line)
 {
-    char line[64];
     unsigned long megabytes, milliseconds;
-    if (read_line(client, line, sizeof line) != 0 || sscanf(line, "%lu %lu", &megabytes, &milliseconds) != 2
-        || megabytes < 1 || megabytes > MOST_MEGABYTES || milliseconds > MOST_MILLISECONDS) {
+    if (sscanf(line, "%lu %lu", &megabytes, &milliseconds) != 2 || megabytes < 1 || megabytes > MOST_MEGABYTES || milliseconds > MOST_MILLISECONDS) {
         dprintf(client, "expected: <megabytes> <milliseconds>\n");
         return;
     }
@@ -103,12 +111,18 @@ static void answer(int client)
 
 static void *serve(void *argument)
 {
-    int client = (int)(intptr_t)argument;
+    struct connection connection = *(struct connection *)argument;
+    int client = connection.client;
+    char line[64];
     /* No silent client keeps a thread. */
     struct timeval patience = {10, 0};
+    free(argument);
     setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    answer(client);
+    read_line(client, line, sizeof line);
+    /* This thread and its stack are there now; the request is admitted by itself. */
+    hw_permit_free(connection.permit);
+    answer(client, line);
     close(client);
     count_connection(-1);
     return NULL;
@@ -126,16 +140,23 @@ static void refuse(int client, const char *reason)
     close(client);
 }
 
-static void start_thread(int client)
+static void start_thread(int client, hw_permit *permit)
 {
     pthread_t thread;
-    count_connection(1);
-    if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) == 0) {
-        pthread_detach(thread);
-        return;
+    struct connection *connection = (struct connection *)malloc(sizeof *connection);
+    if (connection) {
+        connection->client = client;
+        connection->permit = permit;
+        count_connection(1);
+        if (pthread_create(&thread, NULL, serve, connection) == 0) {
+            pthread_detach(thread);
+            return;
+        }
+        count_connection(-1);
+        free(connection);
     }
+    hw_permit_free(permit);
     refuse(client, "no thread");
-    count_connection(-1);
 }
 
 static void *accept_loop(void *argument)
@@ -151,14 +172,20 @@ static void *accept_loop(void *argument)
             nanosleep(&pause, NULL);
             continue;
         }
-        /* A closed gate is known at once, before anything is read. */
-        if (hw_is_accepting_work(monitor)) {
-            start_thread(client);
-        } else {
-            char reason[256];
-            hw_verdict(monitor, reason, sizeof reason, NULL);
-            refuse(client, reason);
-        }
+        /*
+         * A server that is full says so at once, before anything is read. To
+         * ask hw_is_accepting_work() here and then start the thread would let
+         * a burst in: its answer is that of the last check, which has seen
+         * none of the burst. It is for a page that shows whether the server
+         * is ready.
+         */
+        hw_work thread = HW_WORK_INIT;
+        thread.memory_bytes = THREAD_BYTES;
+        hw_permit *permit = hw_try_admit(monitor, &thread);
+        if (permit)
+            start_thread(client, permit);
+        else
+            refuse(client, hw_last_error());
     }
 }
 
