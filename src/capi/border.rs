@@ -1,4 +1,4 @@
-//! What every function of the border needs: panics stay on this side, errors become texts, structs have a size.
+//! The border between C and Rust: panics stay on this side, errors become texts, structs have a size.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, CString};
@@ -8,7 +8,7 @@ use std::mem::{size_of, MaybeUninit};
 use crate::host::contained;
 use crate::vocabulary::{Error, ErrorKind, Verdict};
 
-/// Why a function has failed.
+/// The failure of a function, told by `hw_last_error`.
 #[derive(Debug)]
 pub(super) enum Failure {
     Failed(String),
@@ -55,14 +55,14 @@ impl From<Verdict> for Failure {
     }
 }
 
-/// What is wrong with an argument.
+/// A fault of an argument.
 impl From<&str> for Failure {
     fn from(text: &str) -> Failure {
         Failure::Invalid(text.to_owned())
     }
 }
 
-/// Room for the text of the last error, and its NUL.
+/// Bytes for the text of the last error, and its NUL.
 const TEXT: usize = 1024;
 
 thread_local! {
@@ -92,7 +92,7 @@ fn set_last_error(failure: &Failure) {
     });
 }
 
-/// The text without what would end it early.
+/// The text as C takes it, without a NUL that would end it early.
 pub(super) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }
@@ -148,19 +148,19 @@ pub(super) unsafe fn given<'a, T>(handle: *const T, what: &str) -> Result<&'a T,
 /// A struct of plain data that begins with its size and grows at its end.
 ///
 /// # Safety
-/// `repr(C)`, a `usize` first, valid when all of it is zero, and nothing but fields at its end: what a later version
-/// adds there must not be in bytes that an older caller never wrote.
+/// `repr(C)`, a `usize` first, valid when all of it is zero, and no padding at its end: a later version's field must not
+/// lie in bytes that an older caller never wrote.
 pub(super) unsafe trait Versioned: Copy {
     /// The name in the header.
     const NAME: &'static str;
-    /// The size that the first version had: to be written down as a number by whoever adds a field.
+    /// The size of the first version. It becomes a plain number when a field is added.
     const FIRST_SIZE: usize;
 }
 
-/// More than any version will have, so that a size that nobody set is not believed.
+/// A size beyond that of any version: a struct that says so had its size never set.
 const LARGEST: usize = 4096;
 
-/// What of a struct both sides know.
+/// The size that a struct says of itself, for as much of it as both sides know.
 ///
 /// # Safety
 /// A struct that begins with a `usize`.
@@ -173,8 +173,8 @@ unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, Failure> {
     Err(Failure::Invalid(format!("the size of {} is {size}: it is to be sizeof({})", T::NAME, T::NAME)))
 }
 
-/// The struct that the caller has filled, as far as it knew it; `None` for NULL. What it did not know is zero. What it
-/// knows and we do not has to be zero as well.
+/// The struct that the caller has filled; `None` for NULL. Fields that the caller does not know are zero. Fields that
+/// only the caller knows have to be zero as well.
 ///
 /// # Safety
 /// NULL, or a struct that is as long as its first field says.
@@ -205,7 +205,8 @@ pub(super) struct Destination<T> {
     known: usize,
 }
 
-/// Where a struct is to be filled: judged before anything is done for it. NULL is filled with nothing.
+/// The place of a struct that is to be filled. It is judged before anything is done for it; NULL is filled with
+/// nothing.
 ///
 /// # Safety
 /// NULL, or a struct that is as long as its first field says, for as long as the destination lives.
@@ -219,7 +220,7 @@ pub(super) unsafe fn destination<T: Versioned>(to: *mut T) -> Result<Destination
 }
 
 impl<T: Versioned> Destination<T> {
-    /// As far as both sides know it, but for its size.
+    /// Fills in the fields that both sides know, but for the size.
     pub(super) fn fill(self, from: &T) {
         let head = size_of::<usize>();
         let Some(length) = self.known.checked_sub(head) else { return };

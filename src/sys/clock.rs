@@ -9,8 +9,8 @@ pub(crate) fn coarse_now() -> Duration {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-/// The same time to the nanosecond, which the coarse clock has not reached yet: `CLOCK_MONOTONIC`. A wait that counts
-/// from here, by the coarse clock, is not too short.
+/// The same time to the nanosecond, `CLOCK_MONOTONIC`, which is up to a step ahead of the coarse clock. A deadline that
+/// counts from here, and is compared with the coarse clock, is never too early.
 pub(crate) fn fine_now() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }

@@ -14,15 +14,16 @@ use super::{count, syscall};
 /// Bytes of directory entries asked for at once: about a thousand processes.
 const LISTING_BUFFER: usize = 32 * 1024;
 
-/// Offset of the length of a `linux_dirent64`, and of its name, which ends in a NUL. It starts with the inode's number.
+/// Offsets in a `linux_dirent64` (`getdents64(2)`): of its length, and of its name, which ends in a NUL. It starts with
+/// the inode's number.
 const ENTRY_LENGTH: usize = 16;
 const ENTRY_NAME: usize = 19;
 
-/// Longer than any file of the kernel's that is read here: what goes on beyond is something else in its place. (Four
-/// million process ids of eight characters; a hundred thousand mounts.)
+/// The length at which a file is taken for endless, and for something else in the place of the kernel's. None that is
+/// read here comes near it: four million process ids have eight characters each, a hundred thousand mounts fit too.
 const ENDLESS: usize = 32 << 20;
 
-/// A directory that names are looked up in, whatever the process has since made its root or its user.
+/// A directory that is kept open, so that names are looked up in it after the process has changed its root or its user.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
 
@@ -34,7 +35,7 @@ impl Directory {
     }
 
     pub(crate) fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
-        // Of the kernel's files none makes one wait. In the place of one, a FIFO would, and a terminal would be taken.
+        // A FIFO in the place of a file of the kernel's would make the caller wait, and a terminal would be adopted.
         self.open_at(name, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
     }
 
@@ -53,7 +54,7 @@ impl Directory {
         self.open_at(name, libc::O_RDONLY | libc::O_DIRECTORY)
     }
 
-    /// What `stat(2)` says of a file below this directory.
+    /// The status of a file below this directory (`stat(2)`).
     pub(crate) fn status(&self, name: &CStr) -> io::Result<Status> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the name ends in a NUL, and the kernel writes one `stat` to `status`.
@@ -87,7 +88,7 @@ impl Directory {
     }
 }
 
-/// What is asked of a file's status.
+/// The part of a file's status that is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Status {
     pub(crate) links: u64,
@@ -166,7 +167,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Reads a file of one line from its start until the line ends, the file does, or `buffer` is full, without moving or
-/// minding the descriptor's offset. Asking for more after a whole line would cost a system call to hear of the end.
+/// minding the descriptor's offset. One more read after a whole line would only find the end, for a system call.
 pub(crate) fn read_line(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     read_on(fd, buffer, 0, |read| read.last() == Some(&b'\n'))
 }

@@ -1,4 +1,4 @@
-//! Which mount a path leads to, `statx(2)`.
+//! The mount that a path leads to, `statx(2)`.
 
 use std::ffi::CString;
 use std::io;

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use super::{interruptible, syscall};
 
-/// What is waited for at a descriptor.
+/// An event to wait for at a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Data to read.
     Input,
-    /// The file's own kind of event. (Files of the kernel have data to read at any time.)
+    /// News of a file of the kernel's, which has data to read at any time.
     Priority,
 }
 
-/// What happened to a descriptor.
+/// The answer of a poll about one descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ready {
-    /// The one that was waited for.
+    /// The event that was waited for.
     pub(crate) event: bool,
     /// An error, which is there for good: each further wait ends at once.
     pub(crate) error: bool,
@@ -30,8 +30,8 @@ impl Ready {
     }
 }
 
-/// Waits until what is waited for happens at one of the descriptors, or for `timeout`, or for no reason at all. At most
-/// as many as `ready` has places; what it holds afterwards is in the order of the descriptors.
+/// Waits until one of the descriptors has its event or an error, or for `timeout`, or for no reason at all. As many
+/// descriptors are asked as `ready` has places, which are filled in their order.
 ///
 /// It fails, and does not wait, when there are more descriptors than `RLIMIT_NOFILE` allows by now.
 pub(crate) fn poll<'a>(
@@ -74,7 +74,7 @@ pub(crate) fn poll<'a>(
     Ok(())
 }
 
-/// A descriptor that is ready from a call of `signal` to one of `clear`.
+/// A descriptor that threads make ready themselves: from a call of `signal` to one of `clear`.
 #[derive(Debug)]
 pub(crate) struct EventFd(OwnedFd);
 
@@ -86,13 +86,14 @@ impl EventFd {
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// One system call. It fails only when it is ready already.
+    /// Makes it ready, in one system call. That fails only when 2^64 calls were not cleared: then it is ready already.
     pub(crate) fn signal(&self) {
         let one = 1_u64;
         // SAFETY: the kernel reads the eight bytes of `one`.
         unsafe { libc::write(self.0.as_raw_fd(), std::ptr::addr_of!(one).cast(), std::mem::size_of_val(&one)) };
     }
 
+    /// Makes it unready, however often it was signalled.
     pub(crate) fn clear(&self) {
         let mut count = 0_u64;
         // SAFETY: the kernel writes at most the eight bytes of `count`.

@@ -168,7 +168,7 @@ pub(crate) fn join_group(group: u32) -> io::Result<()> {
     syscall(|| unsafe { libc::setpgid(0, group) }).map(drop)
 }
 
-/// Whether descendants of this process that lose their parent become children of its own
+/// Returns `true` if descendants of this process that lose their parent become children of its own
 /// (`PR_SET_CHILD_SUBREAPER(2const)`).
 pub(crate) fn is_subreaper() -> io::Result<bool> {
     let mut is_subreaper: libc::c_int = 0;

@@ -4,16 +4,17 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Raised by an instruction of the thread itself; blocking them would turn a fault into a kill without a handler.
+/// Signals that an instruction of the thread itself raises. If they were blocked, a fault would kill the process without
+/// a call of the host's handler.
 const FAULTS: [libc::c_int; 7] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
 
-/// Which signals a thread blocks (`pthread_sigmask(3)`).
+/// The set of signals that a thread blocks (`pthread_sigmask(3)`).
 #[derive(Clone, Copy)]
 pub(crate) struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
-    /// What the calling thread blocks.
+    /// The mask of the calling thread.
     pub(crate) fn current() -> SignalMask {
         let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: a null new mask changes nothing, and `mask` is valid to write the old one to.
@@ -22,7 +23,7 @@ impl SignalMask {
         SignalMask(unsafe { mask.assume_init() })
     }
 
-    /// Everything that can be blocked, but for the faults.
+    /// All signals that can be blocked, but for the faults.
     pub(crate) fn all_but_faults() -> SignalMask {
         let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: `mask` is valid to write to; the call initialises it whole and cannot fail.
@@ -35,7 +36,7 @@ impl SignalMask {
         SignalMask(unsafe { mask.assume_init() })
     }
 
-    /// Blocks exactly these in the calling thread, and returns what it blocked before.
+    /// Makes this the mask of the calling thread, and returns the one before.
     pub(crate) fn set(&self) -> SignalMask {
         let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: `self.0` is an initialised mask and `old` is valid to write to. SIG_SETMASK is a valid request, the
@@ -45,7 +46,7 @@ impl SignalMask {
         SignalMask(unsafe { old.assume_init() })
     }
 
-    /// Runs `code` with exactly these blocked, and puts the mask back however it ends.
+    /// Runs `code` under this mask, and puts the thread's own back however it ends.
     pub(crate) fn with<R>(&self, code: impl FnOnce() -> R) -> R {
         struct PutBack(SignalMask);
         impl Drop for PutBack {

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::syscall;
 
-/// A stream that does not block. It fails with EAGAIN when the other side is too busy to be connected to now.
+/// Connects a stream that does not block. It fails with EAGAIN when the listener's queue is full, where the standard
+/// library's `UnixStream::connect` would wait.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no memory is passed.

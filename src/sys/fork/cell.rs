@@ -6,11 +6,19 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::Mutex;
 
-/// A value behind locks of which none that a reader needs is ever held by a writer.
+/// A replaceable value in two slots. Writers fill the idle slot, then switch: the slot that readers use is never
+/// write-locked, not even in a child forked at that moment.
 ///
-/// There are two slots. A writer fills the one that is not current, makes it current, then empties the other. So the
-/// current slot is never locked for writing, and a child that was forked at any instant, whose parent's threads will
-/// never release what they held, finds it readable.
+/// It is for what a forked child takes over from its parent (limits, the manager), and for what is read where no lock may
+/// be waited for. A plain `RwLock` will not do: a writer of the parent may have held it at the fork, and nobody in the
+/// child will release it. Nor will an `AtomicPtr` to the value: a reader must know that it is not freed under it, which
+/// takes a lock again, or a crate for it.
+///
+/// A reader takes a shared lock without waiting, and tries again when a writer has switched in between. So a steady
+/// stream of writers can delay readers; here writers are rare. A read costs two atomic operations on memory that readers
+/// share, so it is not for what is read on every core at every call. Writers wait for each other, and for readers of the
+/// idle slot, which were there before the switch. In a forked child a write may never end, since a thread of the parent
+/// may have read or written at the fork: a child reads its parent's cell, and writes to one of its own.
 #[derive(Debug)]
 pub(crate) struct ForkCell<T> {
     slots: [RwLock<Option<T>>; 2],
@@ -31,7 +39,7 @@ impl<T: Clone> ForkCell<T> {
         self.with(T::clone)
     }
 
-    /// Has `look` see the value. It must not wait for anything: a writer may be waiting for this slot.
+    /// Shows the value to `look`, which must not wait for anything: a writer may be waiting for this slot.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         let mut look = Some(look);
         loop {
@@ -42,7 +50,7 @@ impl<T: Clone> ForkCell<T> {
             let slot = self.slots[current & 1].try_read_recursive();
             match slot.as_ref().and_then(|slot| slot.as_ref()).and_then(|value| Some(look.take()?(value))) {
                 Some(seen) => return seen,
-                // A writer has been here since `current` was read: the other slot is the one.
+                // A writer has switched since `current` was read.
                 None => std::thread::yield_now(),
             }
         }
@@ -67,8 +75,8 @@ impl<T: Clone> ForkCell<T> {
         replaced
     }
 
-    /// Locks a slot that is not current, which readers leave within nanoseconds. Without waiting for the lock itself:
-    /// see [`lock`](crate::lock) for why a forked child could not.
+    /// Locks the idle slot, which readers leave within nanoseconds. Tried until it works rather than waited for: see
+    /// [`lock`](super::lock) for waiters of such locks.
     fn write(&self, slot: usize) -> RwLockWriteGuard<'_, Option<T>> {
         loop {
             match self.slots[slot].try_write() {

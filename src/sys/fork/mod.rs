@@ -1,8 +1,52 @@
-//! Telling a forked child from its parent, and values that belong to one process.
+//! The rules of fork, and what the rest of the crate keeps them with.
 //!
-//! `getpid` would tell them apart for 140 ns a call. A page that the kernel hands to a forked child as zeroes
-//! (`MADV_WIPEONFORK`, `madvise(2)`, Linux 4.14) does so for the price of a load. A `vfork`ed or `posix_spawn`ed child
-//! shares its parent's memory until it execs, and runs none of this.
+//! # The need
+//!
+//! Hosts fork: a daemon after `start`, a server before each worker, a threaded program at any instant. The child is a
+//! copy of its parent's memory in which one thread goes on. It has locks that threads held which are not there any
+//! more, handles of such threads, and descriptors whose offsets it shares with its parent. Every call of this crate
+//! must work there, and none may wait for the parent.
+//!
+//! # The obvious way, and why not
+//!
+//! `pthread_atfork(3)` takes all locks before a fork and releases them on both sides. It makes each fork of the host
+//! wait for each lock of ours, a check in progress included; it is not called for a `clone(2)`; and it cannot be taken
+//! back. The other way, to forbid everything but `exec` in the child, is what most libraries say, and what
+//! `start(); daemon();` breaks.
+//!
+//! # What is done instead
+//!
+//! Nothing happens at a fork. The child finds out when it next calls, uses nothing of its parent's that a thread could
+//! have been changing, and makes its own. So:
+//!
+//! 1. State that needs a lock lives in a [`PerProcess`], which a child renews. It is not reached around it.
+//! 2. Of its parent's state the child reads only atomics, what never changes, and [`ForkCell`]s. The renewed state is
+//!    made of these alone.
+//! 3. A lock that somebody waits for is a [`Mutex`] of this module. `parking_lot` serves where nobody waits, because its
+//!    waiters share a table of the whole process.
+//! 4. What was handed out (a permit, a subscription, a guard, a thread) carries the [`generation`] that made it. In any
+//!    other it does nothing when it is dropped: no join, no release, no signal.
+//! 5. Nothing inherited is dropped if the drop could take a lock, wait, or run the host's code. It is leaked instead.
+//! 6. No inherited descriptor is used, not even to rewind a listing: the offset is the parent's as well.
+//!
+//! # The cost
+//!
+//! A load and a comparison per call. A child leaks its parent's state, once per fork in a line of descent, and holds its
+//! descriptors until it execs or ends. A child that uses a monitor of its parent's makes everything anew.
+//!
+//! # What it rests on
+//!
+//! `getpid(2)` would tell a child from its parent for 140 ns a call. A page that the kernel hands to a forked child as
+//! zeroes (`MADV_WIPEONFORK`, `madvise(2)`, Linux 4.14) does so for a load; where there is none, the pid does. The
+//! allocator must work in a forked child, as those of glibc and musl do. A child of `vfork(2)` or `posix_spawn(3)` shares
+//! its parent's memory until it execs; it must call nothing of this crate, and the standard library's calls nothing.
+//!
+//! # Orders of memory
+//!
+//! A fork copies memory at one instant of the thread that forks: what that thread has written or acquired is in the
+//! copy, whole. What other threads were writing may be there by half. So an address is published with Release after
+//! what it leads to was written, and read with Acquire, here and in [`PerProcess`] and [`ForkCell`]: in a copy of any
+//! instant it leads to something whole, or is not there yet. The number of a generation is its own message: Relaxed.
 
 mod cell;
 mod lock;
@@ -17,7 +61,7 @@ pub(crate) use self::lock::{Condvar, Mutex, PatientMutex};
 /// The page, once it is there: one for the process and for its forked descendants, never freed.
 static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
-/// Generations handed out so far. It lies in common memory, so a forked child goes on from its parent's count.
+/// Generations handed out so far. It lies in ordinary memory, so a forked child goes on from its parent's count.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// A number that differs between this process and each of the processes it was forked from. Never 0.
@@ -97,14 +141,15 @@ fn unmap(page: *mut AtomicU64) {
     unsafe { libc::munmap(page.cast(), PAGE_BYTES) };
 }
 
-/// A value of one process. A forked child finds its parent's, uses none of it, and makes its own.
+/// A value of one process. A forked child finds its parent's, and makes its own from it.
 ///
-/// Nothing here takes a lock, so a child forked at any moment can go on.
+/// The values of a line of descent are a list: each process appends one, with a single exchange and no lock, so a child
+/// forked at any moment can go on. A child walks past those of its ancestors at each call.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T> {
     generation: u64,
     value: ManuallyDrop<T>,
-    /// The value of a forked child, or of a child of its: null until there is one, then never changed.
+    /// The value of a forked child, or of a child of that one: null until there is one, then never changed.
     successor: AtomicPtr<PerProcess<T>>,
 }
 
