@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("engine", &["vocabulary", "sys", "judgement", "readers", "host"]),
     ("pgroup", &["vocabulary", "sys", "readers", "host"]),
     ("monitor", &["vocabulary", "sys", "readers", "host", "engine"]),
-    ("capi", &["vocabulary", "host", "monitor"]),
+    ("capi", &["vocabulary", "sys", "host", "monitor"]),
 ];
 
 /// The layers with `unsafe` code and calls of libc. The constants of libc are everybody's.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::mem::{size_of, MaybeUninit};
 
 use crate::host::contained;
+use crate::sys::{cancel, errno};
 use crate::vocabulary::{Error, ErrorKind, Verdict};
 
 /// The failure of a function, told by `hw_last_error`.
@@ -97,9 +98,15 @@ pub(super) fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }
 
-/// Runs the body of a function; whatever panics there is an error.
-#[inline(always)]
+/// Runs the body of a function: whatever panics there is an error, the calling thread is not cancelled in it, and its
+/// `errno` stays.
 pub(super) fn guarded<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
+    errno::kept(|| cancel::held_back(|| guarded_atomics(on_panic, body)))
+}
+
+/// As [`guarded`], for a body that makes no system call, or sees to that itself: the guards cost as much as the gate.
+#[inline(always)]
+pub(super) fn guarded_atomics<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
     contained(body).unwrap_or_else(|message| {
         set_last_error(&Failure::Failed(format!("a panic in the library: {message}")));
         on_panic
@@ -211,10 +218,11 @@ pub(super) struct Destination<T> {
 /// # Safety
 /// NULL, or a struct that is as long as its first field says, for as long as the destination lives.
 pub(super) unsafe fn destination<T: Versioned>(to: *mut T) -> Result<Destination<T>, Failure> {
-    let known = match to.is_null() {
-        true => 0,
+    let known = if to.is_null() {
+        0
+    } else {
         // SAFETY: it is not NULL.
-        false => unsafe { size(to) }?.min(size_of::<T>()),
+        unsafe { size(to) }?.min(size_of::<T>())
     };
     Ok(Destination { to, known })
 }

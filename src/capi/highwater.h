@@ -59,7 +59,23 @@
  * the parent's may have held them; a child that lives on and forks in its turn
  * makes a monitor of its own.
  *
- * Signals. The threads of the library block every signal but the synchronous
+ * Order. A program that does all of it calls daemon(), then
+ * hw_monitor_start(), then chroot(), then setuid(): what the first check opens
+ * is kept, and stays readable behind another root and for another user. If
+ * daemon() comes after the start, the child has to start the monitor once more,
+ * and must still see /proc and the control groups then.
+ *
+ * Cancellation. No function is a cancellation point, whatever it calls: a
+ * thread is cancelled before or after it. A callback runs with the cancelability
+ * of the thread that it is called on, and must not be cancelled in the middle:
+ * one that prints, reads or waits disables cancellation around that. errno is
+ * left as it was.
+ *
+ * Environment. MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE are read by
+ * hw_monitor_new(), and by nothing else; in a program that was given privileges
+ * (set-user-ID, file capabilities) not at all.
+ *
+ * Signals. No function raises one. The threads of the library block every signal but the synchronous
  * faults. Callbacks run under the signal mask of the thread that last called
  * hw_monitor_start() or hw_set_callbacks(). No signal handler is installed, and
  * no child is ever waited for.

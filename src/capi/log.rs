@@ -8,6 +8,7 @@ use log::kv::{self, Key, Value};
 use log::{LevelFilter, Metadata, Record};
 
 use super::border::{self, Failure};
+use crate::sys::cancel::as_the_caller;
 
 pub(super) type Callback = unsafe extern "C" fn(*mut c_void, c_int, *const c_char);
 
@@ -35,7 +36,7 @@ impl log::Log for Log {
         let _ = record.key_values().visit(&mut Pairs(&mut line));
         let line = border::c_text(&line);
         // SAFETY: the host has said that this may be called so; the line outlives the call.
-        unsafe { (self.write)(self.user, record.level() as c_int, line.as_ptr()) };
+        as_the_caller(|| unsafe { (self.write)(self.user, record.level() as c_int, line.as_ptr()) });
     }
 
     fn flush(&self) {}
@@ -48,9 +49,10 @@ impl<'kvs> kv::VisitSource<'kvs> for Pairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
         let value = value.to_string();
         let needs_quotes = value.is_empty() || value.contains(|c: char| c.is_whitespace() || c == '"');
-        match needs_quotes {
-            true => write!(self.0, " {key}={value:?}")?,
-            false => write!(self.0, " {key}={value}")?,
+        if needs_quotes {
+            write!(self.0, " {key}={value:?}")?;
+        } else {
+            write!(self.0, " {key}={value}")?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::mem::size_of;
 
 use super::border::Versioned;
 use crate::host::{BoxError, JobManager};
+use crate::sys::cancel::as_the_caller;
 use crate::vocabulary::Resource;
 
 /// `HW_JOB_ID_SIZE`.
@@ -47,7 +48,7 @@ impl Manager {
 
     fn count(&self, count: Option<unsafe extern "C" fn(*mut c_void) -> u64>) -> usize {
         // SAFETY: the host has said that this may be called so.
-        let count = count.map_or(0, |count| unsafe { count(self.0.user) });
+        let count = count.map_or(0, |count| as_the_caller(|| unsafe { count(self.0.user) }));
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 
@@ -60,7 +61,7 @@ impl Manager {
         let action = action.ok_or("the host has no callback for it")?;
         let job_id = CString::new(job_id)?;
         // SAFETY: the host has said that this may be called so; the name outlives the call.
-        match unsafe { action(self.0.user, job_id.as_ptr(), critical as c_int) } {
+        match as_the_caller(|| unsafe { action(self.0.user, job_id.as_ptr(), critical as c_int) }) {
             0 => Ok(()),
             refusal => Err(format!("the host's callback returned {refusal}").into()),
         }
@@ -77,9 +78,10 @@ impl JobManager for Manager {
     }
 
     fn oldest_running_job(&self) -> Option<String> {
+        let oldest_running_job = self.0.oldest_running_job?;
         let mut name = [0_u8; JOB_ID_SIZE];
         // SAFETY: the host has said that this may be called so, and writes at most as many bytes as it is told.
-        let found = unsafe { self.0.oldest_running_job?(self.0.user, name.as_mut_ptr().cast(), name.len()) };
+        let found = as_the_caller(|| unsafe { oldest_running_job(self.0.user, name.as_mut_ptr().cast(), name.len()) });
         if found != 0 {
             return None;
         }
@@ -98,7 +100,7 @@ impl JobManager for Manager {
     fn pressure_cleared(&self) {
         if let Some(pressure_cleared) = self.0.pressure_cleared {
             // SAFETY: the host has said that this may be called so.
-            unsafe { pressure_cleared(self.0.user) };
+            as_the_caller(|| unsafe { pressure_cleared(self.0.user) });
         }
     }
 }
@@ -107,7 +109,7 @@ impl Drop for Manager {
     fn drop(&mut self) {
         if let Some(dropped) = self.0.dropped {
             // SAFETY: the host has said that this may be called so, and it is the last call.
-            unsafe { dropped(self.0.user) };
+            as_the_caller(|| unsafe { dropped(self.0.user) });
         }
     }
 }

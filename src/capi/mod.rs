@@ -88,7 +88,7 @@ unsafe extern "C" fn hw_update_limits(monitor: *mut Monitor, limits: *const Limi
 
 #[no_mangle]
 unsafe extern "C" fn hw_is_accepting_work(monitor: *const Monitor) -> bool {
-    border::guarded(false, || {
+    border::guarded_atomics(false, || {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
         unsafe { monitor.as_ref() }.is_some_and(|monitor| monitor.0.is_accepting_work())
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::host::contained;
 use crate::host::events;
 use crate::judgement::{Planned, Stopped};
-use crate::readers::cgroup::{Alarms, Watch};
+use crate::readers::cgroup::Alarms;
 use crate::sys;
 
 use super::core::{Core, Shared};
@@ -21,7 +21,7 @@ pub(super) fn run(
     run: &Arc<Run>,
     worker: &Worker,
     interval: Duration,
-    (alarms, watch): (Alarms, Watch),
+    alarms: Alarms,
     announce: bool,
 ) {
     let Some(core) = shared.current() else { return };
@@ -29,7 +29,7 @@ pub(super) fn run(
         core.hooks.call_logger(Some(worker), || events::started(interval));
     }
     guarded(core, run, worker, || {
-        let mut sleeper = Sleeper::new(&core.bell, watch);
+        let mut sleeper = Sleeper::new(&core.bell);
         sleeper.set_alarms(alarms, core, worker);
         check_until_stopped(shared, core, run, worker, interval, sleeper);
     });
@@ -61,7 +61,7 @@ fn check_until_stopped(
         let Some(report) = report else { continue };
         last_check = report.at;
         if core.config.probe.is_outdated(&sleeper.alarms) {
-            sleeper.set_alarms(core.arm(&sleeper.watch), core, worker);
+            sleeper.set_alarms(core.arm(), core, worker);
         }
         for event in &report.events {
             core.hooks.call_logger(Some(worker), || events::judged(event));

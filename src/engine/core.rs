@@ -26,11 +26,13 @@ pub(crate) type Shared = PerProcess<Core>;
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) probe: Box<dyn Probe>,
+    /// What the environment said when the monitor was built.
+    pub(crate) watch: Watch,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()) }
+        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()), watch: Watch::from_environment() }
     }
 }
 
@@ -182,8 +184,9 @@ impl Core {
     }
 
     /// Asks the kernel to wake the check thread when memory gets short.
-    pub(super) fn arm(&self, watch: &Watch) -> Alarms {
-        contained(|| self.config.probe.arm(&self.config.settings, watch)).unwrap_or_default()
+    pub(super) fn arm(&self) -> Alarms {
+        let Config { settings, probe, watch } = &*self.config;
+        contained(|| probe.arm(settings, watch)).unwrap_or_default()
     }
 
     /// The least time between two readings of memory alone.

@@ -8,7 +8,6 @@ use super::run::Run;
 use super::{caller, checker};
 use crate::host::events;
 use crate::judgement::Stopped;
-use crate::readers::cgroup::Watch;
 use crate::vocabulary::Error;
 
 /// How long `stop` waits for host code in progress.
@@ -33,9 +32,7 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
     core.count_on_caller();
     let report = core.first_check();
     let announced_by_thread = core.hooks.logger_is_inherited();
-    // On this thread, because reading the environment races with a host that changes it.
-    let watch = Watch::from_environment();
-    let alarms = core.arm(&watch);
+    let alarms = core.arm();
     let spawned = {
         let mut state = core.lifecycle.state.lock();
         if run.is_stopping() {
@@ -43,7 +40,7 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
         }
         let (thread_shared, thread_run) = (Arc::clone(shared), Arc::clone(&run));
         let spawned = run.checker.spawn(move |worker| {
-            checker::run(&thread_shared, &thread_run, worker, interval, (alarms, watch), announced_by_thread);
+            checker::run(&thread_shared, &thread_run, worker, interval, alarms, announced_by_thread);
         });
         if spawned.is_err() {
             run.forbid_hooks();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::worker::Worker;
 use crate::host::events;
-use crate::readers::cgroup::{Alarms, Watch};
+use crate::readers::cgroup::Alarms;
 use crate::sys;
 use crate::sys::bell::{Bell, PollBell};
 use crate::sys::poll::Ready;
@@ -14,7 +14,6 @@ use crate::vocabulary::Error;
 /// Where the thread sleeps.
 pub(super) struct Sleeper<'a> {
     bell: &'a Bell,
-    pub(super) watch: Watch,
     pub(super) alarms: Alarms,
     /// Attached while there are alarms to hear besides the bell.
     poll_bell: Option<PollBell<'a>>,
@@ -24,11 +23,11 @@ pub(super) struct Sleeper<'a> {
 }
 
 impl<'a> Sleeper<'a> {
-    pub(super) fn new(bell: &'a Bell, watch: Watch) -> Sleeper<'a> {
+    pub(super) fn new(bell: &'a Bell) -> Sleeper<'a> {
         // A thread that was left behind may have one still.
         bell.detach();
         let ignore_alarms_until = Duration::ZERO;
-        Sleeper { bell, watch, alarms: Alarms::default(), poll_bell: None, ignore_alarms_until, logged_unarmed: false }
+        Sleeper { bell, alarms: Alarms::default(), poll_bell: None, ignore_alarms_until, logged_unarmed: false }
     }
 
     /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.

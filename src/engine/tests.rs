@@ -67,7 +67,7 @@ impl<F> Scripted<F> {
 fn monitor(settings: Settings, script: impl Fn(usize, &mut Reading) + Send + Sync + 'static) -> ResourceMonitor {
     let probe = Box::new(Scripted::new(script));
     let limits = ResourceLimits::builder().max_processes(100).build().unwrap();
-    ResourceMonitor::with_config(Config { settings, probe }, limits)
+    ResourceMonitor::with_config(Config { settings, probe, ..Config::default() }, limits)
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
     let probe =
         Scripted::new(|number: usize, into: &mut Reading| into.snapshot.memory_bytes = Some(10 << number.min(20)));
     let limits = ResourceLimits::builder().max_memory_bytes(1000).build().unwrap();
-    let config = Config { settings, probe: Box::new(probe) };
+    let config = Config { settings, probe: Box::new(probe), ..Config::default() };
     let monitor = ResourceMonitor::with_config(config, limits);
     monitor.start(DEADLINE).unwrap();
     wait_until("the coarse clock has gone on", || monitor.seconds_since_last_check() > 0.0);
@@ -172,7 +172,7 @@ fn climbing_memory_closes_the_gate_long_before_the_budget_allows_a_check() {
 fn a_probe_prepares_before_the_first_reading_of_a_start_and_of_nothing_else() {
     let probe = Scripted::new(|_, _: &mut Reading| ());
     let prepared = Arc::clone(&probe.prepared);
-    let config = Config { settings: Settings::default(), probe: Box::new(probe) };
+    let config = Config { settings: Settings::default(), probe: Box::new(probe), ..Config::default() };
     let monitor = ResourceMonitor::with_config(config, ResourceLimits::builder().build().unwrap());
     monitor.check_now();
     assert!(prepared.lock().is_empty());

@@ -10,6 +10,10 @@ use crate::sys::fork::{Condvar, Mutex};
 use crate::sys::{self, SignalMask};
 use crate::vocabulary::Error;
 
+/// The stack of a thread of ours: what the standard library gives by default. Said here, because it would look for
+/// another size in the environment, under a lock that a forked child may find held for ever.
+const STACK: usize = 2 << 20;
+
 thread_local! {
     /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would
     /// be made for each thread of the host's that asks, and never unmade in the first.
@@ -61,7 +65,7 @@ impl Worker {
         }
         let worker = Arc::clone(self);
         let spawned = SignalMask::all_but_faults().with(|| {
-            thread::Builder::new().name(self.name.to_string()).spawn(move || {
+            thread::Builder::new().name(self.name.to_string()).stack_size(STACK).spawn(move || {
                 let finished = Finished(worker);
                 CURRENT.with(|current| current.set(Arc::as_ptr(&finished.0)));
                 body(&finished.0);

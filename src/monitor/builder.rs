@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::Config;
 use crate::monitor::ResourceMonitor;
+use crate::readers::cgroup::Watch;
 use crate::readers::probe::SystemProbe;
 use crate::readers::Roots;
 use crate::vocabulary::{Error, MemoryScope, Resource, ResourceLimits, Settings};
@@ -111,7 +112,7 @@ impl ResourceMonitorBuilder {
             proc_root: self.proc_root.unwrap_or(default.proc_root),
             cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
         });
-        let config = Config { settings: self.settings, probe: Box::new(probe) };
+        let config = Config { settings: self.settings, probe: Box::new(probe), watch: Watch::from_environment() };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
 }

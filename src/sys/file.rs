@@ -88,6 +88,16 @@ impl Directory {
     }
 }
 
+/// The kind of file system that a file is on (`statfs(2)`).
+#[allow(clippy::unnecessary_cast)] // its width differs from machine to machine
+pub(super) fn file_system(file: BorrowedFd<'_>) -> io::Result<libc::c_long> {
+    let mut status = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel writes one `statfs` to `status`.
+    syscall(|| unsafe { libc::fstatfs(file.as_raw_fd(), status.as_mut_ptr()) })?;
+    // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
+    Ok(unsafe { status.assume_init() }.f_type as libc::c_long)
+}
+
 /// The part of a file's status that is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Status {
@@ -148,11 +158,7 @@ fn split_entry(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 
 /// Returns `true` if this is in a proc file system of the kernel's own (`statfs(2)`).
 pub(crate) fn is_procfs(fd: BorrowedFd<'_>) -> bool {
-    let mut status = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the kernel writes one `statfs` to `status`.
-    let found = syscall(|| unsafe { libc::fstatfs(fd.as_raw_fd(), status.as_mut_ptr()) }).is_ok();
-    // SAFETY: a `statfs` is plain integers, for which zeroes are valid too.
-    found && unsafe { status.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+    file_system(fd).is_ok_and(|system| system == libc::PROC_SUPER_MAGIC as libc::c_long)
 }
 
 /// Opens a file of the kernel's, or one that is laid out like it. Something else in its place (a folder, a device, a

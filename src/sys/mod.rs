@@ -12,12 +12,17 @@
 use std::io;
 
 pub(crate) mod bell;
+#[cfg(feature = "capi")]
+pub(crate) mod cancel;
 pub(crate) mod child;
 pub(crate) mod clock;
+pub(crate) mod errno;
 pub(crate) mod file;
+pub(crate) mod file_kind;
 pub(crate) mod fork;
 pub(crate) mod mount;
 pub(crate) mod poll;
+pub(crate) mod privilege;
 pub(crate) mod process;
 pub(crate) mod reserve;
 pub(crate) mod rlimit;

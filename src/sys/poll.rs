@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{interruptible, syscall};
+use super::{errno, interruptible, syscall};
 
 /// An event to wait for at a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +89,13 @@ impl EventFd {
     /// Makes it ready, in one system call. That fails only when 2^64 calls were not cleared: then it is ready already.
     pub(crate) fn signal(&self) {
         let one = 1_u64;
-        // SAFETY: the kernel reads the eight bytes of `one`.
-        unsafe { libc::write(self.0.as_raw_fd(), std::ptr::addr_of!(one).cast(), std::mem::size_of_val(&one)) };
+        // Not `write(3)`, at which the caller's thread may be cancelled.
+        errno::kept(|| {
+            // SAFETY: the kernel reads the eight bytes of `one`.
+            unsafe {
+                libc::syscall(libc::SYS_write, self.0.as_raw_fd(), std::ptr::addr_of!(one), std::mem::size_of_val(&one))
+            }
+        });
     }
 
     /// Makes it unready, however often it was signalled.

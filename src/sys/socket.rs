@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::{size_of, MaybeUninit};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -33,9 +33,23 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Sends all of the data at once, or fails: the socket must not block. A peer that has closed its end is EPIPE, and no
+/// SIGPIPE, which would end a host that has not chosen otherwise (`send(2)`).
+pub(crate) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads at most `data.len()` bytes of `data`.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), data.as_ptr().cast(), data.len(), flags) };
+    match usize::try_from(sent) {
+        Ok(sent) if sent == data.len() => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
 
     #[test]
@@ -53,5 +67,13 @@ mod tests {
         assert!(!connected.is_empty() && error.kind() == io::ErrorKind::WouldBlock, "{error}");
         assert!(connect(&folder.path().join("none")).is_err());
         assert!(connect(Path::new(&"x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_an_error() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        send(ours.as_fd(), b"heard").unwrap();
+        drop(theirs);
+        assert_eq!(send(ours.as_fd(), b"not heard").unwrap_err().raw_os_error(), Some(libc::EPIPE));
     }
 }

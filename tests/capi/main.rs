@@ -59,18 +59,25 @@ fn shared_library() -> &'static Path {
     })
 }
 
-/// `host.c`, with the static library.
+/// A program of this folder, with the static library.
+fn program(name: &str) -> PathBuf {
+    busy_server();
+    let [source, include] = [format!("tests/capi/{name}.c"), "src/capi".into()].map(|path| Path::new(ROOT).join(path));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"]).arg(include).arg("-o");
+    compiler.arg(target().join(name)).arg(source).arg(target().join("release/libhighwater.a"));
+    run(compiler.args(["-lpthread", "-ldl", "-lm"]));
+    target().join(name)
+}
+
 fn host() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        busy_server();
-        let [source, include] = ["tests/capi/host.c", "src/capi"].map(|path| Path::new(ROOT).join(path));
-        let mut compiler = Command::new("cc");
-        compiler.args(["-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"]).arg(include).arg("-o");
-        compiler.arg(target().join("host")).arg(source).arg(target().join("release/libhighwater.a"));
-        run(compiler.args(["-lpthread", "-ldl", "-lm"]));
-        target().join("host")
-    })
+    BUILT.get_or_init(|| program("host"))
+}
+
+fn guest() -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    Command::new(BUILT.get_or_init(|| program("guest")))
 }
 
 /// Valgrind, to run what comes next; what it finds is an exit status of 99, and in the log. What is only possibly lost
@@ -257,4 +264,19 @@ fn the_same_host_under_valgrind_has_no_leak_and_no_error() {
     let text = fs::read_to_string(&log).unwrap_or_default();
     assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("ERROR SUMMARY: 0 errors"), "{text}");
+}
+
+#[test]
+fn a_peer_that_hangs_up_ends_nobody() {
+    run(guest().arg("socket"));
+}
+
+#[test]
+fn a_cancelled_thread_ends_before_or_after_a_function_and_never_in_it() {
+    run(guest().arg("cancel"));
+}
+
+#[test]
+fn no_function_changes_errno() {
+    run(guest().arg("errno"));
 }

@@ -9,14 +9,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::psi;
 use crate::sys::bell::PollBell;
 use crate::sys::file::read_line;
+use crate::sys::file_kind::{kind_of, kind_of_open, Kind as FileKind};
 use crate::sys::poll::{Interest, Ready};
+use crate::sys::privilege::is_privileged;
 use crate::sys::socket;
 use crate::vocabulary::{Error, ErrorKind};
 
@@ -28,6 +30,11 @@ const TRIGGER: &[u8] = b"some 100000 2000000\0";
 const MOST: usize = 3;
 
 /// What the environment says is to be watched, in the names of <https://systemd.io/MEMORY_PRESSURE/>.
+///
+/// The kind of harm to be kept out: a path and bytes that a user has chosen, opened and written with the rights of the
+/// program. So a program with privileges of its own takes nothing from the environment, and any other writes only to
+/// what the protocol means: a file of pressure, a FIFO, a socket. It is read when the monitor is built, and inherited by
+/// forked children: to read it there would wait for a lock that a thread of the parent's may have held at the fork.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watch {
     path: Option<OsString>,
@@ -36,7 +43,14 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn from_environment() -> Watch {
-        Watch { path: env::var_os("MEMORY_PRESSURE_WATCH"), write: env::var_os("MEMORY_PRESSURE_WRITE") }
+        Watch::of(is_privileged(), |name| env::var_os(name))
+    }
+
+    fn of(is_privileged: bool, variable: impl Fn(&str) -> Option<OsString>) -> Watch {
+        if is_privileged {
+            return Watch::default();
+        }
+        Watch { path: variable("MEMORY_PRESSURE_WATCH"), write: variable("MEMORY_PRESSURE_WRITE") }
     }
 }
 
@@ -99,7 +113,8 @@ impl Alarms {
     /// Arms the events of a group.
     pub(crate) fn arm_events(&mut self, path: &Path) {
         if self.armed.len() < MOST {
-            match File::open(path) {
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+            match OpenOptions::new().read(true).custom_flags(flags).open(path) {
                 Ok(file) => {
                     let mut alarm = Alarm { file, kind: Kind::Events };
                     // What happened before is not news.
@@ -184,14 +199,46 @@ fn read_total(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<u64> {
     parsed.map(|pressure| pressure.some_total).map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
+/// Arms a file of pressure, and no other: what is at the path may be anything, and be written to for good.
 fn trigger(path: &Path, trigger: &[u8]) -> Result<Alarm, Error> {
     let arm = || -> io::Result<Alarm> {
-        let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        file.write_all(trigger)?;
+        // Told by its name first, because reading some files of the kernel's changes something too.
+        if !is_called_pressure(&path.canonicalize()?) {
+            return Err(refused("it is no file of pressure"));
+        }
+        let mut file = open(path, FileKind::OfTheKernel)?;
         let some_total = read_total(file.as_fd(), &mut [0; 4096])?;
+        file.write_all(trigger)?;
         Ok(Alarm { file, kind: Kind::Pressure { some_total } })
     };
     arm().map_err(|error| Error::arm(path.to_owned(), error))
+}
+
+/// `/proc/pressure/memory`, or `memory.pressure` of a control group.
+fn is_called_pressure(path: &Path) -> bool {
+    let in_folder = path.parent().and_then(Path::file_name) == Some("pressure".as_ref());
+    in_folder || path.extension() == Some("pressure".as_ref())
+}
+
+/// Opens a file that somebody else has named, if it is of this kind: for reading and writing, without waiting, and
+/// without making, emptying or adopting anything.
+fn open(path: &Path, wanted: FileKind) -> io::Result<File> {
+    let found = kind_of(path)?;
+    let wrong = || refused("it is no file of pressure, no FIFO and no socket");
+    if found.0 != wanted {
+        return Err(wrong());
+    }
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    // Somebody may have put another file there in between.
+    if kind_of_open(&file)? != found {
+        return Err(wrong());
+    }
+    Ok(file)
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
 /// Arms what the environment names; `None` where it says that nothing is to be watched.
@@ -203,31 +250,37 @@ fn arm_watch(path: &Path, write: Option<OsString>) -> Result<Option<Alarm>, Erro
         return Err(Error::setting(format!("MEMORY_PRESSURE_WATCH {} is not an absolute path", path.display())));
     }
     let data = match write {
-        None => None,
+        None => Vec::new(),
         Some(text) => {
             let text = text.into_vec();
-            let decoded = decode_base64(&text);
-            Some(decoded.ok_or_else(|| {
+            decode_base64(&text).ok_or_else(|| {
                 let text = String::from_utf8_lossy(&text);
                 Error::setting(format!("MEMORY_PRESSURE_WRITE {text} is not base64"))
-            })?)
+            })?
         }
     };
-    let told = |mut file: File| {
-        // What it cannot take at once it has no room for: this must not block.
-        file.write_all(data.as_deref().unwrap_or_default())?;
-        Ok(Some(Alarm { file, kind: Kind::Told }))
-    };
     let failed = |error| Error::arm(PathBuf::from(path), error);
-    let kind = path.metadata().map_err(failed)?.file_type();
-    if kind.is_socket() {
-        socket::connect(path).and_then(|socket| told(socket.into())).map_err(failed)
-    } else if kind.is_fifo() {
-        // Open for writing too, so that there is no end of file when the last writer goes.
-        let pipe = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
-        pipe.and_then(told).map_err(failed)
-    } else {
-        trigger(path, data.as_deref().unwrap_or(TRIGGER)).map(Some)
+    let told = |file| Some(Alarm { file, kind: Kind::Told });
+    match kind_of(path).map_err(failed)?.0 {
+        FileKind::Socket => {
+            let connected = socket::connect(path).and_then(|socket| {
+                // Nothing to say is nothing sent, or the other end would hear of it.
+                if !data.is_empty() {
+                    socket::send(socket.as_fd(), &data)?;
+                }
+                Ok(File::from(socket))
+            });
+            connected.map(told).map_err(failed)
+        }
+        FileKind::Fifo => {
+            // Open for reading and writing, so that there is no end of file when the last writer goes, and no SIGPIPE
+            // when there is no reader. What it cannot take at once it has no room for: this must not block.
+            let written = open(path, FileKind::Fifo).and_then(|mut pipe| pipe.write_all(&data).map(|()| pipe));
+            written.map(told).map_err(failed)
+        }
+        FileKind::OfTheKernel | FileKind::Other => {
+            trigger(path, if data.is_empty() { TRIGGER } else { &data }).map(Some)
+        }
     }
 }
 
@@ -356,6 +409,53 @@ mod tests {
             assert!(!alarms.is_armed());
             assert!(alarms.failures[0].to_string().starts_with(expected), "{}", alarms.failures[0]);
         }
+    }
+
+    #[test]
+    fn only_what_the_protocol_means_is_written_to() {
+        const SAID: &str = "c29tZSAxMDAwMDAgMjAwMDAwMAA=";
+        const PRESSURE: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["file", "memory.pressure", "target"] {
+            std::fs::write(path(name), PRESSURE).unwrap();
+        }
+        std::fs::create_dir(path("pressure")).unwrap();
+        std::fs::write(path("pressure/memory"), PRESSURE).unwrap();
+        std::os::unix::fs::symlink(path("target"), path("link.pressure")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/oom_score_adj", path("adjusted.pressure")).unwrap();
+        let before = std::fs::read("/proc/self/oom_score_adj").unwrap();
+        for refused in [
+            path("file"),
+            path("memory.pressure"),
+            path("pressure/memory"),
+            path("link.pressure"),
+            path("adjusted.pressure"),
+            folder.path().to_owned(),
+            "/proc/self/oom_score_adj".into(),
+            "/proc/self/comm".into(),
+            "/proc/sysrq-trigger".into(),
+            "/proc/self/mem".into(),
+            "/dev/zero".into(),
+            "/dev/tty".into(),
+            "/dev/watchdog".into(),
+        ] {
+            for said in [None, Some(SAID)] {
+                let alarms = watch(&refused, said);
+                assert!(!alarms.is_armed() && alarms.failures.len() == 1, "{}", refused.display());
+            }
+        }
+        for name in ["file", "memory.pressure", "target", "pressure/memory"] {
+            assert_eq!(std::fs::read_to_string(path(name)).unwrap(), PRESSURE, "{name}");
+        }
+        assert_eq!(std::fs::read("/proc/self/oom_score_adj").unwrap(), before);
+    }
+
+    #[test]
+    fn a_program_with_privileges_of_its_own_takes_nothing_from_the_environment() {
+        let said = |_: &str| Some(OsString::from("/proc/pressure/memory"));
+        assert!(Watch::of(true, said).path.is_none() && Watch::of(true, said).write.is_none());
+        assert!(Watch::of(false, said).path.is_some());
     }
 
     /// The kernel notifies `cgroup.events` in the way of `memory.events`, and needs no controller for it.
