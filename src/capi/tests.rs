@@ -62,17 +62,9 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
 
 #[test]
 fn every_constant_is_what_the_header_says() {
-    use Resource::{CgroupMemory, CgroupPids, Memory, MemoryPressure, OpenFiles, Processes};
-    let resources = [
-        ("MEMORY", Memory),
-        ("PROCESSES", Processes),
-        ("CGROUP_MEMORY", CgroupMemory),
-        ("CGROUP_PIDS", CgroupPids),
-        ("OPEN_FILES", OpenFiles),
-        ("MEMORY_PRESSURE", MemoryPressure),
-    ];
-    assert_eq!(resources.map(|(_, resource)| resource), Resource::ALL);
-    let resources = resources.into_iter().map(|(name, resource)| (name.to_owned(), resource as u64));
+    // The name of each is that of its log events.
+    let resources =
+        Resource::ALL.map(|resource| (resource.facts().event_key.to_uppercase(), resource as u64)).into_iter();
     let levels = ::log::Level::iter().map(|level| (format!("LOG_{level}"), level as u64));
     let others = [("NONE", snapshot::NONE), ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64)];
     let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));

@@ -75,16 +75,6 @@ impl ResourceLimits {
         self.limit(Resource::Processes)
     }
 
-    /// The limit on open file descriptors; `None` leaves it to `RLIMIT_NOFILE`, which holds in any case.
-    pub fn max_open_files(&self) -> Option<u64> {
-        self.limit(Resource::OpenFiles)
-    }
-
-    /// The limit on memory pressure, in percent; `None` is unlimited.
-    pub fn max_memory_pressure_percent(&self) -> Option<u8> {
-        self.limit(Resource::MemoryPressure).and_then(|hundredths| u8::try_from(hundredths / 100).ok())
-    }
-
     /// The percentage of a limit at which the gate closes.
     pub fn warn_percent(&self) -> u8 {
         self.thresholds.warn
@@ -197,18 +187,8 @@ impl ResourceLimitsBuilder {
         self.with(Resource::Processes, processes)
     }
 
-    /// Limits the number of open file descriptors of this process. Whatever it is, `RLIMIT_NOFILE` holds as well.
-    pub fn max_open_files(self, open_files: u64) -> Self {
-        self.with(Resource::OpenFiles, open_files)
-    }
-
-    /// Limits memory pressure: the percentage of the last ten seconds in which some task waited for memory (`some
-    /// avg10` of the kernel's pressure stall information), of the own control group, else of the machine.
-    pub fn max_memory_pressure_percent(self, percent: u8) -> Self {
-        self.with(Resource::MemoryPressure, u64::from(percent) * 100)
-    }
-
-    fn with(mut self, resource: Resource, number: u64) -> Self {
+    /// Sets a limit, in the unit of the resource.
+    pub(super) fn with(mut self, resource: Resource, number: u64) -> Self {
         *self.limits.get_mut(resource) = Some(GivenLimit { number, in_mb: false, origin: None });
         self
     }

@@ -16,7 +16,7 @@ pub use self::error::{Error, ErrorKind};
 pub use self::limits::{ResourceLimits, ResourceLimitsBuilder};
 pub use self::resource::{MemoryScope, Resource};
 pub use self::snapshot::ResourceSnapshot;
-pub use self::surroundings::{CgroupMemory, CgroupPids, MemoryPressure, OpenFiles};
+pub use self::surroundings::*;
 pub use self::verdict::Verdict;
 pub use self::work::Work;
 

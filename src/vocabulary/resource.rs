@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Work;
+
 /// Bytes in what this crate calls a megabyte: 1024 x 1024, the unit of `free -m` and of container limits.
 pub(crate) const MB: u64 = 1024 * 1024;
 
@@ -52,6 +54,8 @@ pub(crate) struct Facts {
     pub(crate) required: bool,
     /// A few microseconds read it, so that it is read between two checks as well.
     pub(crate) read_alone: bool,
+    /// The part of a piece of work that adds to it.
+    pub(crate) declared: fn(&Work) -> u64,
     /// The resource that takes over a limit of this one that was found in a control group: such a limit is one on what
     /// is charged to the group.
     pub(crate) in_group: Option<Resource>,
@@ -77,6 +81,7 @@ resources! {
         unit: Unit::Bytes,
         required: true,
         read_alone: true,
+        declared: |work| work.memory_bytes,
         in_group: Some(Resource::CgroupMemory),
     };
     /// Descendant processes of the process, at any depth, zombies included.
@@ -89,6 +94,7 @@ resources! {
         unit: Unit::Count,
         required: true,
         read_alone: false,
+        declared: |work| work.processes,
         in_group: Some(Resource::CgroupPids),
     };
     /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
@@ -102,6 +108,7 @@ resources! {
         unit: Unit::Bytes,
         required: false,
         read_alone: true,
+        declared: |work| work.memory_bytes,
         in_group: None,
     };
     /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
@@ -114,6 +121,7 @@ resources! {
         unit: Unit::Count,
         required: false,
         read_alone: false,
+        declared: |work| work.processes,
         in_group: None,
     };
     /// File descriptors that this process has open.
@@ -126,6 +134,7 @@ resources! {
         unit: Unit::Count,
         required: false,
         read_alone: false,
+        declared: |work| work.open_files,
         in_group: None,
     };
     /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
@@ -139,6 +148,7 @@ resources! {
         unit: Unit::Percent,
         required: false,
         read_alone: true,
+        declared: |_| 0,
         in_group: None,
     };
 }

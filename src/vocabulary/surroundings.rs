@@ -1,9 +1,9 @@
-//! The surroundings of the process in a snapshot: limits that somebody else set, and the pressure on memory.
+//! The optional resources as the host sees them: their numbers in a snapshot, and the limits that it can set.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Measured;
+use super::{Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
 
 /// Memory charged to the control group whose limit leaves the least room.
 ///
@@ -101,5 +101,30 @@ impl From<&MemoryPressure> for Measured {
     fn from(pressure: &MemoryPressure) -> Measured {
         // An integer again: the parser made it of two decimals, and it is at most 100.
         Measured::of((pressure.some_avg10 * 100.0).round() as u64)
+    }
+}
+
+impl ResourceLimits {
+    /// The limit on open file descriptors; `None` leaves it to `RLIMIT_NOFILE`, which holds in any case.
+    pub fn max_open_files(&self) -> Option<u64> {
+        self.limit(Resource::OpenFiles)
+    }
+
+    /// The limit on memory pressure, in percent; `None` is unlimited.
+    pub fn max_memory_pressure_percent(&self) -> Option<u8> {
+        self.limit(Resource::MemoryPressure).and_then(|hundredths| u8::try_from(hundredths / 100).ok())
+    }
+}
+
+impl ResourceLimitsBuilder {
+    /// Limits the number of open file descriptors of this process. Whatever it is, `RLIMIT_NOFILE` holds as well.
+    pub fn max_open_files(self, open_files: u64) -> Self {
+        self.with(Resource::OpenFiles, open_files)
+    }
+
+    /// Limits memory pressure: the percentage of the last ten seconds in which some task waited for memory (`some
+    /// avg10` of the kernel's pressure stall information), of the own control group, else of the machine.
+    pub fn max_memory_pressure_percent(self, percent: u8) -> Self {
+        self.with(Resource::MemoryPressure, u64::from(percent) * 100)
     }
 }

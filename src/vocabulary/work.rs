@@ -7,9 +7,9 @@ use super::{Resource, MB};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use]
 pub struct Work {
-    memory_bytes: u64,
-    processes: u64,
-    open_files: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) processes: u64,
+    pub(super) open_files: u64,
 }
 
 impl Work {
@@ -43,12 +43,8 @@ impl Work {
         self
     }
 
+    /// The part of it that adds to this resource.
     pub(crate) fn of(&self, resource: Resource) -> u64 {
-        match resource {
-            Resource::Memory | Resource::CgroupMemory => self.memory_bytes,
-            Resource::Processes | Resource::CgroupPids => self.processes,
-            Resource::OpenFiles => self.open_files,
-            Resource::MemoryPressure => 0,
-        }
+        (resource.facts().declared)(self)
     }
 }
