@@ -97,8 +97,10 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
         hard_percent: 3,
         resume_percent: 0,
     };
+    // To be named here until C has a field for it.
+    let only_in_rust: [Resource; 0] = [];
     let limits = all.build().unwrap();
-    for resource in Resource::ALL {
+    for resource in Resource::ALL.into_iter().filter(|resource| !only_in_rust.contains(resource)) {
         assert_eq!(limits.limit(resource).is_some(), resource.facts().limit_key.is_some(), "{resource}");
     }
 }

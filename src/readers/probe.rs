@@ -294,8 +294,10 @@ impl fmt::Debug for SystemProbe {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::readers::fixture::{process, tree, Tree};
+    use crate::readers::fixture::{process, tree, Machine, Tree};
     use crate::readers::procfs::bytes;
     use crate::vocabulary::{ErrorKind, Identity};
 
@@ -359,6 +361,30 @@ mod tests {
         assert!(error(&own).is_none());
         assert_eq!(required(&read(&root, MemoryScope::Tree)).0, Some(bytes(60)), "50 of its own, 10 of process 8");
         assert_eq!((probe(&root).child_count().unwrap(), probe(&root).zombies().unwrap()), (2, vec![9]));
+    }
+
+    #[test]
+    fn every_resource_is_read_where_its_files_are() {
+        let pressure =
+            "some avg10=1.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        let mounts = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let machine =
+            Machine::new("0::/box\n", mounts).memory_v2("box", "268435456", 1 << 20).pids("cgroup/box", "100", 3);
+        let root = tree(7, [process(7, 1)]).with("7/cgroup", "0::/box\n").with("7/mountinfo", mounts);
+        let root = ["cpu", "io", "memory"].into_iter().fold(root, |root, kind| {
+            fs::create_dir_all(root.path().join("pressure")).unwrap();
+            root.with(&format!("pressure/{kind}"), pressure)
+        });
+        let roots = Roots { proc_root: root.path().into(), ..machine.roots() };
+        // Open files are counted on this machine, the others on any that has all files.
+        let found = [SystemProbe::new(), SystemProbe::with_roots(roots)].map(|probe| {
+            let mut reading = Reading::default();
+            probe.read(&Settings::default(), &mut reading);
+            reading.found()
+        });
+        for resource in Resource::ALL {
+            assert!(found.iter().any(|found| matches!(found.get(resource), Ok(Some(_)))), "{resource}");
+        }
     }
 
     #[test]
