@@ -1,5 +1,4 @@
 //! The layers of `src`: what each may import, and where `unsafe` code may stand. Code of tests may import anything.
-
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/source.rs"]

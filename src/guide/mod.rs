@@ -1,0 +1,45 @@
+//! Guides: what the pages of single items do not say, a page for each question.
+//!
+//! - [`asking`]: which of the questions a program asks, and when it is not this crate that it needs.
+//! - [`starting`]: in which order a program starts a monitor, detaches, changes its root and drops its privileges.
+//! - [`settings`]: every setting and its default, and what a root that is set instead of `/proc` must hold.
+//! - [`containers`]: limits that somebody else has set, found without being told.
+//! - [`left_behind`]: processes whose parents have gone.
+//! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
+//! - [`c`]: how C and C++ build, link and ask.
+//! - [`log_events`]: every event and its keys.
+//! - [`manners`]: what the library does to the process that it lives in, and what it never does.
+//! - [`from_the_original`]: what differs from the Python monitor that this crate began as.
+
+#[cfg(doc)]
+use crate::*;
+
+#[doc = include_str!("asking.md")]
+pub mod asking {}
+
+#[doc = include_str!("c.md")]
+pub mod c {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}
+
+#[doc = include_str!("from_the_original.md")]
+pub mod from_the_original {}
+
+#[doc = include_str!("left_behind.md")]
+pub mod left_behind {}
+
+#[doc = include_str!("load_balancers.md")]
+pub mod load_balancers {}
+
+#[doc = include_str!("log_events.md")]
+pub mod log_events {}
+
+#[doc = include_str!("manners.md")]
+pub mod manners {}
+
+#[doc = include_str!("settings.md")]
+pub mod settings {}
+
+#[doc = include_str!("starting.md")]
+pub mod starting {}
