@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use common::{ensure, in_forked_child, ms, wait_until, Children, Forked, ProcTree};
 use highwater::{ResourceLimits, ResourceMonitor};
-use nix::mount::{mount, MsFlags};
+use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::sched::{setns, unshare, CloneFlags};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::{kill, Signal};
 use nix::time::{clock_gettime, ClockId};
-use nix::unistd::{chroot, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid, Gid, Pid, Uid};
+use nix::unistd::{chroot, fchdir, geteuid, getgroups, setegid, seteuid, setgid, setgroups, setuid, Gid, Pid, Uid};
 use rusty_fork::rusty_fork_test;
 use tempfile::TempDir;
 
@@ -86,15 +86,48 @@ fn children_of(parent: Pid) -> Vec<Pid> {
     children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
-/// A mount of `/proc` that this process and its children see and nobody else.
-fn own_proc(options: &str) -> Option<TempDir> {
+/// A mount of `/proc` that this process and its children see and nobody else. Taken off at the end: a folder with a
+/// mount on it cannot be removed.
+struct OwnProc(TempDir);
+
+impl OwnProc {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for OwnProc {
+    fn drop(&mut self) {
+        umount2(self.path(), MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+/// The root of before, which a process that has changed its own comes back to at the end.
+struct FormerRoot(fs::File);
+
+impl FormerRoot {
+    fn left_for(path: &Path) -> FormerRoot {
+        let former = FormerRoot(fs::File::open("/").unwrap());
+        chroot(path).unwrap();
+        former
+    }
+}
+
+impl Drop for FormerRoot {
+    fn drop(&mut self) {
+        fchdir(&self.0).unwrap();
+        chroot(".").unwrap();
+    }
+}
+
+fn own_proc(options: &str) -> Option<OwnProc> {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mounted = unshare(CloneFlags::CLONE_NEWNS)
         .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))
         .and_then(|()| mount(Some("proc"), folder.path(), Some("proc"), MsFlags::empty(), Some(options)));
     match mounted {
-        Ok(()) => Some(folder),
+        Ok(()) => Some(OwnProc(folder)),
         Err(error) => {
             println!("skipped: cannot mount proc with {options:?}: {error}");
             None
@@ -114,7 +147,7 @@ rusty_fork_test! {
         let _children = Children::sleepers(2);
         monitor.check_now();
         let empty = tempfile::tempdir().unwrap();
-        chroot(empty.path()).unwrap();
+        let _former = FormerRoot::left_for(empty.path());
         assert!(fs::metadata("/proc").is_err());
         let snapshot = monitor.check_now();
         assert_eq!(snapshot.child_process_count, Some(2), "{}", monitor.verdict());
