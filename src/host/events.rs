@@ -1,5 +1,5 @@
-//! The log events, one function each: target `highwater`, key `event`, typed values. The crate documentation has the
-//! table of them.
+//! The log events, one function each: target `highwater`, key `event`, typed values. Their table is
+//! `src/guide/log_events.md`.
 //!
 //! The functions call the host's logger. So their callers hold no lock of ours, and contain its panic.
 
