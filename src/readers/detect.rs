@@ -193,10 +193,11 @@ mod tests {
     type Put = fn(&Path);
 
     /// Things that may stand in the place of a file, each with a word of the error that it makes.
-    const IN_ITS_PLACE: [(Put, &str); 9] = [
+    const IN_ITS_PLACE: [(Put, &str); 10] = [
         (|_| (), "No such file"),
         (|path| fs::write(path, "").unwrap(), "malformed"),
         (|path| fs::write(path, "MemFree: 1 kB\n").unwrap(), "malformed"),
+        (|path| fs::write(path, "MemTotal: 0 kB\n").unwrap(), "malformed"),
         (|path| fs::write(path, "MemTotal: 99999999999999999999999999 kB\n").unwrap(), "malformed"),
         (|path| fs::write(path, "MemTotal ".repeat(1 << 20)).unwrap(), "malformed"),
         (|path| mkfifo(path, Mode::S_IRWXU).unwrap(), "regular"),

@@ -11,7 +11,8 @@ use crate::readers::number::parse_u64;
 
 /// The memory that the kernel can use, in bytes.
 pub(crate) fn total(text: &[u8]) -> Result<u64, &'static str> {
-    entry(text, "MemTotal:").ok_or("it does not say MemTotal in kB")
+    // No machine has none: what says so stands in for the kernel's, and knows nothing.
+    entry(text, "MemTotal:").filter(|total| *total > 0).ok_or("it does not say MemTotal in kB")
 }
 
 /// The memory that is neither free, nor on a list of pages, nor reclaimable slab, in bytes: no more than that of the
@@ -39,7 +40,15 @@ mod tests {
     #[test]
     fn the_total_is_in_units_of_1024_bytes() {
         assert_eq!(total(b"MemTotal:       24684084 kB\nMemFree:        22189160 kB\n"), Ok(24_684_084 * 1024));
-        for text in ["", "MemTotal:\n", "MemTotal: 12 MB\n", "MemTotal: -1 kB\n", "MemFree: 12 kB\n", "MemTotal: 12"] {
+        for text in [
+            "",
+            "MemTotal:\n",
+            "MemTotal: 12 MB\n",
+            "MemTotal: -1 kB\n",
+            "MemFree: 12 kB\n",
+            "MemTotal: 12",
+            "MemTotal: 0 kB",
+        ] {
             assert!(total(text.as_bytes()).is_err(), "{text:?}");
         }
         assert!(total(format!("MemTotal: {} kB", u64::MAX).as_bytes()).is_err());
