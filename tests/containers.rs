@@ -130,6 +130,26 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn memory_is_judged_by_the_group_of_the_process_whichever_thread_asks() {
+        let Some(groups) = Groups::new("memory") else { return };
+        limit_memory(&groups.inner, 256 * MIB);
+        groups.enter();
+        let monitor = unlimited();
+        let limit = || monitor.check_now().cgroup_memory.map(|memory| memory.limit_bytes);
+        let from_first = limit();
+        // What this thread takes is charged to the inner group all the same.
+        let from_another = thread::scope(|scope| {
+            let another = scope.spawn(|| {
+                let thread = nix::unistd::gettid().to_string();
+                fs::write(groups.outer.join("tasks"), thread).unwrap();
+                (limit(), ResourceLimits::detect().unwrap().max_memory_mb())
+            });
+            another.join().unwrap()
+        });
+        assert_eq!((from_first, from_another), (Some(256 * MIB), (Some(256 * MIB), Some(256))));
+    }
+
+    #[test]
     fn limits_that_change_and_groups_that_are_changed_are_followed() {
         let Some(groups) = Groups::new("pids") else { return };
         groups.enter();

@@ -140,14 +140,6 @@ pub(crate) fn exists(pid: u32) -> bool {
     }
 }
 
-/// The number of the calling thread; that of the first thread is the process's.
-pub(crate) fn thread_id() -> u32 {
-    // SAFETY: no memory is passed.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-    // The kernel returns a positive `pid_t`.
-    thread as u32
-}
-
 /// The process group of this process.
 pub(crate) fn own_group() -> u32 {
     // SAFETY: no memory is passed; it cannot fail.

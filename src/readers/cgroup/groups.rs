@@ -107,7 +107,7 @@ impl Cgroups {
     /// Looks up the groups if the process or a mount has been moved since. To be called before the others.
     pub(crate) fn refresh(&mut self) -> Result<(), Error> {
         self.workspace.now = coarse_now();
-        let text = match self.own.read(&mut self.workspace.buffer) {
+        let text = match self.own.read(self.workspace.now, self.membership.as_deref(), &mut self.workspace.buffer) {
             Ok(text) => text,
             // A kernel without control groups.
             Err(Failure::Gone) => &[],

@@ -87,6 +87,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Process, &'static str> {
     field(25).map(|_| process).ok_or("it ends within field 24")
 }
 
+/// Returns `true` if the line is that of a process whose first thread has ended or is about to: field 9, its flags, has
+/// `PF_EXITING` (`include/linux/sched.h`), which is set before anything of it is taken down.
+pub(crate) fn is_ending(bytes: &[u8]) -> bool {
+    const EXITING: u64 = 4;
+    let fields = bytes.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let flags = fields.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(9 - STATE);
+    flags.and_then(parse_u64).is_some_and(|flags| flags & EXITING != 0)
+}
+
 /// The start time in ticks of a process that may have started before boot, in a time namespace that is set back.
 ///
 /// The kernel adds the offset in unsigned nanoseconds, which wrap, and divides by those of a tick afterwards: a tick
@@ -189,6 +198,13 @@ mod tests {
         let leader = parsed(process(7, 1).state('Z').threads(2).line());
         assert_eq!((zombie.is_zombie(), leader.is_zombie()), (true, false));
         assert!(!zombie.is_gone() && !leader.is_gone());
+    }
+
+    #[test]
+    fn a_thread_that_ends_says_so_in_its_flags() {
+        assert!(!is_ending(SLEEPING.as_bytes()) && !is_ending(b"") && !is_ending(b"4242 (sleep) S 1 2 3"));
+        assert!(is_ending(SLEEPING.replace(" 4194304 ", " 4227084 ").as_bytes()));
+        assert!(is_ending(SLEEPING.replace(" 4194304 ", " 4 ").replace("sleep", ") S (0 ").as_bytes()));
     }
 
     #[test]
