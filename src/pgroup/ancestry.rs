@@ -106,7 +106,11 @@ impl Ancestry {
         self.backend_of.retain(|process, _| table.find(*process).is_some());
         for (backend, state) in &mut self.backends {
             // Its children have another parent from the moment it ends, whoever waits for it.
-            state.is_gone = table.find(*backend).map_or(true, |process| process.is_zombie());
+            state.is_gone = match table.find(*backend) {
+                Some(process) => process.is_zombie(),
+                // A process that may not be looked at any more has no start time to be known by.
+                None => !table.has_concealed(backend.pid()),
+            };
         }
         let still_needed: HashSet<_> = self.backend_of.values().collect();
         self.backends.retain(|backend, state| !state.is_gone || still_needed.contains(backend));
@@ -196,6 +200,19 @@ mod tests {
         let last = &look_at(looks.last().unwrap().clone());
         let (orphans, zombies) = (pids(ancestry.orphans(last)), pids(ancestry.adopted_zombies(last)));
         (ancestry, orphans, zombies)
+    }
+
+    #[test]
+    fn a_backend_that_may_not_be_looked_at_any_more_is_not_gone() {
+        let before = table([process(20, OWN), process(30, 20)]);
+        let own = stat::parse(process(OWN, 1).line().as_bytes()).unwrap();
+        let with = |backend: Process| [vec![backend], table([process(30, OWN)])].concat();
+        let concealed = with(Process::concealed(20, &own, false));
+        assert_eq!(after(&[before.clone(), concealed.clone()]).1, [0_u32; 0]);
+        let ended = with(Process::concealed(20, &own, true));
+        assert_eq!(after(&[before.clone(), concealed, ended]).1, [30]);
+        // Another one has its number.
+        assert_eq!(after(&[before, table([process(20, OWN).started(25), process(30, OWN)])]).1, [30]);
     }
 
     #[test]

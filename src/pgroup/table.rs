@@ -60,6 +60,12 @@ impl Table {
         self.processes.get(index).filter(|_| self.who.get(index) == Some(&individual))
     }
 
+    /// Returns `true` if a process that may not be looked at has this number, and lives.
+    pub(super) fn has_concealed(&self, pid: u32) -> bool {
+        let holder = index_of(&self.processes, pid).and_then(|index| self.processes.get(index));
+        holder.is_some_and(|holder| holder.is_concealed() && !holder.is_zombie())
+    }
+
     /// The children of this process.
     pub(super) fn children(&self) -> impl Iterator<Item = (&Process, Individual)> {
         self.processes.iter().zip(self.who.iter().copied()).filter(|(process, _)| process.parent == self.own)

@@ -87,7 +87,7 @@ impl Search {
 impl Process {
     /// A process of which nothing is known but its number and its parent. It counts as started with that, which no
     /// child of its own has been before; and it has no memory that anybody could tell.
-    pub(super) fn concealed(pid: u32, parent: &Process, has_ended: bool) -> Process {
+    pub(crate) fn concealed(pid: u32, parent: &Process, has_ended: bool) -> Process {
         Process {
             pid,
             state: if has_ended { b'Z' } else { b'S' },
@@ -98,6 +98,11 @@ impl Process {
             resident_pages: 0,
             page_faults: 0,
         }
+    }
+
+    /// Returns `true` if it is such a process. None that was read has come to life without a page fault.
+    pub(crate) fn is_concealed(&self) -> bool {
+        self.group == Some(0) && self.page_faults == 0 && self.resident_pages == 0
     }
 }
 
