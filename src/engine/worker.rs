@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::host::contained;
 use crate::sys::fork::{Condvar, Mutex};
-use crate::sys::{self, SignalMask};
+use crate::sys::{ProcessMark, SignalMask};
 use crate::vocabulary::Error;
 
 /// The stack of a thread of ours: what the standard library gives by default. Said here, because it would look for
@@ -25,7 +25,7 @@ thread_local! {
 pub(crate) struct Worker {
     name: &'static str,
     /// Of the process that its thread belongs to.
-    generation: u64,
+    mark: ProcessMark,
     state: Mutex<WorkerState>,
     changed: Condvar,
 }
@@ -48,7 +48,7 @@ enum Thread {
 
 impl Worker {
     pub(crate) fn new(name: &'static str) -> Arc<Worker> {
-        Arc::new(Worker { name, generation: sys::generation(), state: Mutex::default(), changed: Condvar::default() })
+        Arc::new(Worker { name, mark: ProcessMark::here(), state: Mutex::default(), changed: Condvar::default() })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -99,7 +99,7 @@ impl Worker {
     /// Whether this is the copy of the thread that a hook made which forked and then returned in the child too. Such a
     /// copy ends without another hook, and without the worker's lock, which may have been held at the fork.
     pub(crate) fn is_copy(&self) -> bool {
-        self.generation != sys::generation()
+        self.mark.is_inherited()
     }
 
     /// Runs the host's code on this worker's thread, under the host's signal mask; `None` if the worker was stopped

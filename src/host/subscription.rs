@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 
-use crate::sys;
+use crate::sys::ProcessMark;
 use crate::vocabulary::ResourceSnapshot;
 
 /// The number of snapshots that can wait for a slow reader. They are six seconds' worth at the rate at which a busy
@@ -29,7 +29,7 @@ const CAPACITY: usize = 64;
 pub struct Snapshots {
     receiver: Receiver<ResourceSnapshot>,
     missed: Arc<AtomicU64>,
-    generation: u64,
+    mark: ProcessMark,
 }
 
 impl Snapshots {
@@ -68,7 +68,7 @@ impl Snapshots {
     /// Whether the subscription is the parent's. A thread of the parent may have held the channel's locks at the fork,
     /// so nothing is received here.
     fn is_inherited(&self) -> bool {
-        self.generation != sys::generation()
+        self.mark.is_inherited()
     }
 }
 
@@ -121,7 +121,7 @@ impl Publisher {
             self.subscribers.retain(Subscriber::is_read);
             self.subscribers.push(Subscriber { sender, evictor: receiver.clone(), missed: Arc::downgrade(&missed) });
         }
-        Snapshots { receiver, missed, generation: sys::generation() }
+        Snapshots { receiver, missed, mark: ProcessMark::here() }
     }
 
     /// Keeps the snapshot as the latest and sends it to every reader. It waits for none of them, and costs one copy for

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::Shared;
-use crate::sys;
+use crate::sys::ProcessMark;
 use crate::vocabulary::Work;
 
 /// Permission to do a piece of work. The cost of the work is reserved for as long as the permit lives.
@@ -16,13 +16,13 @@ use crate::vocabulary::Work;
 #[must_use = "a permit that is dropped at once reserves its work only until the next check"]
 pub struct Permit {
     shared: Arc<Shared>,
-    generation: u64,
+    mark: ProcessMark,
     work: Work,
 }
 
 impl Permit {
     pub(crate) fn new(shared: Arc<Shared>, work: Work) -> Permit {
-        Permit { shared, generation: sys::generation(), work }
+        Permit { shared, mark: ProcessMark::here(), work }
     }
 
     /// The work that was admitted.
@@ -34,7 +34,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         // In a child forked after the grant, the reservation is still the parent's.
-        if self.generation != sys::generation() {
+        if self.mark.is_inherited() {
             return;
         }
         if let Some(core) = self.shared.current() {

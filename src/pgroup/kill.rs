@@ -11,7 +11,7 @@ use super::registry::Registry;
 use super::target::{call_logger, checked_signal, report_denied};
 use crate::host::events;
 use crate::sys::reserve::is_exhausted;
-use crate::sys::{self, process};
+use crate::sys::{process, ProcessMark};
 use crate::vocabulary::Error;
 
 /// Between two looks at who is left.
@@ -85,8 +85,8 @@ impl ProcessGroupManager {
     #[must_use = "dropping the guard ends the children"]
     pub fn kill_on_drop(self: &Arc<Self>, signal: i32, grace: Duration) -> KillOnDrop {
         self.registry().prepare();
-        let generation = sys::generation();
-        KillOnDrop { group: Arc::clone(self), signal, grace, generation, armed: true }
+        let mark = ProcessMark::here();
+        KillOnDrop { group: Arc::clone(self), signal, grace, mark, armed: true }
     }
 }
 
@@ -96,7 +96,7 @@ pub struct KillOnDrop {
     group: Arc<ProcessGroupManager>,
     signal: i32,
     grace: Duration,
-    generation: u64,
+    mark: ProcessMark,
     armed: bool,
 }
 
@@ -109,7 +109,7 @@ impl KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if !self.armed || self.generation != sys::generation() {
+        if !self.armed || self.mark.is_inherited() {
             return;
         }
         // Nobody is left to hear of an error.

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::poll::{poll, EventFd, Interest, Ready};
+use super::ProcessMark;
 use crate::sys::fork::ForkCell;
-use crate::sys::generation;
 
 /// The longest single sleep. A sleep may end for no reason, so callers that want more sleep again.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -47,7 +47,7 @@ pub(crate) struct Bell {
 pub(crate) struct PollBell<'a> {
     bell: &'a Bell,
     eventfd: Arc<EventFd>,
-    generation: u64,
+    mark: ProcessMark,
 }
 
 impl Bell {
@@ -81,7 +81,7 @@ impl Bell {
     pub(crate) fn attach_eventfd(&self) -> io::Result<PollBell<'_>> {
         let eventfd = Arc::new(EventFd::new()?);
         self.set_eventfd(Some(Arc::clone(&eventfd)));
-        Ok(PollBell { bell: self, eventfd, generation: generation() })
+        Ok(PollBell { bell: self, eventfd, mark: ProcessMark::here() })
     }
 
     /// Directs all rings to the futex, whichever eventfd was attached.
@@ -143,7 +143,7 @@ impl PollBell<'_> {
 impl Drop for PollBell<'_> {
     fn drop(&mut self) {
         // In a forked copy of the thread the bell is the parent's, and so are its locks.
-        let is_inherited = self.generation != generation();
+        let is_inherited = self.mark.is_inherited();
         if !is_inherited && self.bell.eventfd.get().is_some_and(|attached| Arc::ptr_eq(&attached, &self.eventfd)) {
             self.bell.detach();
         }

@@ -31,7 +31,7 @@ pub(crate) mod socket;
 
 pub(crate) use self::bell::Bell;
 pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};
-pub(crate) use self::fork::{generation, PerProcess};
+pub(crate) use self::fork::{PerProcess, ProcessMark};
 pub(crate) use self::signal::SignalMask;
 
 /// The result of a system call, which is -1 when it failed. The call is made again while a signal interrupts it.

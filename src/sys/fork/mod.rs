@@ -24,8 +24,8 @@
 //!    made of these alone.
 //! 3. A lock that somebody waits for is a [`Mutex`] of this module. `parking_lot` serves where nobody waits, because its
 //!    waiters share a table of the whole process.
-//! 4. What was handed out (a permit, a subscription, a guard, a thread) carries the [`generation`] that made it. In any
-//!    other it does nothing when it is dropped: no join, no release, no signal.
+//! 4. What was handed out (a permit, a subscription, a guard, a thread) carries a [`ProcessMark`]. Where that is inherited
+//!    it does nothing when it is dropped: no join, no release, no signal.
 //! 5. Nothing inherited is dropped if the drop could take a lock, wait, or run the host's code. It is leaked instead.
 //! 6. No inherited descriptor is used, not even to rewind a listing: the offset is the parent's as well.
 //!
@@ -64,9 +64,27 @@ static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 /// Generations handed out so far. It lies in ordinary memory, so a forked child goes on from its parent's count.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
+/// The process in which something was made: a load to make, a load and a comparison to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessMark(u64);
+
+impl ProcessMark {
+    /// The mark of the calling process.
+    #[inline]
+    pub(crate) fn here() -> ProcessMark {
+        ProcessMark(generation())
+    }
+
+    /// Whether the calling process was forked from the one that made this, since then.
+    #[inline]
+    pub(crate) fn is_inherited(self) -> bool {
+        self != ProcessMark::here()
+    }
+}
+
 /// A number that differs between this process and each of the processes it was forked from. Never 0.
 #[inline]
-pub(crate) fn generation() -> u64 {
+fn generation() -> u64 {
     // Acquire: the page is mapped and marked before its address is stored.
     let page = PAGE.load(Ordering::Acquire);
     // SAFETY: a non-null address is that of a page that was mapped for good, aligned and readable, with nothing but
@@ -147,7 +165,7 @@ fn unmap(page: *mut AtomicU64) {
 /// forked at any moment can go on. A child walks past those of its ancestors at each call.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T> {
-    generation: u64,
+    mark: ProcessMark,
     value: ManuallyDrop<T>,
     /// The value of a forked child, or of a child of that one: null until there is one, then never changed.
     successor: AtomicPtr<PerProcess<T>>,
@@ -156,7 +174,7 @@ pub(crate) struct PerProcess<T> {
 impl<T> PerProcess<T> {
     pub(crate) fn new(value: T) -> PerProcess<T> {
         PerProcess {
-            generation: generation(),
+            mark: ProcessMark::here(),
             value: ManuallyDrop::new(value),
             successor: AtomicPtr::new(ptr::null_mut()),
         }
@@ -165,14 +183,14 @@ impl<T> PerProcess<T> {
     /// The value, if it was made in this process.
     #[inline]
     pub(crate) fn own(&self) -> Option<&T> {
-        (self.generation == generation()).then(|| &*self.value)
+        (!self.mark.is_inherited()).then(|| &*self.value)
     }
 
     /// The value of this process, wherever in the line of descent it was made; `None` if there is none yet.
     pub(crate) fn current(&self) -> Option<&T> {
-        let generation = generation();
+        let here = ProcessMark::here();
         let mut node = self;
-        while node.generation != generation {
+        while node.mark != here {
             node = node.successor()?;
         }
         Some(&*node.value)
@@ -180,9 +198,9 @@ impl<T> PerProcess<T> {
 
     /// The value of this process, made now from that of the nearest ancestor if there is none.
     pub(crate) fn current_or_renew(&self, renew: impl FnOnce(&T) -> T) -> &T {
-        let generation = generation();
+        let here = ProcessMark::here();
         let mut node = self;
-        while node.generation != generation {
+        while node.mark != here {
             node = match node.successor() {
                 Some(successor) => successor,
                 None => {
@@ -219,7 +237,7 @@ impl<T> PerProcess<T> {
 
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
-        if self.generation == generation() {
+        if !self.mark.is_inherited() {
             // SAFETY: dropped here, once, and not used after.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }
