@@ -43,7 +43,7 @@
 //! | page | on |
 //! | --- | --- |
 //! | [asking](guide::asking) | which question to ask; a counter, the gate, or both |
-//! | [starting](guide::starting) | the order of `start`, `daemon`, `chroot` and `setuid`; fork |
+//! | [starting](guide::starting) | the order of `daemon`, `start`, `chroot` and `setuid`; fork |
 //! | [settings](guide::settings) | every setting and its default; the layout that `proc_root` expects |
 //! | [containers](guide::containers) | limits that somebody else has set |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |

@@ -10,14 +10,17 @@
  *     if (!monitor || hw_monitor_start(monitor, 15000) != 0)
  *         fprintf(stderr, "%s\n", hw_last_error());
  *     ...
- *     if (hw_is_accepting_work(monitor))
- *         take_next();
+ *     hw_work work = HW_WORK_INIT;
+ *     work.memory_bytes = UINT64_C(16) << 20;
+ *     hw_permit *permit = hw_try_admit(monitor, &work);
+ *     if (permit)
+ *         start_next(permit); // hw_permit_free() once its memory is touched
  *     ...
  *     hw_monitor_free(monitor);
  *
- * The answer is that of the last check, which cannot have seen what was started
- * since: a program that starts several things in a burst, or from several
- * threads, asks hw_try_admit() for each, which counts what it has admitted.
+ * hw_try_admit() counts what it has admitted; hw_is_accepting_work() is the
+ * answer of the last check, which cannot have seen what was started since. It is
+ * for readiness probes, and for a program that starts one thing at a time.
  *
  * Linking. cc program.c libhighwater.a -lpthread -ldl -lm, or -lhighwater. The
  * shared library must not be unloaded again. Valgrind calls some 50 bytes

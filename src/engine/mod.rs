@@ -40,8 +40,8 @@
 //! 3. `Core::judgement`: what checks, limits and permits mean. The words that readers see are written under it.
 //! 4. `Core::publisher`: the last snapshot, and who subscribed.
 //!
-//! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over 6), `Inbox`,
-//! `Hooks::shedding`, `WorkerState` (6, one thread's life), and the writers' lock in each `ForkCell`. A forked child has
+//! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`), `Inbox`,
+//! `Hooks::shedding`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked child has
 //! a core of its own, and takes no lock that a thread of the parent's may hold.
 
 mod actions;

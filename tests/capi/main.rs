@@ -32,7 +32,7 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Builds the example server, and the library that it is linked with: by the commands in the README, with other
+/// Builds the example server, and the library that it is linked with: by the commands in `src/guide/c.md`, with other
 /// folders.
 fn make(goal: &str) {
     let variables = ["OUT", "TARGET_DIR"].map(|name| format!("{name}={}", target().display()));
