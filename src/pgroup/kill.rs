@@ -184,8 +184,9 @@ impl Ending<'_> {
             }
             let sent = match target {
                 Target::Known(individual) => match self.registry.send(individual, self.signal) {
-                    // No descriptor for a handle: any child of ours that has this number is to end.
-                    Err(error) if is_exhausted(error.os_error()) => {
+                    // No descriptor for a handle, or no look at whose it is: any child of ours that has this number is
+                    // to end.
+                    Err(error) if is_exhausted(error.os_error()) || self.registry.is_concealed(target.pid()) => {
                         self.registry.send_by_number(target.pid(), self.signal)
                     }
                     sent => sent,

@@ -137,6 +137,11 @@ impl Registry {
         }
     }
 
+    /// Returns `true` if there is a process of this number that may not be looked at.
+    pub(super) fn is_concealed(&self, pid: u32) -> bool {
+        matches!(self.process(pid), Ok(None)) && process::exists(pid)
+    }
+
     fn ensure_own_kernel(&self) -> Result<(), Error> {
         if self.with_room(|| self.files.is_of_own_kernel(Path::new(PROC)))? {
             return Ok(());

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod concealed;
 mod exhausted;
 mod reused_numbers;
 
