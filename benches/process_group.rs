@@ -1,13 +1,13 @@
-//! The cost of a look of `ProcessGroupManager`, and of the clean-up when all backends have ended at once, by the number of
-//! backends, beside what other crates take to list the same processes with their parents: the table of
+//! The cost of a look of `ProcessGroupManager`, and of the clean-up when all backends have ended at once, by the number
+//! of backends, beside what other crates take to list the same processes with their parents: the table of
 //! `benches/README.md`, from one command.
 //!
 //! ```sh
 //! cargo bench --manifest-path benches/Cargo.toml --bench process_group
 //! ```
 //!
-//! Each backend has one process below it. Every way has its turn in every round, so that all of them see the same machine.
-//! Medians of the rounds are printed.
+//! Each backend has one process below it. Every way has its turn in every round, so that all of them see the same
+//! machine. Medians of the rounds are printed.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

@@ -61,13 +61,13 @@ mod vocabulary;
 /// Every system call, and every `unsafe` block but those of the C interface.
 mod sys;
 
-/// What checks mean: a pure state machine.
+/// The meaning of checks: a pure state machine.
 mod judgement;
 
-/// What the kernel says.
+/// The readings of the kernel.
 mod readers;
 
-/// Where the host is called.
+/// The calls of the host.
 mod host;
 
 /// The threads.

@@ -43,8 +43,8 @@ fn is_privileged() -> bool {
     privileged
 }
 
-/// The effective user and groups of nobody, until it is dropped. The groups as well: group 0 sees everything, unless the
-/// mount names another.
+/// The effective user and groups of nobody, until it is dropped. The groups as well: group 0 sees everything, unless
+/// the mount names another.
 struct Privileges(Vec<Gid>);
 
 impl Privileges {

@@ -155,8 +155,8 @@ pub(super) unsafe fn given<'a, T>(handle: *const T, what: &str) -> Result<&'a T,
 /// A struct of plain data that begins with its size and grows at its end.
 ///
 /// # Safety
-/// `repr(C)`, a `usize` first, valid when all of it is zero, and no padding at its end: a later version's field must not
-/// lie in bytes that an older caller never wrote.
+/// `repr(C)`, a `usize` first, valid when all of it is zero, and no padding at its end: a later version's field must
+/// not lie in bytes that an older caller never wrote.
 pub(super) unsafe trait Versioned: Copy {
     /// The name in the header.
     const NAME: &'static str;

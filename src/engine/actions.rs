@@ -57,7 +57,7 @@ pub(super) fn run(shared: &Arc<Shared>, run: &Arc<Run>, worker: &Worker) {
 struct ActionThread<'a> {
     core: &'a Core,
     worker: &'a Worker,
-    /// Which setting of the manager the rest of this state is about.
+    /// The setting of the manager that the rest of this state is about.
     setting: u64,
     prune: Prune,
     /// The hooks that panicked when they were last called.
@@ -139,7 +139,7 @@ impl ActionThread<'_> {
         }
     }
 
-    /// What is remembered of shedding the current manager's jobs. Held for moments, and never while the host is called.
+    /// The memory of shedding the current manager's jobs. Held for moments, and never while the host is called.
     fn with_policy<R>(&self, look: impl FnOnce(&mut ShedPolicy) -> R) -> R {
         let mut shedding = self.core.hooks.shedding.lock();
         match self.setting.cmp(&shedding.setting) {

@@ -1,4 +1,4 @@
-//! What a monitor does on the threads of its callers: checks that they ask for, and admission.
+//! The part of a monitor that runs on the threads of its callers: checks that they ask for, and admission.
 
 use std::sync::Arc;
 

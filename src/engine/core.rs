@@ -19,14 +19,14 @@ use crate::sys::fork::{ForkCell, Mutex, PatientMutex};
 use crate::sys::{self, Bell, PerProcess};
 use crate::vocabulary::{Reading, ResourceLimits, Settings, Verdict, Work};
 
-/// What a monitor and all its handles share. A forked child finds its parent's there and makes its own.
+/// The state that a monitor and all its handles share. A forked child finds its parent's there and makes its own.
 pub(crate) type Shared = PerProcess<Core>;
 
-/// What is set once, when the monitor is built.
+/// The parts that are fixed when the monitor is built.
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) probe: Box<dyn Probe>,
-    /// What the environment said when the monitor was built.
+    /// The environment's wish as it was when the monitor was built.
     pub(crate) watch: Watch,
 }
 

@@ -13,8 +13,8 @@ use crate::sys::fork::{ForkCell, Mutex};
 use crate::sys::SignalMask;
 
 thread_local! {
-    /// Whether this thread is asking a manager for its counts. A manager that takes a check to answer is not asked again
-    /// for that check.
+    /// Whether this thread is asking a manager for its counts. A manager that takes a check to answer is not asked
+    /// again for that check.
     static COUNTING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Hooks {
     count_panicked: AtomicBool,
 }
 
-/// What the host has set. One value, so that of racing setters one is last in everything.
+/// The host's code that is set. One value, so that of racing setters one is last in everything.
 #[derive(Clone)]
 pub(crate) struct Set {
     pub(super) manager: Option<Arc<dyn JobManager>>,
@@ -48,8 +48,8 @@ pub(super) struct Shedding {
     pub(super) policy: ShedPolicy,
 }
 
-/// Host code that a forked child has from its parent, and that may wait for ever: a thread of the parent's may have been
-/// in it at the fork, and held its locks. Until a call has come back, only threads of ours make one.
+/// Host code that a forked child has from its parent, and that may wait for ever: a thread of the parent's may have
+/// been in it at the fork, and held its locks. Until a call has come back, only threads of ours make one.
 #[derive(Debug, Default)]
 struct Inherited {
     logger: AtomicBool,

@@ -8,9 +8,9 @@
 //! | `highwater` ([`checker`]) | `start` | `stop` | sleeps until a check is due, takes it, logs what came of it |
 //! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set | `stop` | calls the host: counts, sheds, keeps house |
 //!
-//! A check is judged and published by whoever takes it; what it asks to be done goes through an inbox of one place to the
-//! action thread, so that no hook of the host's delays a check. The logger is called on whichever thread has something
-//! to say.
+//! A check is judged and published by whoever takes it; what it asks to be done goes through an inbox of one place to
+//! the action thread, so that no hook of the host's delays a check. The logger is called on whichever thread has
+//! something to say.
 //!
 //! # Files
 //!
@@ -34,15 +34,16 @@
 //!
 //! Taken in this order, and never the other way round. None is held while the host's code runs or is dropped.
 //!
-//! 1. `RunState` ([`run`]): which run is on, and who was left behind. Held over the opening and the closing of the gate.
+//! 1. `RunState` ([`run`]): which run is on, and who was left behind. Held over the opening and the closing of the
+//!    gate.
 //! 2. `Core::single_flight`: the buffers of a check, and the right to take one on the monitor's behalf. The only lock
 //!    that is held across a reading; callers wait for it no longer than a reading may be old.
 //! 3. `Core::judgement`: what checks, limits and permits mean. The words that readers see are written under it.
 //! 4. `Core::publisher`: the last snapshot, and who subscribed.
 //!
-//! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`), `Inbox`,
-//! `Hooks::shedding`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked child has
-//! a core of its own, and takes no lock that a thread of the parent's may hold.
+//! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`),
+//! `Inbox`, `Hooks::shedding`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
+//! child has a core of its own, and takes no lock that a thread of the parent's may hold.
 
 mod actions;
 mod caller;

@@ -43,7 +43,7 @@ struct ActionThread {
     failed: bool,
 }
 
-/// Where the action thread finds what the checks found. Only the newest matters.
+/// The way from the checks to the action thread. Only the newest matters.
 #[derive(Debug)]
 struct Inbox {
     /// Checks with lower numbers are older than what was handed over last, or than the run.
@@ -51,7 +51,7 @@ struct Inbox {
     unread: Option<Handover>,
 }
 
-/// What a check gives the action thread.
+/// The message of a check to the action thread.
 #[derive(Debug)]
 pub(super) struct Handover {
     pub(super) checked: Checked,

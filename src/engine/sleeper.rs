@@ -11,7 +11,7 @@ use crate::sys::bell::{Bell, PollBell};
 use crate::sys::poll::Ready;
 use crate::vocabulary::Error;
 
-/// Where the thread sleeps.
+/// The means by which the check thread sleeps: a bell, and the kernel's alarms where some are armed.
 pub(super) struct Sleeper<'a> {
     bell: &'a Bell,
     pub(super) alarms: Alarms,

@@ -1,5 +1,5 @@
-//! The log events: those of checks in [`judged`], every other in a function of its own. Target `highwater`, key `event`, typed values. Their table is
-//! `src/guide/log_events.md`.
+//! The log events: those of checks in [`judged`], every other in a function of its own. Target `highwater`, key
+//! `event`, typed values. Their table is `src/guide/log_events.md`.
 //!
 //! The functions call the host's logger. So their callers hold no lock of ours, and contain its panic.
 

@@ -1,4 +1,5 @@
-//! Whether work is taken, and why not.
+//! The gate: its state and reason, admission, and the words that readers see. A question changes nothing here; an
+//! admission reserves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ impl Judgement {
         self.reservations.release(work, next_number);
     }
 
-    /// What readers of the gate need to know.
+    /// The state of the gate for those who read it without a lock.
     pub(crate) fn publication(&self, limits: &ResourceLimits) -> Publication {
         let at = self.last.as_ref().map(|last| last.at);
         Publication {
@@ -114,7 +115,7 @@ impl Judgement {
         }
     }
 
-    /// What stands against each limit; `None` where nothing was read.
+    /// The amounts that stand against each limit; `None` where nothing was read.
     fn usages(&self, asked: &Work, limits: &ResourceLimits) -> PerResource<Option<Usage>> {
         let found = self.found();
         PerResource::from_fn(|resource| {

@@ -160,8 +160,8 @@ fn unread_error(found: &ReadOptional<Measured>) -> Option<&Arc<Error>> {
     }
 }
 
-/// The limit in force: the smallest of the host's, the kernel's, and the one that was taken over. An unread resource has
-/// none, and so an optional one refuses nothing.
+/// The limit in force: the smallest of the host's, the kernel's, and the one that was taken over. An unread resource
+/// has none, and so an optional one refuses nothing.
 fn limit(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<u64> {
     let amount = amount(found, resource)?;
     let hosts = limits.limit(resource).filter(|_| judged_as(resource, found, limits).is_none());

@@ -1,4 +1,4 @@
-//! What a reader of the gate needs, in four atomics: no lock, no allocation, no waiting.
+//! The answer for readers of the gate, in four atomics: no lock, no allocation, no waiting.
 //!
 //! Every access is `Relaxed`. Each word is a whole message: a reader follows no pointer and reads no other memory on
 //! the strength of what it finds, so there is nothing for an ordering to make visible. Two words seen from two
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// No time: nobody to wake, already asked, never succeeded.
 const NEVER: u64 = u64::MAX;
 
-/// What a check, or a change of limits or reservations, means for readers.
+/// The state that a check, or a change of limits or reservations, leaves for readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Publication {
     /// The last moment at which the gate is open; `None` when it is closed.
@@ -58,7 +58,8 @@ impl ReadinessWord {
         nanos(now) < self.open_until.load(Relaxed)
     }
 
-    /// Whether this caller is the one that must wake the thread: true at most once per [`publish_check`](Self::publish_check).
+    /// Whether this caller is the one that must wake the thread: true at most once per
+    /// [`publish_check`](Self::publish_check).
     #[inline]
     pub(crate) fn take_demand(&self, now: Duration) -> bool {
         // Relaxed: a stale value costs a caller its turn, or sends it to the exchange, which decides on the latest.

@@ -1,8 +1,8 @@
 //! Ancestry: which process was seen below which backend. The kernel forgets a parent when it is gone, so that whose an
 //! orphan was must have been seen before. Nothing is read here.
 //!
-//! Each process is below one backend at most, so one map from process to backend holds it all, and a look costs the same
-//! for each process, however many backends there are.
+//! Each process is below one backend at most, so one map from process to backend holds it all, and a look costs the
+//! same for each process, however many backends there are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

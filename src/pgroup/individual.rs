@@ -1,11 +1,11 @@
 //! Individuals: processes told from all others that were or will be given their numbers.
 //!
-//! A number and a start time are not enough. Start times are told in clock ticks of 10 ms, and a number can be given away
-//! again within one. But nobody is given a number before its last holder is gone. So from a process that was seen alive
-//! after the tick in which it started, all later holders of its number differ by their start times: number and start are
-//! its alone, for good. Only a process that was met within its first tick can be mistaken, and of that the inode of its
-//! handle is noted as well (`pidfs`, Linux 6.9), which the kernel gives to one process ever. Where there are no such
-//! inodes a look waits for the end of the tick, at most 10 ms, and reads that process again.
+//! A number and a start time are not enough. Start times are told in clock ticks of 10 ms, and a number can be given
+//! away again within one. But nobody is given a number before its last holder is gone. So from a process that was seen
+//! alive after the tick in which it started, all later holders of its number differ by their start times: number and
+//! start are its alone, for good. Only a process that was met within its first tick can be mistaken, and of that the
+//! inode of its handle is noted as well (`pidfs`, Linux 6.9), which the kernel gives to one process ever. Where there
+//! are no such inodes a look waits for the end of the tick, at most 10 ms, and reads that process again.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -76,8 +76,8 @@ impl MetYoung {
         if let Some(inode) = settled {
             return Ok(Some(Individual { identity, inode }));
         }
-        // The parent in the table is that of the process now held, unless the held one is known to be the same, only if it
-        // has that parent still.
+        // The parent in the table is that of the process now held, unless the held one is known to be the same, only if
+        // it has that parent still.
         let is_same = |held: &Held| {
             let is_known = known.is_some_and(|known| held.inode == Some(known.number));
             held.process.identity() == identity && (is_known || held.process.parent == process.parent)

@@ -38,18 +38,20 @@ impl ProcessGroupManager {
     ///
     /// No signal disposition of this process is changed, and it is never signalled itself, whatever the signal. Each
     /// process is signalled once, and woken if it is stopped and the signal asks it to end. Those that were adopted are
-    /// collected; the host's own children are the host's to wait for, and a zombie does not live. A process that outlives
-    /// the signal is not killed: for that, call it again with `SIGKILL` (9). It blocks for at most about `grace`.
+    /// collected; the host's own children are the host's to wait for, and a zombie does not live. A process that
+    /// outlives the signal is not killed: for that, call it again with `SIGKILL` (9). It blocks for at most about
+    /// `grace`.
     ///
-    /// It takes no descriptor, thread or process that [`setup`](Self::setup) or [`kill_on_drop`](Self::kill_on_drop) has
-    /// not set aside, nor a privilege or a root that was there then. Where other threads snatch even those descriptors
-    /// away, it ends its children by asking the kernel for each number, and with a subreaper the others as they become
-    /// its children.
+    /// It takes no descriptor, thread or process that [`setup`](Self::setup) or [`kill_on_drop`](Self::kill_on_drop)
+    /// has not set aside, nor a privilege or a root that was there then. Where other threads snatch even those
+    /// descriptors away, it ends its children by asking the kernel for each number, and with a subreaper the others as
+    /// they become its children.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) for a signal that does not exist;
-    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed) when descendants could not be read
-    /// to the end: without a subreaper some may live. One that may not be signalled is in the report and stops nothing.
+    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed) when descendants could not be
+    /// read to the end: without a subreaper some may live. One that may not be signalled is in the report and stops
+    /// nothing.
     pub fn kill_all_children(&self, signal: i32, grace: Duration) -> Result<KillReport, Error> {
         checked_signal(signal)?;
         let deadline = Instant::now().checked_add(grace);
@@ -80,8 +82,8 @@ impl ProcessGroupManager {
     }
 
     /// Calls [`kill_all_children`](Self::kill_all_children) when the guard is dropped, also by a panic: for hosts whose
-    /// shutdown may be interrupted. Those that outlive the signal are killed. In a forked child the guard does nothing. The
-    /// descriptors that it will take are opened now.
+    /// shutdown may be interrupted. Those that outlive the signal are killed. In a forked child the guard does nothing.
+    /// The descriptors that it will take are opened now.
     #[must_use = "dropping the guard ends the children"]
     pub fn kill_on_drop(self: &Arc<Self>, signal: i32, grace: Duration) -> KillOnDrop {
         self.registry().prepare();
@@ -154,8 +156,8 @@ impl Ending<'_> {
         Ending { registry, signal, dealt_with: HashSet::new(), report: KillReport::default(), unread: None }
     }
 
-    /// All that live and are ours to end. When the table cannot be read, for lack of a descriptor above all, it is those
-    /// that the kernel says are children of ours: to a subreaper the others become that, one generation a round.
+    /// All that live and are ours to end. When the table cannot be read, for lack of a descriptor above all, it is
+    /// those that the kernel says are children of ours: to a subreaper the others become that, one generation a round.
     fn targets(&mut self) -> Result<Vec<Target>, Error> {
         self.unread = None;
         let error = match self.registry.look_for_targets() {

@@ -1,4 +1,4 @@
-//! What the host holds: the manager, and the methods that only ask or prepare.
+//! The host's handle: the manager, and the methods that only ask or prepare.
 
 use std::fmt;
 use std::io;
@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// its own.
 ///
 /// Hosts that start helpers which start helpers leak processes: a parent dies, and its children live on. Guessing whose
-/// they are by their names, or by their parent being 1, has ended user sessions. The manager goes by what it has seen: an
-/// orphan is a process that was seen below a [tracked backend](Self::track_backend_pid), whose backend is gone, and
+/// they are by their names, or by their parent being 1, has ended user sessions. The manager goes by what it has seen:
+/// an orphan is a process that was seen below a [tracked backend](Self::track_backend_pid), whose backend is gone, and
 /// that was handed to this process, the [subreaper](#what-a-subreaper-changes). It is signalled through a handle
 /// (`pidfd_open(2)`) after its identity was compared, which no reuse of its number can confuse. All others are left
 /// alone: the host's own children, daemons that it started on purpose, strangers, and processes that were given the
@@ -73,11 +73,11 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Old kernels
 ///
-/// Before Linux 6.9 a look that meets a process within the clock tick of its start waits for the end of the tick, at most
-/// 10 ms, since two holders of one number could not be told apart within one. Before 5.3 there are no handles: a signal
-/// then goes to a number right after its start time was compared, and a process that ends, and whose number is given
-/// away, within those microseconds is mistaken. Without a subreaper (Linux 3.4) orphans go to init, and are neither
-/// counted nor ended.
+/// Before Linux 6.9 a look that meets a process within the clock tick of its start waits for the end of the tick, at
+/// most 10 ms, since two holders of one number could not be told apart within one. Before 5.3 there are no handles: a
+/// signal then goes to a number right after its start time was compared, and a process that ends, and whose number is
+/// given away, within those microseconds is mistaken. Without a subreaper (Linux 3.4) orphans go to init, and are
+/// neither counted nor ended.
 pub struct ProcessGroupManager {
     own_group: bool,
     subreaper: bool,
@@ -97,9 +97,9 @@ impl ProcessGroupManager {
         }
     }
 
-    /// Sets whether `setup` makes this process leader of its own process group, if it does not lead one. A program that runs
-    /// in the foreground of a terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has left
-    /// that group.
+    /// Sets whether `setup` makes this process leader of its own process group, if it does not lead one. A program that
+    /// runs in the foreground of a terminal, in a pipeline that it does not lead, gets no Ctrl-C any more once it has
+    /// left that group.
     #[must_use]
     pub fn with_own_group(mut self, own_group: bool) -> Self {
         self.own_group = own_group;
@@ -121,8 +121,8 @@ impl ProcessGroupManager {
     }
 
     /// Makes this process leader of its own process group (`setpgid(2)`) and a child subreaper (`prctl(2)`), as far as
-    /// that was not opted out of, and opens the descriptors that a shutdown will take, six at most. Calling it again, or
-    /// when it is so already, is fine.
+    /// that was not opted out of, and opens the descriptors that a shutdown will take, six at most. Calling it again,
+    /// or when it is so already, is fine.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process), with the system's error; all that was changed by then is changed back.
@@ -259,8 +259,8 @@ impl ProcessGroupManager {
     }
 
     /// Asks for the exit status of one child to be collected when it ends, for [`exit_status`](Self::exit_status) to
-    /// tell. Nothing else is ever reaped: a child that the host waits for itself must not be given here. Only its end is
-    /// taken: stops of a child, traced ones included, stay the host's to wait for.
+    /// tell. Nothing else is ever reaped: a child that the host waits for itself must not be given here. Only its end
+    /// is taken: stops of a child, traced ones included, stay the host's to wait for.
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
@@ -299,7 +299,8 @@ impl ProcessGroupManager {
 
 impl ProcessGroup for ProcessGroupManager {
     /// Tells orphans to end: `SIGTERM` when they are first found, and `SIGKILL` when the grace is over. It does not
-    /// wait for them; those that have ended by now are collected. Returns the process ids that it has told, or collected.
+    /// wait for them; those that have ended by now are collected. Returns the process ids that it has told, or
+    /// collected.
     fn cleanup_orphans(&self) -> io::Result<Vec<u32>> {
         let registry = self.registry();
         let due = registry.look(|State { ancestry, endings, .. }, table| {

@@ -1,7 +1,7 @@
 //! The host's processes: kept together, cleaned up after, and ended, without touching anybody else's.
 //!
-//! Decisions are made from what was seen earlier, never from names or guesses, and every signal goes to an identity, never to a
-//! bare number.
+//! Decisions are made from what was seen earlier, never from names or guesses, and every signal goes to an identity,
+//! never to a bare number.
 
 mod ancestry; // who was seen below whom; reads nothing
 mod endings; // orphans between their two signals; sends none itself

@@ -24,8 +24,8 @@ impl ResourceLimits {
     ///
     /// A memory limit of a control group is judged by what is charged to the group ([`CgroupMemory`]), and not by
     /// resident memory, in which pages of mapped files count although the kernel takes them back. So is a limit on
-    /// processes that is `pids.max` of a group, by the group's tasks ([`CgroupPids`]). Where the group is not read, they
-    /// are judged by resident memory and descendants, as a limit is that the host sets.
+    /// processes that is `pids.max` of a group, by the group's tasks ([`CgroupPids`]). Where the group is not read,
+    /// they are judged by resident memory and descendants, as a limit is that the host sets.
     ///
     /// [`CgroupMemory`]: Resource::CgroupMemory
     /// [`CgroupPids`]: Resource::CgroupPids
@@ -44,8 +44,8 @@ impl ResourceLimits {
     /// ```
     ///
     /// # Errors
-    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file, when neither the
-    /// memory of the machine nor any control group could be read: a limit that cannot be read is left out;
+    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file, when neither
+    /// the memory of the machine nor any control group could be read: a limit that cannot be read is left out;
     /// [`InvalidLimit`](crate::ErrorKind::InvalidLimit) for a limit of 0, naming where it was found.
     pub fn detect() -> Result<ResourceLimits, Error> {
         ResourceLimits::builder().detect()?.build()
@@ -56,14 +56,14 @@ impl ResourceLimitsBuilder {
     /// Sets every limit that is not set yet and that the surroundings have, as [`ResourceLimits::detect`] does.
     ///
     /// # Errors
-    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file, when neither the
-    /// memory of the machine nor any control group could be read.
+    /// [`Read`](crate::ErrorKind::Read) or [`Malformed`](crate::ErrorKind::Malformed), naming the file, when neither
+    /// the memory of the machine nor any control group could be read.
     pub fn detect(self) -> Result<ResourceLimitsBuilder, Error> {
         self.detect_in(Roots::default())
     }
 
-    /// Recognizes limits that are those of a control group. For a host in C, whose limits are plain numbers: they do not
-    /// say that they were detected.
+    /// Recognizes limits that are those of a control group. For a host in C, whose limits are plain numbers: they do
+    /// not say that they were detected.
     #[cfg(feature = "capi")]
     pub(crate) fn recognize_groups(self) -> ResourceLimitsBuilder {
         self.recognize_groups_in(Roots::default())

@@ -96,7 +96,7 @@ impl Line {
 pub(crate) struct Machine(TempDir);
 
 impl Machine {
-    /// One whose control groups are found by these texts.
+    /// A machine whose control groups are found by these texts.
     pub(crate) fn new(own: &str, mounts: &str) -> Machine {
         let machine = Machine(tempfile::tempdir().unwrap());
         machine.with("proc/self/cgroup", own).with("proc/self/mountinfo", mounts)

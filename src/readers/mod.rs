@@ -1,5 +1,5 @@
-//! Where the kernel is read: parsers take bytes, readers take roots, so that any kernel's files can be laid out. Judges
-//! nothing.
+//! The readings of the kernel: parsers take bytes, readers take roots, so that any kernel's files can be laid out.
+//! Judges nothing.
 
 /// Control groups: memory, tasks, pressure.
 pub(crate) mod cgroup;

@@ -19,8 +19,8 @@ pub(crate) trait Probe: Send + Sync {
     /// Does the work that would make the first reading dearer than those after it.
     fn prepare(&self, _settings: &Settings) {}
 
-    /// Reads every resource once, but for those that the settings ignore. `into` may hold an earlier reading; nothing of
-    /// it is left.
+    /// Reads every resource once, but for those that the settings ignore. `into` may hold an earlier reading; nothing
+    /// of it is left.
     fn read(&self, settings: &Settings, into: &mut Reading);
 
     /// Takes note of how much memory would close the gate: in scope `Tree`, a sum that reaches it is worth the cost of
@@ -48,9 +48,9 @@ pub(crate) trait Probe: Send + Sync {
 /// first needed and kept, close-on-exec. Any number of threads may read at once. A forked child opens its own.
 ///
 /// A process that ends while it is looked at is left out in silence. Any other failure is an error and never a low
-/// count. A descendant that may not be looked at (`hidepid`, proc(5); a security module) is counted all the same, as long
-/// as its parent may be: the kernel lists it among the children of that. Its memory is not known. A stranger in the same
-/// state is nobody's business.
+/// count. A descendant that may not be looked at (`hidepid`, proc(5); a security module) is counted all the same, as
+/// long as its parent may be: the kernel lists it among the children of that. Its memory is not known. A stranger in
+/// the same state is nobody's business.
 ///
 /// ```
 /// let probe = highwater::SystemProbe::new();

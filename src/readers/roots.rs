@@ -1,8 +1,8 @@
-//! Where the kernel's trees are looked for.
+//! The folders in which the kernel's trees are looked for.
 
 use std::path::{Path, PathBuf};
 
-/// Where control groups are mounted by custom: what [`Roots::cgroup_root`] stands for.
+/// The customary mount point of control groups, which [`Roots::cgroup_root`] stands for.
 const CUSTOMARY_CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The folders that stand for `/proc` and `/sys/fs/cgroup`.

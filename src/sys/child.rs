@@ -1,5 +1,5 @@
-//! The ends of our own children (`waitid(2)`): looked at without taking the status, which the host's `wait` still gets, or
-//! taken from one child alone.
+//! The ends of our own children (`waitid(2)`): looked at without taking the status, which the host's `wait` still gets,
+//! or taken from one child alone.
 //!
 //! Only ends are asked for, which is not enough: a tracer is told of the stops of its children whatever it asks for. So
 //! nothing is taken before it was looked at, and a stop is nobody's business here.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::file::file_system;
 
-/// What a file is that somebody else has named, as far as writing to it is concerned.
+/// The kind of a file, as far as writing to it is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A regular file of the kernel's: of a proc file system, or of one of control groups.
@@ -41,7 +41,7 @@ pub(crate) fn kind_of_open(file: &File) -> io::Result<(Kind, Identity)> {
     Ok((kind, identity))
 }
 
-/// Which file it is, whatever it is called.
+/// The identity of a file, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,

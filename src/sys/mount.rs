@@ -23,8 +23,8 @@ pub(crate) fn mounted_at(path: &Path) -> io::Result<MountedAt> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let flags = libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
     let mut status = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the name ends in a NUL, and the kernel writes one `statx` to `status`. (The function of that name is not in
-    // every C library.)
+    // SAFETY: the name ends in a NUL, and the kernel writes one `statx` to `status`. (The function of that name is not
+    // in every C library.)
     let told = syscall(|| unsafe {
         libc::syscall(libc::SYS_statx, libc::AT_FDCWD, name.as_ptr(), flags, libc::STATX_MNT_ID, status.as_mut_ptr())
     });

@@ -125,8 +125,8 @@ pub(crate) fn ticks_since_boot() -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds).div_euclid((1_000_000_000 / rate).max(1))
 }
 
-/// Returns `true` if the number is that of a process, ended or not, and not of a thread beside the first one. That can be
-/// asked of processes that `/proc` does not show.
+/// Returns `true` if the number is that of a process, ended or not, and not of a thread beside the first one. That can
+/// be asked of processes that `/proc` does not show.
 pub(crate) fn exists(pid: u32) -> bool {
     let ask = |pid: libc::pid_t| {
         // SAFETY: no memory is passed, and signal 0 is not sent.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Signals that an instruction of the thread itself raises. If they were blocked, a fault would kill the process without
-/// a call of the host's handler.
+/// Signals that an instruction of the thread itself raises. If they were blocked, a fault would kill the process
+/// without a call of the host's handler.
 const FAULTS: [libc::c_int; 7] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
 

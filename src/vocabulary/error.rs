@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
-/// What went wrong, and with which value or file. Branch on [`kind`](Error::kind), print the rest.
+/// An error that names the value or the file it is about. Branch on [`kind`](Error::kind), print the rest.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -79,7 +79,7 @@ impl Error {
         Error::new(ErrorKind::Process, message)
     }
 
-    /// What the system said when something was tried.
+    /// An error of the system, and what was tried.
     pub(crate) fn system(message: impl Into<String>, source: io::Error) -> Error {
         Error { source: Some(source), ..Error::process(message) }
     }

@@ -1,10 +1,10 @@
-//! What the host sets once, when it builds the monitor.
+//! The settings that the host makes once, when it builds the monitor.
 
 use std::time::Duration;
 
 use super::{MemoryScope, PerResource};
 
-/// What the host set once, when it built the monitor.
+/// The settings of one monitor, fixed for its life.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) max_age: Option<Duration>,

@@ -1,11 +1,11 @@
-//! What one check found.
+//! The findings of one check.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{CgroupMemory, CgroupPids, Measured, MemoryPressure, OpenFiles, Resource, Shown, MB};
 
-/// What one check found.
+/// The findings of one check.
 ///
 /// Absent (`None`) means that it could not be read; it is never a zero.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct ResourceSnapshot {
     pub memory_bytes: Option<u64>,
     /// Descendant processes at any depth, zombies included; `None` when they could not be counted.
     pub child_process_count: Option<usize>,
-    /// What [`JobManager::running_count`](crate::JobManager::running_count) said; 0 without a manager.
+    /// The answer of [`JobManager::running_count`](crate::JobManager::running_count); 0 without a manager.
     pub running_jobs: usize,
     /// Units of work in progress inside the running jobs, as
     /// [`JobManager::active_job_count`](crate::JobManager::active_job_count) said; 0 without a manager.

@@ -7,8 +7,8 @@ use super::{Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
 
 /// Memory charged to the control group whose limit leaves the least room.
 ///
-/// The kernel charges a group for memory that it would give back before it refuses more, and then kills. So what is judged
-/// is what cannot be given back: new work can have all the rest without a kill.
+/// The kernel charges a group for memory that it would give back before it refuses more, and then kills. So what is
+/// judged is what cannot be given back: new work can have all the rest without a kill.
 ///
 /// | what is charged | counts | why |
 /// | --- | --- | --- |
@@ -24,8 +24,8 @@ use super::{Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
 /// | memory that was swapped out | of version 1, where a limit on memory and swap together is nearer | such a limit kills as well |
 ///
 /// Version 1 does not tell how much of the kernel's memory is reclaimable slab. It is taken to be the part that is more
-/// than the machine has of memory that is neither free, page cache, anonymous, nor reclaimable slab; where the machine has
-/// much of that, slab counts.
+/// than the machine has of memory that is neither free, page cache, anonymous, nor reclaimable slab; where the machine
+/// has much of that, slab counts.
 ///
 /// A limit is one that kills: `memory.max`, not `memory.high`, above which the group is slowed down, which shows as
 /// pressure. The limits of groups that cannot be seen, above that of a container, are known of version 1, whose

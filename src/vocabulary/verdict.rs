@@ -30,7 +30,7 @@ struct Parts {
     never_fits: bool,
 }
 
-/// What stands against one limit.
+/// The amounts that stand against one limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
     pub(crate) measured: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Critical {
     pub(crate) hard: u8,
 }
 
-/// What closed the gate for a resource.
+/// The threshold that closed the gate for a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threshold {
     /// Measured and reserved usage together reached this percentage.

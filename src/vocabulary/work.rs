@@ -1,4 +1,4 @@
-//! What a host is about to take on.
+//! The work that a host is about to take on.
 
 use super::{Resource, MB};
 

@@ -1,7 +1,7 @@
-//! What the kernel can be asked to wake the check thread for: memory that stalls (`Documentation/accounting/psi.rst`,
-//! "Monitoring for pressure thresholds") and a group that reached its limit (`memory.events`, which can be polled,
-//! `Documentation/admin-guide/cgroup-v2.rst`). A service manager may have said what to watch instead
-//! (<https://systemd.io/MEMORY_PRESSURE/>).
+//! The alarms that the kernel can be asked to wake the check thread by: memory that stalls
+//! (`Documentation/accounting/psi.rst`, "Monitoring for pressure thresholds") and a group that reached its limit
+//! (`memory.events`, which can be polled, `Documentation/admin-guide/cgroup-v2.rst`). A service manager may have said
+//! what to watch instead (<https://systemd.io/MEMORY_PRESSURE/>).
 
 use std::env;
 use std::ffi::OsString;
@@ -29,12 +29,12 @@ const TRIGGER: &[u8] = b"some 100000 2000000\0";
 /// At most so many: the pressure and two groups.
 const MOST: usize = 3;
 
-/// What the environment says is to be watched, in the names of <https://systemd.io/MEMORY_PRESSURE/>.
+/// The environment's wish as to what is watched, in the names of <https://systemd.io/MEMORY_PRESSURE/>.
 ///
 /// The kind of harm to be kept out: a path and bytes that a user has chosen, opened and written with the rights of the
 /// program. So a program with privileges of its own takes nothing from the environment, and any other writes only to
-/// what the protocol means: a file of pressure, a FIFO, a socket. It is read when the monitor is built, and inherited by
-/// forked children: to read it there would wait for a lock that a thread of the parent's may have held at the fork.
+/// what the protocol means: a file of pressure, a FIFO, a socket. It is read when the monitor is built, and inherited
+/// by forked children: to read it there would wait for a lock that a thread of the parent's may have held at the fork.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watch {
     path: Option<OsString>,
@@ -54,13 +54,13 @@ impl Watch {
     }
 }
 
-/// What is armed.
+/// The alarms that are armed.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     armed: Vec<Alarm>,
     /// Of the groups and their limits, as they were by then.
     pub(crate) fingerprint: u64,
-    /// What could not be armed.
+    /// The reasons why others are not.
     pub(crate) failures: Vec<Error>,
 }
 
@@ -155,7 +155,7 @@ impl Alarms {
     }
 }
 
-/// What was behind an event.
+/// The meaning of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Nothing,

@@ -22,8 +22,8 @@ const KEPT_FILES: usize = 6;
 /// Room for the longest of the files: `/proc/self/cgroup`, with a path of 4,096 bytes in each of fourteen hierarchies.
 const BUFFER: usize = 64 << 10;
 
-/// The groups are looked for again after this time where the kernel does not tell of changes, or where something was out
-/// of sight.
+/// The groups are looked for again after this time where the kernel does not tell of changes, or where something was
+/// out of sight.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The groups that the process was last seen in, and their files.
@@ -160,8 +160,8 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Looks for the groups that have the memory controller, for those that have that of tasks, and for those of version
-    /// 2, through every mount of their hierarchies.
+    /// Looks for the groups that have the memory controller, for those that have that of tasks, and for those of
+    /// version 2, through every mount of their hierarchies.
     fn find(&mut self) -> Result<[Option<Levels>; 3], Error> {
         let membership = self.membership.as_deref().unwrap_or_default();
         let of_controller = |controller: &Controller| of_controller(membership, controller.name).map(Levels::new);

@@ -13,7 +13,8 @@ use crate::vocabulary::Error;
 #[derive(Debug)]
 pub(crate) struct Allowance(pub(crate) usize);
 
-/// What the files of all groups share: the time of the reading, a buffer, and the descriptors that may still be kept.
+/// The means that the files of all groups share: the time of the reading, a buffer, and the descriptors that may still
+/// be kept.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) now: Duration,
@@ -93,10 +94,10 @@ impl KeptFile {
 
 /// A file of the own process in `/proc`, kept open.
 ///
-/// It is that of the first thread, whose groups memory is charged to: in version 1 any other may be in groups of its own.
-/// Once the first has ended before the others, its file says of version 1 that the process is in the highest group, also
-/// through a descriptor from before. Then a thread opens its own, each time. Whether it has ended is asked when the file
-/// says something else than before, and now and then.
+/// It is that of the first thread, whose groups memory is charged to: in version 1 any other may be in groups of its
+/// own. Once the first has ended before the others, its file says of version 1 that the process is in the highest
+/// group, also through a descriptor from before. Then a thread opens its own, each time. Whether it has ended is asked
+/// when the file says something else than before, and now and then.
 #[derive(Debug)]
 pub(crate) struct OwnFile {
     /// Not there before Linux 3.17, nor in a tree that is laid out.
@@ -186,7 +187,7 @@ impl OwnFile {
     }
 }
 
-/// What was read of a file, if that is all of it.
+/// The whole text of a file; an error if that is not all of it.
 fn whole<'a>(path: &Path, filled: io::Result<usize>, buffer: &'a [u8]) -> Result<&'a [u8], Failure> {
     let length = filled.map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV) => Failure::Gone,

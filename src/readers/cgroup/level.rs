@@ -188,7 +188,7 @@ impl GroupFiles {
         Some(MemoryStat::parse(text, self.version))
     }
 
-    /// What of the charge counts.
+    /// The part of the charge that counts.
     fn judge(&mut self, limit: u64, raw: u64, workspace: &mut Workspace) -> Charge {
         let charge = |limit, usage, raw| Charge { folder: Arc::clone(&self.folder), limit, usage, raw };
         let all = charge(limit, raw, raw);

@@ -5,12 +5,13 @@
 //! 536870912
 //! ```
 //!
-//! The surprise: "no limit" is the word `max` in version 2 and in both of `pids.max`, and a number near 2^63 in version 1.
+//! The surprise: "no limit" is the word `max` in version 2 and in both of `pids.max`, and a number near 2^63 in version
+//! 1.
 
 use crate::readers::number::parse_u64;
 
-/// From here on a limit of version 1 means that there is none: it is the most whole pages that fit in 63 bits, and a page
-/// has at most 64 KiB.
+/// From here on a limit of version 1 means that there is none: it is the most whole pages that fit in 63 bits, and a
+/// page has at most 64 KiB.
 pub(crate) const NO_LIMIT: u64 = (1 << 63) - (64 << 10);
 
 /// The limit in a file of either version; `None` is no limit.
@@ -22,7 +23,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Option<u64>, &'static str> {
     }
 }
 
-/// What is charged. A count that has fallen below zero, which kernels have had, is printed as a number near 2^64.
+/// The amount that is charged. A count that has fallen below zero, which kernels have had, is printed as a number near
+/// 2^64.
 pub(crate) fn parse_charge(text: &[u8]) -> Option<u64> {
     parse_number(text).map(|charge| if charge > i64::MAX as u64 { 0 } else { charge })
 }

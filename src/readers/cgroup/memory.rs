@@ -1,4 +1,4 @@
-//! What `memory.stat` says: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface Files", and
+//! The content of `memory.stat`: `Documentation/admin-guide/cgroup-v2.rst`, section "Memory Interface Files", and
 //! `Documentation/admin-guide/cgroup-v1/memory.rst`.
 //!
 //! ```text
@@ -10,14 +10,14 @@
 //!
 //! The surprise, in this sample: what is `inactive_file` need not be file. Anonymous memory that was marked `MADV_FREE`
 //! and written again is listed there, and cannot be dropped. And a count that is kept apart by each CPU may fall below
-//! zero, which is printed as a number near 2^64, or be that of groups which were removed, and be larger than all that is
-//! charged.
+//! zero, which is printed as a number near 2^64, or be that of groups which were removed, and be larger than all that
+//! is charged.
 
 use super::limit::NO_LIMIT;
 use super::membership::Version;
 use crate::readers::number::parse_u64;
 
-/// What is charged to a group by kind, in bytes. A kind that the kernel does not tell is 0.
+/// The charge of a group by kind, in bytes. A kind that the kernel does not tell is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MemoryStat {
     anon: u64,
@@ -82,7 +82,8 @@ impl MemoryStat {
         raw - reclaimable
     }
 
-    /// The memory of the kernel in a group of version 1, which its `memory.stat` does not tell: what is left of the rest.
+    /// The memory of the kernel in a group of version 1, which its `memory.stat` does not tell: what is left of the
+    /// rest.
     pub(crate) fn left_for_kernel(&self, raw: u64) -> u64 {
         raw.saturating_sub(self.anon).saturating_sub(self.file)
     }

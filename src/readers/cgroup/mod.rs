@@ -1,6 +1,6 @@
 //! The control groups of the process, of both versions. A file of the kernel's is parsed in the module of its name.
 
-/// What the kernel can be asked to wake the check thread for. The only module here that writes.
+/// The alarms that the kernel can be asked to wake the check thread by. The only module here that writes.
 mod alarms;
 /// The groups that the process is in, found again when they change.
 mod groups;

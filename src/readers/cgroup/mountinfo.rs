@@ -37,8 +37,8 @@ impl MountInfo {
         asked.is_ok() && ready[0].any()
     }
 
-    /// Visits the lines, however many there are, but for those that are longer than the buffer, and says whether they are
-    /// the kernel's.
+    /// Visits the lines, however many there are, but for those that are longer than the buffer, and says whether they
+    /// are the kernel's.
     pub(crate) fn visit(&mut self, buffer: &mut [u8], visit: impl FnMut(&[u8], bool)) -> Result<(), Error> {
         self.visit_lines(buffer, visit).map_err(|error| Error::read(self.file.path().to_owned(), error))
     }

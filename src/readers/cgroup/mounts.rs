@@ -19,7 +19,7 @@ use crate::readers::number::parse_u64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) id: u64,
-    /// That of the hierarchy: all mounts of it share this.
+    /// The device number of the hierarchy, which all mounts of it share.
     pub(crate) device: (u32, u32),
     /// The group that is seen at the mount point.
     pub(crate) root: PathBuf,

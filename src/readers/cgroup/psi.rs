@@ -1,5 +1,5 @@
-//! Pressure stall information, `Documentation/accounting/psi.rst`: the share of time in which tasks waited for memory, or
-//! for another resource, whose files look alike.
+//! Pressure stall information, `Documentation/accounting/psi.rst`: the share of time in which tasks waited for memory,
+//! or for another resource, whose files look alike.
 //!
 //! ```text
 //! some avg10=0.12 avg60=0.05 avg300=0.01 total=1234567
@@ -11,7 +11,7 @@
 
 use crate::readers::number::parse_u64;
 
-/// What one file says, whatever it is that tasks wait for.
+/// The content of one file, whatever it is that tasks wait for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Averages {
     /// The percentage of the last ten seconds in which at least one task waited.

@@ -2,8 +2,8 @@
 //!
 //! Anything may be mounted anywhere: a hierarchy several times and in part (a container sees its own group alone), in a
 //! folder that this user may not enter, below a later mount that covers it, or with something else mounted over one of
-//! its groups. So a line of `mountinfo` is a hint. Each group is looked at where the line says that it is, and one mount
-//! through which it cannot be seen is no reason not to look through the next.
+//! its groups. So a line of `mountinfo` is a hint. Each group is looked at where the line says that it is, and one
+//! mount through which it cannot be seen is no reason not to look through the next.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -49,7 +49,7 @@ pub(crate) struct Sighting {
     pub(crate) folder: PathBuf,
 }
 
-/// What is found at a folder that is said to be in a mount.
+/// The finding at a folder that is said to be in a mount.
 #[derive(Debug)]
 pub(crate) enum Look {
     /// The mount, as the kernel says.

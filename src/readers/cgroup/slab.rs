@@ -1,10 +1,10 @@
 //! How much of a group's kernel memory can be given back, for version 1, which does not say.
 //!
-//! A million look-ups of names that do not exist leave 200 MB of directory entries, which the kernel gives back before it
-//! refuses anything. Version 2 tells them in `memory.stat`. Version 1 tells the kernel's memory of the group, but not how
-//! much of it is reclaimable slab. What is not can be bounded: it is no more than the machine has of memory that is
-//! neither free, nor on a list of pages, nor reclaimable slab. So the rest of the group's kernel memory can be given back.
-//! Where the machine has much of it, that is an underestimate, and the gate closes early.
+//! A million look-ups of names that do not exist leave 200 MB of directory entries, which the kernel gives back before
+//! it refuses anything. Version 2 tells them in `memory.stat`. Version 1 tells the kernel's memory of the group, but
+//! not how much of it is reclaimable slab. What is not can be bounded: it is no more than the machine has of memory
+//! that is neither free, nor on a list of pages, nor reclaimable slab. So the rest of the group's kernel memory can be
+//! given back. Where the machine has much of it, that is an underestimate, and the gate closes early.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

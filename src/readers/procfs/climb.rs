@@ -1,6 +1,6 @@
 //! The climb from child to parent, shared by all that asks below what a process stands.
 
-/// Where the parent of a process is found.
+/// The place at which the parent of a process is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parent<P> {
     /// Among those to be placed.

@@ -1,13 +1,13 @@
 //! Descendants that `/proc` does not show.
 //!
-//! A mount with `hidepid` (proc(5)) shows only the processes of this user, or only those that may be traced: a child that
-//! runs as another user, or that may not be dumped, is left out of the listing (2, 4) or lists and cannot be read (1). A
-//! security module refuses in the same way. Nobody can say what is in such a process, but the kernel lists it among the
-//! children of its parent, and tells that its number is taken.
+//! A mount with `hidepid` (proc(5)) shows only the processes of this user, or only those that may be traced: a child
+//! that runs as another user, or that may not be dumped, is left out of the listing (2, 4) or lists and cannot be read
+//! (1). A security module refuses in the same way. Nobody can say what is in such a process, but the kernel lists it
+//! among the children of its parent, and tells that its number is taken.
 //!
 //! So where something is concealed, the lists of children are gone through from parent to child beside the listing, at
-//! 5 us a thread. The children of a concealed process are concealed with it, unless they are shown themselves: then they
-//! claim it as their parent. A kernel without lists of children shows none that was not seen before.
+//! 5 us a thread. The children of a concealed process are concealed with it, unless they are shown themselves: then
+//! they claim it as their parent. A kernel without lists of children shows none that was not seen before.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;

@@ -3,7 +3,7 @@
 use super::climb::{Climb, Parent};
 use super::stat::Process;
 
-/// Where a process stands.
+/// The standing of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Descendant,

@@ -44,8 +44,8 @@ struct Scanner {
 impl ProcFiles {
     /// The resident memory of this process, in bytes.
     ///
-    /// `self` is the first thread. Once that has ended before the others it shows nothing, also through a descriptor from
-    /// before; the calling thread lives. It is not kept, because it may end as well.
+    /// `self` is the first thread. Once that has ended before the others it shows nothing, also through a descriptor
+    /// from before; the calling thread lives. It is not kept, because it may end as well.
     pub(crate) fn own_memory(&self, path: &Path) -> Result<u64, Error> {
         let root = self.root(path)?;
         let open = |file: &str| {
@@ -88,8 +88,8 @@ impl ProcFiles {
         }
     }
 
-    /// Reads every process that can be seen, and has `judge` look at those that descend from this one, in ascending order
-    /// of process id.
+    /// Reads every process that can be seen, and has `judge` look at those that descend from this one, in ascending
+    /// order of process id.
     pub(crate) fn descendants<T>(
         &self,
         path: &Path,
@@ -108,8 +108,8 @@ impl ProcFiles {
         })?
     }
 
-    /// The memory of this process, which has `own_bytes` of its own, and of its descendants, in bytes: the plain sum, or
-    /// with the pages that they share counted once where that sum would reach `closes_from`.
+    /// The memory of this process, which has `own_bytes` of its own, and of its descendants, in bytes: the plain sum,
+    /// or with the pages that they share counted once where that sum would reach `closes_from`.
     pub(crate) fn tree_memory<'a>(
         &self,
         path: &Path,
@@ -150,8 +150,8 @@ impl ProcFiles {
         self.is_own_kernels(path, self.own_pid(path)?)
     }
 
-    /// As [`descendants`](Self::descendants), but reads only what can have changed since the last call, where the kernel
-    /// can be asked for that. Memory is that of now in scope `Tree` alone.
+    /// As [`descendants`](Self::descendants), but reads only what can have changed since the last call, where the
+    /// kernel can be asked for that. Memory is that of now in scope `Tree` alone.
     pub(crate) fn tracked<T>(
         &self,
         path: &Path,

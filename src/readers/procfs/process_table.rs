@@ -33,8 +33,8 @@ pub(super) struct Listed {
 
 impl ProcessTable {
     /// Reads every process that can be seen, in ascending order of process id, and adds the descendants of `own` that
-    /// are concealed. A process that ends meanwhile is left out, and so is a concealed stranger. One that cannot be read
-    /// for any other reason is an error, because a process left out would be room for one more.
+    /// are concealed. A process that ends meanwhile is left out, and so is a concealed stranger. One that cannot be
+    /// read for any other reason is an error, because a process left out would be room for one more.
     pub(crate) fn scan(&mut self, root: ProcRoot<'_>, own: u32, is_own_kernels: bool) -> Result<(), Error> {
         self.list(root.directory).map_err(|error| root.unlisted(error))?;
         self.processes.clear();
@@ -59,7 +59,7 @@ impl ProcessTable {
         Ok(self.listed.iter().map(|listed| listed.pid))
     }
 
-    /// What the last scan has read, in ascending order of process id.
+    /// The processes that the last scan has read, in ascending order of process id.
     pub(super) fn processes(&self) -> &[Process] {
         &self.processes
     }
@@ -124,7 +124,7 @@ impl ProcessTable {
     }
 }
 
-/// What a look at a process has shown.
+/// The result of a look at a process.
 #[derive(Debug)]
 enum Look {
     Process(Process),

@@ -1,14 +1,15 @@
 //! The memory of a tree of processes, with the pages that they share counted once.
 //!
-//! The sum of their resident memory counts a page once for each process that maps it: eight forked children that share 200
-//! MB with their parent are 1.8 GB. It is never too low and costs nothing, and it is all there is to know for as long as it
-//! closes nothing. Where it would, the shares are measured (`smaps_rollup`), the largest process first, until the sum is well
-//! below. That is dear, 9 ms of CPU for 1 GiB, which the check pays out of its budget like anything else.
+//! The sum of their resident memory counts a page once for each process that maps it: eight forked children that share
+//! 200 MB with their parent are 1.8 GB. It is never too low and costs nothing, and it is all there is to know for as
+//! long as it closes nothing. Where it would, the shares are measured (`smaps_rollup`), the largest process first,
+//! until the sum is well below. That is dear, 9 ms of CPU for 1 GiB, which the check pays out of its budget like
+//! anything else.
 //!
-//! So a measurement is kept, and only what can have been added since is added to it: growth of the resident memory, and one
-//! page for each page fault, since a write to a shared page makes another one and no memory grows. Pages that become fewer
-//! are not taken off, as those who shared them keep them. In this way it is a bound that errs on the closed side. A process
-//! of which the shares may not be read counts in full.
+//! So a measurement is kept, and only what can have been added since is added to it: growth of the resident memory, and
+//! one page for each page fault, since a write to a shared page makes another one and no memory grows. Pages that
+//! become fewer are not taken off, as those who shared them keep them. In this way it is a bound that errs on the
+//! closed side. A process of which the shares may not be read counts in full.
 
 use std::os::fd::AsFd;
 
@@ -18,8 +19,8 @@ use super::stat::Process;
 use super::ProcRoot;
 use crate::sys::file::name;
 
-/// The number of checks for which a measurement is kept. Beyond page faults there are rarer ways to new pages: a huge page
-/// is one fault, and another process may write to this one's memory.
+/// The number of checks for which a measurement is kept. Beyond page faults there are rarer ways to new pages: a huge
+/// page is one fault, and another process may write to this one's memory.
 const KEPT_FOR: u32 = 32;
 
 /// A tree of processes and what was measured of it, with buffers that are kept. All lists are ascending by process id.

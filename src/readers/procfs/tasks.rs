@@ -53,7 +53,7 @@ fn thread_pages(root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<u64, Error>
     }
 }
 
-/// What was read of the folder, and nothing when its process is gone.
+/// The content of the folder; nothing when its process is gone.
 fn found<T: Default>(root: ProcRoot<'_>, pid: u32, read: io::Result<T>) -> Result<T, Error> {
     match read {
         Ok(read) => Ok(read),

@@ -7,8 +7,8 @@
 //!               high:     24530
 //! ```
 //!
-//! The surprise: free pages that wait in the lists of a CPU, a hundred megabytes for each, are in no sum of `meminfo`, not
-//! even in `MemFree`.
+//! The surprise: free pages that wait in the lists of a CPU, a hundred megabytes for each, are in no sum of `meminfo`,
+//! not even in `MemFree`.
 
 use crate::readers::number::parse_u64;
 

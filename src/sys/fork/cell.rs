@@ -9,16 +9,17 @@ use super::Mutex;
 /// A replaceable value in two slots. Writers fill the idle slot, then switch: the slot that readers use is never
 /// write-locked, not even in a child forked at that moment.
 ///
-/// It is for what a forked child takes over from its parent (limits, the manager), and for what is read where no lock may
-/// be waited for. A plain `RwLock` will not do: a writer of the parent may have held it at the fork, and nobody in the
-/// child will release it. Nor will an `AtomicPtr` to the value: a reader must know that it is not freed under it, which
-/// takes a lock again, or a crate for it.
+/// It is for what a forked child takes over from its parent (limits, the manager), and for what is read where no lock
+/// may be waited for. A plain `RwLock` will not do: a writer of the parent may have held it at the fork, and nobody in
+/// the child will release it. Nor will an `AtomicPtr` to the value: a reader must know that it is not freed under it,
+/// which takes a lock again, or a crate for it.
 ///
 /// A reader takes a shared lock without waiting, and tries again when a writer has switched in between. So a steady
-/// stream of writers can delay readers; here writers are rare. A read costs two atomic operations on memory that readers
-/// share, so it is not for what is read on every core at every call. Writers wait for each other, and for readers of the
-/// idle slot, which were there before the switch. In a forked child a write may never end, since a thread of the parent
-/// may have read or written at the fork: a child reads its parent's cell, and writes to one of its own.
+/// stream of writers can delay readers; here writers are rare. A read costs two atomic operations on memory that
+/// readers share, so it is not for what is read on every core at every call. Writers wait for each other, and for
+/// readers of the idle slot, which were there before the switch. In a forked child a write may never end, since a
+/// thread of the parent may have read or written at the fork: a child reads its parent's cell, and writes to one of its
+/// own.
 #[derive(Debug)]
 pub(crate) struct ForkCell<T> {
     slots: [RwLock<Option<T>>; 2],

@@ -22,24 +22,25 @@
 //! 1. State that needs a lock lives in a [`PerProcess`], which a child renews. It is not reached around it.
 //! 2. Of its parent's state the child reads only atomics, what never changes, and [`ForkCell`]s. The renewed state is
 //!    made of these alone.
-//! 3. A lock that somebody waits for is a [`Mutex`] of this module. `parking_lot` serves where nobody waits, because its
-//!    waiters share a table of the whole process.
-//! 4. What was handed out (a permit, a subscription, a guard, a thread) carries a [`ProcessMark`]. Where that is inherited
-//!    it does nothing when it is dropped: no join, no release, no signal.
+//! 3. A lock that somebody waits for is a [`Mutex`] of this module. `parking_lot` serves where nobody waits, because
+//!    its waiters share a table of the whole process.
+//! 4. What was handed out (a permit, a subscription, a guard, a thread) carries a [`ProcessMark`]. Where that is
+//!    inherited it does nothing when it is dropped: no join, no release, no signal.
 //! 5. Nothing inherited is dropped if the drop could take a lock, wait, or run the host's code. It is leaked instead.
 //! 6. No inherited descriptor is used, not even to rewind a listing: the offset is the parent's as well.
 //!
 //! # The cost
 //!
-//! A load and a comparison per call. A child leaks its parent's state, once per fork in a line of descent, and holds its
-//! descriptors until it execs or ends. A child that uses a monitor of its parent's makes everything anew.
+//! A load and a comparison per call. A child leaks its parent's state, once per fork in a line of descent, and holds
+//! its descriptors until it execs or ends. A child that uses a monitor of its parent's makes everything anew.
 //!
 //! # What it rests on
 //!
 //! `getpid(2)` would tell a child from its parent for 140 ns a call. A page that the kernel hands to a forked child as
 //! zeroes (`MADV_WIPEONFORK`, `madvise(2)`, Linux 4.14) does so for a load; where there is none, the pid does. The
-//! allocator must work in a forked child, as those of glibc and musl do. A child of `vfork(2)` or `posix_spawn(3)` shares
-//! its parent's memory until it execs; it must call nothing of this crate, and the standard library's calls nothing.
+//! allocator must work in a forked child, as those of glibc and musl do. A child of `vfork(2)` or `posix_spawn(3)`
+//! shares its parent's memory until it execs; it must call nothing of this crate, and the standard library's calls
+//! nothing.
 //!
 //! # Orders of memory
 //!

@@ -50,7 +50,7 @@ fn read(cgroups: &mut Cgroups) -> Option<CgroupMemory> {
     cgroups.memory().unwrap().0
 }
 
-/// What STAT_V2 makes of that much: 26 MiB of page cache and some slab can be given back.
+/// The usage that STAT_V2 makes of that much: 26 MiB of page cache and some slab can be given back.
 fn judged_v2(current: u64) -> u64 {
     current - 26 * MIB - 827_392
 }

@@ -1,6 +1,7 @@
 //! The descendants of this process, read again only where something can have changed.
 //!
-//! A plain scan opens a file of each process on the machine, 8 us each. The kernel can be relied upon for more than that:
+//! A plain scan opens a file of each process on the machine, 8 us each. The kernel can be relied upon for more than
+//! that:
 //!
 //! - A process is its number and the inode of its directory, which a listing of `/proc` gives with the name: a number
 //!   that is given away again comes with another inode. A process that is listed as before is not read again.
@@ -203,8 +204,8 @@ impl Known {
     }
 }
 
-/// Returns `true` if the process at this position in its list is read again in this check. The turns of a short list are
-/// spread over the round: the step has no divisor in common with its length, and is to it as the golden section.
+/// Returns `true` if the process at this position in its list is read again in this check. The turns of a short list
+/// are spread over the round: the step has no divisor in common with its length, and is to it as the golden section.
 fn has_its_turn(index: usize, check: usize) -> bool {
     const STEP: usize = 157;
     index % REREAD_EVERY == check.wrapping_mul(STEP) % REREAD_EVERY

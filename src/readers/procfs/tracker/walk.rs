@@ -8,12 +8,12 @@ use crate::readers::procfs::{status, tasks, ProcRoot};
 use crate::sys::process;
 use crate::vocabulary::Error;
 
-/// The price of a walk in entries of `/proc`, which cost 0.26 us each to list: a process costs 2.5 us (the number of its
-/// threads, its open files), and each of its threads 3.8 us (its children).
+/// The price of a walk in entries of `/proc`, which cost 0.26 us each to list: a process costs 2.5 us (the number of
+/// its threads, its open files), and each of its threads 3.8 us (its children).
 const LISTED_PER_PROCESS: u64 = 10;
 const LISTED_PER_THREAD: u64 = 15;
 
-/// What became of those that a walk has not met.
+/// The fate of those that a walk has not met.
 enum Unmet {
     /// All have ended.
     None,
