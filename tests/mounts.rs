@@ -131,6 +131,23 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn a_limit_of_a_group_between_two_that_can_be_seen_is_a_limit() {
+        in_namespace(|groups, folder| {
+            bind(&groups.inner, &made(folder, "own"));
+            cover(&groups.outer);
+            assert_eq!(limit(&monitor()), Some(256));
+            assert_eq!(ResourceLimits::detect().unwrap().max_memory_mb(), Some(256));
+        });
+        in_namespace(|_, folder| {
+            // The names of the groups above the own one are those of nobody here.
+            unshare(CloneFlags::CLONE_NEWCGROUP).unwrap();
+            mount_memory(&made(folder, "own"));
+            assert_eq!(limit(&monitor()), Some(256));
+            assert_eq!(ResourceLimits::detect().unwrap().max_memory_mb(), Some(256));
+        });
+    }
+
+    #[test]
     fn a_limit_of_a_group_above_that_cannot_be_seen_is_a_limit() {
         in_namespace(|groups, folder| {
             let own = made(folder, "own");

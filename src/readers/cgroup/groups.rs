@@ -1,6 +1,7 @@
 //! The groups that the process is in, from the own one up to the highest that can be seen.
 
 use std::io;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -302,8 +303,12 @@ impl Controller {
         }
         let before = std::mem::take(&mut self.groups);
         self.groups = seen.into_iter().map(|seen| GroupFiles::new(seen, version, names)).collect();
-        if let Some(highest) = self.groups.last_mut() {
-            highest.ask_for_limits_above();
+        // Groups may be out of sight above the highest, and between two that are seen through different mounts.
+        for index in 0..self.groups.len() {
+            let above = self.groups.get(index + 1).map(|above| above.group.clone());
+            if above.map_or(true, |above| above != parent_of(&self.groups[index].group)) {
+                self.groups[index].ask_for_limits_above();
+            }
         }
         let is_lost =
             |group: &GroupFiles| group.is_limited && self.groups.iter().all(|found| found.group != group.group);
@@ -311,6 +316,14 @@ impl Controller {
             before.into_iter().filter(|group| occasion != Occasion::Moved && is_lost(group)).collect();
         self.groups.extend(lost.into_iter().map(GroupFiles::out_of_sight));
         true
+    }
+}
+
+/// The name of the group above one: above the root of the cgroup namespace there are `/..`, `/../..` and so on.
+fn parent_of(group: &Path) -> PathBuf {
+    match group.components().next_back() {
+        Some(Component::Normal(_)) => group.parent().unwrap_or(group).to_owned(),
+        _ => group.join(".."),
     }
 }
 

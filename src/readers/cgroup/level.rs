@@ -38,8 +38,8 @@ pub(super) struct GroupFiles {
     kernel_memory: KernelMemory,
 }
 
-/// The least limit of the groups above one of version 1, as its `memory.stat` tells it. Asked of the highest group that
-/// can be seen: that of a container, say, whose limit stands in a group above.
+/// The least limit of the groups above one of version 1, as its `memory.stat` tells it. Asked of each group of which the
+/// next one above cannot be seen: that of a container, say, whose limit stands in a group above.
 #[derive(Debug, Default)]
 struct Above {
     is_asked: bool,
