@@ -41,7 +41,7 @@ impl Directory {
 
     /// A listing of this directory with an offset of its own.
     pub(crate) fn list(&self) -> io::Result<Listing> {
-        let fd = self.open_directory(name(&mut [0; 2], format_args!("."))?)?;
+        let fd = self.open_directory(stack_path(&mut [0; 2], format_args!("."))?)?;
         Ok(Listing { fd, buffer: vec![0; LISTING_BUFFER].into_boxed_slice() })
     }
 
@@ -260,8 +260,8 @@ fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: usize) -> io::Result<u
     read.map(count)
 }
 
-/// A file name put together on the stack, for readers that must not allocate.
-pub(crate) fn name<'a>(buffer: &'a mut [u8], text: fmt::Arguments<'_>) -> io::Result<&'a CStr> {
+/// A path put together on the stack, for readers that must not allocate.
+pub(crate) fn stack_path<'a>(buffer: &'a mut [u8], text: fmt::Arguments<'_>) -> io::Result<&'a CStr> {
     let mut rest = &mut *buffer;
     rest.write_fmt(text)?;
     rest.write_all(&[0])?;
@@ -305,7 +305,7 @@ mod tests {
         let mut buffer = [0; 8];
         fs::write(root.path().join("file"), "first").unwrap();
         let file = Directory::open(root.path()).unwrap();
-        let file = file.open_file(name(&mut buffer, format_args!("file")).unwrap()).unwrap();
+        let file = file.open_file(stack_path(&mut buffer, format_args!("file")).unwrap()).unwrap();
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer[..5]), (5, &b"first"[..]));
         fs::write(root.path().join("file"), "much longer").unwrap();
         assert_eq!((read_at_start(file.as_fd(), &mut buffer).unwrap(), &buffer), (8, b"much lon"));
@@ -389,9 +389,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_too_long_for_its_buffer_is_an_error() {
-        assert!(name(&mut [0; 4], format_args!("self")).is_err());
-        assert_eq!(name(&mut [0; 5], format_args!("self")).unwrap().to_bytes(), b"self");
+    fn a_path_too_long_for_its_buffer_is_an_error() {
+        assert!(stack_path(&mut [0; 4], format_args!("self")).is_err());
+        assert_eq!(stack_path(&mut [0; 5], format_args!("self")).unwrap().to_bytes(), b"self");
     }
 
     #[test]

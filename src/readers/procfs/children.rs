@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use super::process_table::is_gone_or_concealed;
 use super::{stat, tasks, ProcRoot};
-use crate::sys::file::{name, read_whole};
+use crate::sys::file::{read_whole, stack_path};
 use crate::vocabulary::Error;
 
 /// Entries of a `task` directory asked for at once: about a hundred threads.
@@ -70,7 +70,8 @@ impl Children {
         let path = || root.path.join(format!("{pid}/task/{thread}/children"));
         let Children { pids, text, .. } = self;
         let mut read = || -> io::Result<bool> {
-            let file = root.directory.open_file(name(&mut [0; 48], format_args!("{pid}/task/{thread}/children"))?)?;
+            let file =
+                root.directory.open_file(stack_path(&mut [0; 48], format_args!("{pid}/task/{thread}/children"))?)?;
             for _ in 0..2 {
                 let list = read_whole(file.as_fd(), text)?;
                 if list.is_empty() {

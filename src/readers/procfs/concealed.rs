@@ -17,7 +17,7 @@ use super::process_table::read_process;
 use super::stat::Process;
 use super::ProcRoot;
 use crate::sys::child::{self, Child};
-use crate::sys::file::{name, visit_lines};
+use crate::sys::file::{stack_path, visit_lines};
 use crate::sys::process;
 use crate::vocabulary::Error;
 
@@ -111,7 +111,7 @@ impl Process {
 pub(super) fn may_conceal(root: ProcRoot<'_>) -> bool {
     let (mut any, mut conceals) = (false, false);
     let mut read = || {
-        let file = root.directory.open_file(name(&mut [0; 32], format_args!("thread-self/mountinfo"))?)?;
+        let file = root.directory.open_file(stack_path(&mut [0; 32], format_args!("thread-self/mountinfo"))?)?;
         visit_lines(file.as_fd(), &mut [0; MOUNT_BUFFER], |line| {
             if let Some(hidepid) = hidepid(line) {
                 any = true;

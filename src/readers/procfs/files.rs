@@ -13,7 +13,7 @@ use super::sharing::Sharing;
 use super::stat::{self, Process};
 use super::tracker::Tracker;
 use super::{statm, status, tasks, ProcRoot};
-use crate::sys::file::{name, page_size, Directory};
+use crate::sys::file::{page_size, stack_path, Directory};
 use crate::vocabulary::{Error, MemoryScope};
 
 /// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
@@ -49,7 +49,7 @@ impl ProcFiles {
     pub(crate) fn own_memory(&self, path: &Path) -> Result<u64, Error> {
         let root = self.root(path)?;
         let open = |file: &str| {
-            let open = || root.directory.open_file(name(&mut [0; 32], format_args!("{file}"))?);
+            let open = || root.directory.open_file(stack_path(&mut [0; 32], format_args!("{file}"))?);
             open().map_err(|error| Error::read(path.join(file), error))
         };
         let read = |file: &str, statm: &OwnedFd| {
@@ -221,7 +221,7 @@ impl ProcFiles {
         let own_pid = get_or_open(&self.own_pid, || {
             let root = self.root(path)?.directory;
             let mut target = [0; 16];
-            let read = name(&mut [0; 8], format_args!("self")).and_then(|link| root.read_link(link, &mut target));
+            let read = stack_path(&mut [0; 8], format_args!("self")).and_then(|link| root.read_link(link, &mut target));
             let length = read.map_err(|error| Error::read(path.join("self"), error))?;
             let pid = target.get(..length).and_then(stat::pid);
             pid.ok_or_else(|| Error::malformed(path.join("self"), "it does not point to a process"))
@@ -242,7 +242,7 @@ impl ProcFiles {
 /// (proc_pid_fd(5)); before, it is listed.
 fn count_entries(root: ProcRoot<'_>, folder: &str) -> io::Result<u64> {
     let mut buffer = [0; 16];
-    let folder = name(&mut buffer, format_args!("{folder}"))?;
+    let folder = stack_path(&mut buffer, format_args!("{folder}"))?;
     match root.directory.status(folder)?.size {
         size @ 1.. if root.directory.is_procfs() => Ok(size),
         _ => {

@@ -7,7 +7,7 @@ use super::concealed::{self, Search};
 use super::descendants::{index_of, index_of_key, parent_index};
 use super::stat::{self, Process};
 use super::{tasks, ProcRoot};
-use crate::sys::file::{name, read_line, Directory, Listing};
+use crate::sys::file::{read_line, stack_path, Directory, Listing};
 use crate::vocabulary::Error;
 
 /// Room for a `stat` line and some; the longest that a kernel can write is about 1.2 KiB.
@@ -177,7 +177,7 @@ fn look(root: ProcRoot<'_>, pid: u32) -> Result<Look, Error> {
 
 fn read_stat(root: &Directory, pid: u32, buffer: &mut [u8]) -> io::Result<usize> {
     let mut path = [0; 32];
-    let file = root.open_file(name(&mut path, format_args!("{pid}/stat"))?)?;
+    let file = root.open_file(stack_path(&mut path, format_args!("{pid}/stat"))?)?;
     read_line(file.as_fd(), buffer)
 }
 

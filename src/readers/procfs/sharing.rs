@@ -17,7 +17,7 @@ use super::files::bytes;
 use super::smaps_rollup::{self, Rollup};
 use super::stat::Process;
 use super::ProcRoot;
-use crate::sys::file::name;
+use crate::sys::file::stack_path;
 
 /// The number of checks for which a measurement is kept. Beyond page faults there are rarer ways to new pages: a huge
 /// page is one fault, and another process may write to this one's memory.
@@ -127,7 +127,7 @@ fn find<'a>(list: &'a [Process], process: &Process) -> Option<&'a Process> {
 /// The shares of a process, if they may be read.
 fn rollup(root: ProcRoot<'_>, pid: u32) -> Option<Rollup> {
     let mut path = [0; 32];
-    let file = root.directory.open_file(name(&mut path, format_args!("{pid}/smaps_rollup")).ok()?).ok()?;
+    let file = root.directory.open_file(stack_path(&mut path, format_args!("{pid}/smaps_rollup")).ok()?).ok()?;
     smaps_rollup::read(file.as_fd()).ok()?
 }
 

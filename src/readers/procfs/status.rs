@@ -12,7 +12,7 @@
 use std::os::fd::AsFd;
 
 use super::{stat, ProcRoot};
-use crate::sys::file::{name, read_at_start};
+use crate::sys::file::{read_at_start, stack_path};
 
 /// Room for these lines, and for all that comes before them.
 const STATUS_BUFFER: usize = 4096;
@@ -33,7 +33,7 @@ pub(super) fn is_process(root: ProcRoot<'_>, pid: u32) -> bool {
 }
 
 fn read<'a>(root: ProcRoot<'_>, pid: u32, buffer: &'a mut [u8]) -> &'a [u8] {
-    let read = name(&mut [0; 32], format_args!("{pid}/status"))
+    let read = stack_path(&mut [0; 32], format_args!("{pid}/status"))
         .and_then(|path| root.directory.open_file(path))
         .and_then(|file| read_at_start(file.as_fd(), buffer));
     read.ok().and_then(|length| buffer.get(..length)).unwrap_or_default()

@@ -7,19 +7,19 @@ use std::os::fd::AsFd;
 
 use super::process_table::is_gone_or_concealed;
 use super::{stat, statm, ProcRoot};
-use crate::sys::file::name;
+use crate::sys::file::stack_path;
 use crate::vocabulary::Error;
 
 /// The number of threads of a process, an ended first one included; 0 when it is gone. The folder has two links more
 /// than that, so that it need not be listed.
 pub(super) fn count(root: ProcRoot<'_>, pid: u32) -> Result<u64, Error> {
-    let status = name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| root.directory.status(path));
+    let status = stack_path(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| root.directory.status(path));
     found(root, pid, status.map(|status| status.links.saturating_sub(2)))
 }
 
 /// Visits the threads of a process through a buffer of the caller's; none when it is gone.
 pub(super) fn visit(root: ProcRoot<'_>, pid: u32, buffer: &mut [u8], mut visit: impl FnMut(u32)) -> Result<(), Error> {
-    let visited = name(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| {
+    let visited = stack_path(&mut [0; 32], format_args!("{pid}/task")).and_then(|path| {
         root.directory.visit(path, buffer, |entry| {
             if let Some(thread) = stat::pid(entry.name.to_bytes()) {
                 visit(thread);
@@ -43,7 +43,7 @@ pub(super) fn resident_pages(root: ProcRoot<'_>, pid: u32) -> Result<u64, Error>
 /// The same as one thread shows it; 0 when that has ended.
 fn thread_pages(root: ProcRoot<'_>, pid: u32, thread: u32) -> Result<u64, Error> {
     let path = || root.path.join(format!("{pid}/task/{thread}/statm"));
-    let read = name(&mut [0; 48], format_args!("{pid}/task/{thread}/statm"))
+    let read = stack_path(&mut [0; 48], format_args!("{pid}/task/{thread}/statm"))
         .and_then(|path| root.directory.open_file(path))
         .and_then(|statm| statm::read(statm.as_fd()));
     match read {

@@ -4,7 +4,7 @@ use super::{has_its_turn, Known, Tracker};
 use crate::readers::procfs::descendants::index_of_key;
 use crate::readers::procfs::process_table::read_process;
 use crate::readers::procfs::{stat, ProcRoot};
-use crate::sys::file::name;
+use crate::sys::file::stack_path;
 use crate::sys::process;
 use crate::vocabulary::Error;
 
@@ -88,7 +88,7 @@ fn keep_listed(known: &mut Vec<Known>, listed: &mut [Listed], mut is_concealed: 
 
 /// The number of links of `/proc`: each process on the machine is one.
 pub(super) fn links(root: ProcRoot<'_>) -> Result<u64, Error> {
-    let status = name(&mut [0; 2], format_args!(".")).and_then(|path| root.directory.status(path));
+    let status = stack_path(&mut [0; 2], format_args!(".")).and_then(|path| root.directory.status(path));
     Ok(status.map_err(|error| root.unlisted(error))?.links)
 }
 

@@ -36,7 +36,7 @@ use super::process_table::read_process;
 use super::stat::Process;
 use super::ProcRoot;
 use crate::sys::child::{self, Child};
-use crate::sys::file::{name, Listing};
+use crate::sys::file::{stack_path, Listing};
 use crate::sys::process;
 use crate::vocabulary::{Error, MemoryScope};
 
@@ -219,7 +219,7 @@ fn is_same(before: &Process, now: &Process) -> bool {
 /// Returns `true` if the process surely has open files, and so has not ended: the size of its `fd` directory is their
 /// number (proc_pid_fd(5), since Linux 6.2).
 fn has_open_files(root: ProcRoot<'_>, pid: u32) -> bool {
-    let status = name(&mut [0; 32], format_args!("{pid}/fd")).and_then(|path| root.directory.status(path));
+    let status = stack_path(&mut [0; 32], format_args!("{pid}/fd")).and_then(|path| root.directory.status(path));
     status.is_ok_and(|status| status.size > 0)
 }
 
