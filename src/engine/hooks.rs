@@ -200,30 +200,11 @@ impl std::fmt::Debug for Set {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Counting;
     use super::*;
 
-    struct Idle;
-
-    impl JobManager for Idle {
-        fn running_count(&self) -> usize {
-            1
-        }
-
-        fn active_job_count(&self) -> usize {
-            1
-        }
-
-        fn oldest_running_job(&self) -> Option<String> {
-            None
-        }
-
-        fn pause_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
-            Ok(())
-        }
-
-        fn cancel_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
-            Ok(())
-        }
+    fn idle() -> Arc<dyn JobManager> {
+        Arc::new(Counting(|| 1))
     }
 
     #[test]
@@ -234,9 +215,7 @@ mod tests {
             for thread in 0..4 {
                 scope.spawn(move || {
                     for round in 0..500 {
-                        let manager: Option<Arc<dyn JobManager>> =
-                            if (thread + round) % 2 == 0 { Some(Arc::new(Idle)) } else { None };
-                        hooks.set_manager(manager);
+                        hooks.set_manager(((thread + round) % 2 == 0).then(idle));
                         let setting = usize::try_from(hooks.get().setting).unwrap();
                         last_seen.fetch_max(setting, Relaxed);
                     }
@@ -250,7 +229,7 @@ mod tests {
     #[test]
     fn a_manager_that_was_taken_away_counts_no_more() {
         let hooks = Hooks::new();
-        hooks.set_manager(Some(Arc::new(Idle)));
+        hooks.set_manager(Some(idle()));
         hooks.count_on_caller();
         assert_eq!(hooks.counts(), (1, 1));
         hooks.set_manager(None);

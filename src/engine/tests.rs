@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use self::waiting::{wait_until, DEADLINE};
 use super::Config;
+use crate::host::{BoxError, JobManager};
 use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::sys::fork::Mutex;
-use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, Reading, ResourceLimits, Settings, Work};
+use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, Reading, Resource, ResourceLimits, Settings, Work};
 
 /// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read
 /// alone, is what the readings' number would make it.
@@ -61,6 +62,31 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
 impl<F> Scripted<F> {
     fn new(script: F) -> Scripted<F> {
         Scripted { readings: AtomicUsize::new(0), prepared: Arc::default(), script }
+    }
+}
+
+/// A manager without a job to name. What it counts as running is a test's to say.
+pub(super) struct Counting<F>(pub(super) F);
+
+impl<F: Fn() -> usize + Send + Sync> JobManager for Counting<F> {
+    fn running_count(&self) -> usize {
+        (self.0)()
+    }
+
+    fn active_job_count(&self) -> usize {
+        (self.0)()
+    }
+
+    fn oldest_running_job(&self) -> Option<String> {
+        None
+    }
+
+    fn pause_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
+        Ok(())
     }
 }
 
@@ -214,33 +240,18 @@ fn a_second_start_waits_for_the_first_check_of_the_first() {
 
 #[test]
 fn a_start_from_within_a_start_takes_the_first_check_itself() {
-    struct Starts(std::sync::Weak<ResourceMonitor>, AtomicUsize);
-    impl crate::JobManager for Starts {
-        fn running_count(&self) -> usize {
-            if let Some(monitor) = self.0.upgrade() {
-                monitor.start(DEADLINE).unwrap();
-                self.1.fetch_add(usize::from(monitor.is_accepting_work()), Ordering::SeqCst);
-            }
-            0
-        }
-        fn active_job_count(&self) -> usize {
-            0
-        }
-        fn oldest_running_job(&self) -> Option<String> {
-            None
-        }
-        fn pause_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
-            Ok(())
-        }
-        fn cancel_job(&self, _: &str, _: crate::Resource) -> Result<(), crate::BoxError> {
-            Ok(())
-        }
-    }
     let monitor = Arc::new(monitor(Settings::default(), |_, _| ()));
-    let manager = Arc::new(Starts(Arc::downgrade(&monitor), AtomicUsize::new(0)));
-    monitor.set_manager(manager.clone());
+    let (starts, accepting) = (Arc::downgrade(&monitor), Arc::new(AtomicUsize::new(0)));
+    let found_accepting = Arc::clone(&accepting);
+    monitor.set_manager(Arc::new(Counting(move || {
+        if let Some(monitor) = starts.upgrade() {
+            monitor.start(DEADLINE).unwrap();
+            found_accepting.fetch_add(usize::from(monitor.is_accepting_work()), Ordering::SeqCst);
+        }
+        0
+    })));
     monitor.start(DEADLINE).unwrap();
-    assert!(manager.1.load(Ordering::SeqCst) > 0, "{}", monitor.verdict());
+    assert!(accepting.load(Ordering::SeqCst) > 0, "{}", monitor.verdict());
 }
 
 #[test]
