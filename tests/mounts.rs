@@ -168,6 +168,50 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn a_group_that_no_mount_shows_is_said_in_the_verdict_the_log_and_the_limits() {
+        let hide: [fn(&Path); 4] = [
+            |_| unmount(CUSTOMARY),
+            |_| cover(Path::new("/sys/fs/cgroup")),
+            |_| unshare(CloneFlags::CLONE_NEWCGROUP).unwrap(),
+            |folder| {
+                mount(Some("proc"), &made(folder, "proc"), Some("proc"), MsFlags::empty(), None::<&str>).unwrap();
+                nix::unistd::chroot(folder).unwrap();
+            },
+        ];
+        for hide in hide {
+            in_namespace(|_, folder| {
+                let log = common::LogCapture::install();
+                hide(folder);
+                let monitor = monitor();
+                assert_eq!(limit(&monitor), None);
+                let unread = log.named("monitor.cgroup_memory_unread");
+                let said = [
+                    monitor.verdict().to_string(),
+                    ResourceLimits::detect().unwrap().to_string(),
+                    unread.first().map_or(String::new(), |line| line.keys["error"].clone()),
+                ];
+                for said in said {
+                    let (_, group) = said.split_once("no mount in /proc/self/mountinfo shows control group /").expect(&said);
+                    assert!(group.contains(" of memory"), "{said}");
+                }
+                assert!(unread.len() == 1 && monitor.is_accepting_work(), "{unread:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_of_the_highest_group_which_has_no_limits() {
+        in_namespace(|groups, _| {
+            let all = groups.outer.ancestors().find(|group| *group == Path::new(CUSTOMARY)).unwrap();
+            fs::write(all.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+            unmount(CUSTOMARY);
+            let monitor = monitor();
+            monitor.check_now();
+            assert!(!monitor.verdict().to_string().contains("of memory"), "{}", monitor.verdict());
+        });
+    }
+
+    #[test]
     fn a_hierarchy_that_is_mounted_after_the_start_is_seen_by_the_next_check() {
         in_namespace(|_, folder| {
             unmount(CUSTOMARY);

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::readers::cgroup::Cgroups;
 use crate::readers::procfs::meminfo;
@@ -102,7 +103,10 @@ impl ResourceLimitsBuilder {
         match machine_unread {
             // The limits of the process alone say nothing of what is around it.
             Some(error) if !groups.any_read => Err(error),
-            error => Ok(error.into_iter().chain(groups.unread).fold(builder, ResourceLimitsBuilder::or_unread)),
+            error => {
+                let unread = error.map(Arc::new).into_iter().chain(groups.unread);
+                Ok(unread.fold(builder, ResourceLimitsBuilder::or_unread))
+            }
         }
     }
 }

@@ -75,6 +75,12 @@ impl Error {
         Error { path: Some(path), source: Some(source), ..Error::new(ErrorKind::Read, message) }
     }
 
+    /// The error of a thing that no mount shows, though it is there.
+    pub(crate) fn hidden(mountinfo: PathBuf, what: &str) -> Error {
+        let message = format!("no mount in {} shows {what}", mountinfo.display());
+        Error { path: Some(mountinfo), ..Error::new(ErrorKind::Read, message) }
+    }
+
     pub(crate) fn process(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Process, message)
     }

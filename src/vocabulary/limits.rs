@@ -211,8 +211,8 @@ impl ResourceLimitsBuilder {
     }
 
     /// Notes that a limit might have been found, had this been readable.
-    pub(crate) fn or_unread(mut self, error: Error) -> Self {
-        self.unread.push(Arc::new(error));
+    pub(crate) fn or_unread(mut self, error: Arc<Error>) -> Self {
+        self.unread.push(error);
         self
     }
 
@@ -344,7 +344,7 @@ mod tests {
             .resume_percent(75)
             .or_found(Resource::Memory, 256 * MB, Origin::new("memory.max of /box"))
             .or_found(Resource::Processes, 7, Origin::new("pids.max of /box"))
-            .or_unread(Error::setting("could not read /proc/meminfo"))
+            .or_unread(Arc::new(Error::setting("could not read /proc/meminfo")))
             .build()
             .unwrap();
         assert_eq!(

@@ -1,11 +1,13 @@
 //! The groups that the process is in, from the own one up to the highest that can be seen.
 
+use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarms::{Alarms, Watch};
+use super::controllers::is_switched_off;
 use super::kept_file::{Allowance, Failure, KeptFile, OwnFile, Workspace};
 use super::level::{least, Charge, GroupFiles};
 use super::membership::{of_controller, unified, Version};
@@ -50,6 +52,8 @@ struct Controller {
     name: &'static str,
     names: fn(Version) -> Names,
     groups: Vec<GroupFiles>,
+    /// A group that may limit the process and that no mount shows.
+    hidden: Option<Arc<Error>>,
 }
 
 /// The reason why groups are looked up.
@@ -68,8 +72,8 @@ enum Occasion {
 pub(crate) struct LeastLimits {
     pub(crate) memory: Option<(u64, Origin)>,
     pub(crate) pids: Option<(u64, Origin)>,
-    /// The errors of the groups that could not be read.
-    pub(crate) unread: Vec<Error>,
+    /// The errors of the groups that could not be read, or not even seen.
+    pub(crate) unread: Vec<Arc<Error>>,
     /// Some group was read, limited or not.
     pub(crate) any_read: bool,
 }
@@ -90,8 +94,8 @@ impl Cgroups {
             membership: None,
             look_again_at: None,
             lookups: 0,
-            memory: Controller { name: "memory", names: Names::of_memory, groups: Vec::new() },
-            pids: Controller { name: "pids", names: Names::of_pids, groups: Vec::new() },
+            memory: Controller::new("memory", Names::of_memory),
+            pids: Controller::new("pids", Names::of_pids),
             pressure: PressureFile { of_group: None, of_machine: KeptFile::new(proc_root.join("pressure/memory")) },
             workspace: Workspace {
                 now: coarse_now(),
@@ -188,7 +192,7 @@ impl Cgroups {
     }
 
     /// Memory of the group, of all that limit it, whose limit leaves the least room; and the error of one that could
-    /// not be read beside it.
+    /// not be read, or not be seen, beside it.
     pub(crate) fn memory(&mut self) -> ReadPart<CgroupMemory> {
         let (found, unread) = self.least(|cgroups| (&mut cgroups.memory.groups, &mut cgroups.workspace))?;
         let found = found.map(|Charge { folder, limit, usage, raw }| CgroupMemory {
@@ -197,18 +201,19 @@ impl Cgroups {
             raw_bytes: raw,
             limit_bytes: limit,
         });
-        Ok((found, unread))
+        Ok((found, unread.or_else(|| self.memory.hidden.clone())))
     }
 
     /// The same of tasks.
     pub(crate) fn pids(&mut self) -> ReadPart<CgroupPids> {
         let (found, unread) = self.least(|cgroups| (&mut cgroups.pids.groups, &mut cgroups.workspace))?;
-        Ok((found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit }), unread))
+        let found = found.map(|Charge { folder, limit, usage, .. }| CgroupPids { path: folder, count: usage, limit });
+        Ok((found, unread.or_else(|| self.pids.hidden.clone())))
     }
 
     /// The smallest limits of any group that can be seen and read.
     pub(crate) fn least_limits(&mut self) -> LeastLimits {
-        let mut unread: Vec<Error> = self.refresh().err().into_iter().collect();
+        let mut unread: Vec<Arc<Error>> = self.refresh().err().map(Arc::new).into_iter().collect();
         let mut any_read = false;
         let Cgroups { memory, pids, workspace, .. } = self;
         let [memory, pids] = [memory, pids].map(|controller| {
@@ -221,9 +226,10 @@ impl Cgroups {
                             limit.map(|(limit, name)| (limit, Origin::in_group(name, Arc::clone(&level.folder))));
                         least = least.take().into_iter().chain(limit).min_by_key(|(limit, _)| *limit);
                     }
-                    Err(error) => unread.push(error),
+                    Err(error) => unread.push(Arc::new(error)),
                 }
             }
+            unread.extend(controller.hidden.clone());
             least
         });
         LeastLimits { memory, pids, unread, any_read }
@@ -285,9 +291,43 @@ impl Cgroups {
 }
 
 impl Controller {
-    /// Replaces the groups by those that were found now, and returns whether they are others. Where a limit was known,
-    /// and the process is in that group still, it is out of sight (of a changed root, say) and not without a limit.
+    fn new(name: &'static str, names: fn(Version) -> Names) -> Controller {
+        Controller { name, names, groups: Vec::new(), hidden: None }
+    }
+
+    /// Replaces the groups by those that were found now, and returns whether they are others.
     fn replace(&mut self, found: Option<Levels>, occasion: Occasion, workspace: &mut Workspace) -> bool {
+        let hidden: Vec<PathBuf> = found.iter().flat_map(|found| self.hidden_in(found)).map(Path::to_owned).collect();
+        let is_other = self.replace_groups(found, occasion, workspace);
+        // One that was seen before is known, though it is out of sight.
+        let is_known = |group: &Path| self.groups.iter().any(|known| known.group == group);
+        let hidden = hidden.into_iter().find(|group| !is_known(group));
+        self.hidden = hidden.filter(|group| self.may_limit(group, workspace)).map(|group| {
+            let mounts = workspace.proc_root.join("self/mountinfo");
+            Arc::new(Error::hidden(mounts, &format!("control group {} of {}", group.display(), self.name)))
+        });
+        is_other
+    }
+
+    /// The groups that no mount shows, and whose limits no other group tells.
+    fn hidden_in<'a>(&self, found: &'a Levels) -> impl Iterator<Item = &'a Path> {
+        let is_told = (self.names)(found.version).stat_tells_limits_above;
+        found.hidden().filter(move |group| !is_told || found.own() == Some(group))
+    }
+
+    /// Returns `false` if a group can have no limit: the root of all, or one of a controller that is switched off.
+    fn may_limit(&self, group: &Path, workspace: &mut Workspace) -> bool {
+        let mut controllers = KeptFile::new(workspace.proc_root.join("cgroups"));
+        let is_off = match controllers.read(&mut Allowance(0), &mut workspace.buffer) {
+            Ok(text) => is_switched_off(text, self.name),
+            Err(_) => false,
+        };
+        !is_off && !is_root_of_all(group, &workspace.proc_root)
+    }
+
+    /// Where a limit was known, and the process is in that group still, it is out of sight (of a changed root, say) and
+    /// not without a limit.
+    fn replace_groups(&mut self, found: Option<Levels>, occasion: Occasion, workspace: &mut Workspace) -> bool {
         let version = found.as_ref().map_or(Version::V2, |levels| levels.version);
         let names = (self.names)(version);
         let mut seen = found.map(Levels::seen).unwrap_or_default();
@@ -306,7 +346,8 @@ impl Controller {
         // Groups may be out of sight above the highest, and between two that are seen through different mounts.
         for index in 0..self.groups.len() {
             let above = self.groups.get(index + 1).map(|above| above.group.clone());
-            if above.map_or(true, |above| above != parent_of(&self.groups[index].group)) {
+            let is_next = above.is_some_and(|above| above == parent_of(&self.groups[index].group));
+            if names.stat_tells_limits_above && !is_next {
                 self.groups[index].ask_for_limits_above();
             }
         }
@@ -325,6 +366,17 @@ fn parent_of(group: &Path) -> PathBuf {
         Some(Component::Normal(_)) => group.parent().unwrap_or(group).to_owned(),
         _ => group.join(".."),
     }
+}
+
+/// Returns `true` if this is the name of the highest group of all, which has no limits: `/` in the first cgroup
+/// namespace. In any other that is some group, whose limits can only be known through a mount.
+fn is_root_of_all(group: &Path, proc_root: &Path) -> bool {
+    /// `PROC_CGROUP_INIT_INO` of `linux/proc_ns.h`, the same on every machine.
+    const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
+    let namespaces = ["thread-self", "self"].map(|own| proc_root.join(own).join("ns/cgroup"));
+    let namespace = namespaces.iter().find_map(|link| fs::read_link(link).ok());
+    // None before Linux 4.6.
+    group == Path::new("/") && namespace.map_or(true, |namespace| namespace == Path::new(FIRST_NAMESPACE))
 }
 
 /// Returns `false` if the limit of a group does not count for those below it.

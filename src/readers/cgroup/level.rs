@@ -109,9 +109,9 @@ impl GroupFiles {
         }
     }
 
-    /// Has the limits of groups above that cannot be seen count as well, where the kernel tells them.
+    /// Has the limits of groups above that cannot be seen count as well: the kernel tells them here.
     pub(super) fn ask_for_limits_above(&mut self) {
-        self.above.is_asked = self.version == Version::V1 && self.stat.is_some();
+        self.above.is_asked = true;
     }
 
     /// Has the group count as one that is still there.

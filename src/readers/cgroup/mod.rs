@@ -2,6 +2,8 @@
 
 /// The alarms that the kernel can be asked to wake the check thread by. The only module here that writes.
 mod alarms;
+/// `/proc/cgroups`: bytes to which controllers are switched on.
+mod controllers;
 /// The groups that the process is in, found again when they change.
 mod groups;
 /// Files that are read again and again, of which a handful stays open.

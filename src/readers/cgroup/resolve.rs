@@ -65,8 +65,8 @@ pub(crate) enum Look {
 
 impl Levels {
     pub(crate) fn new(membership: Membership<'_>) -> Levels {
-        let is_named = |group: &&Path| group.components().next_back() != Some(Component::ParentDir);
-        let named = membership.path.ancestors().take_while(is_named).take(MOST_LEVELS).map(Path::to_owned);
+        let named =
+            membership.path.ancestors().take_while(|group| is_named(group)).take(MOST_LEVELS).map(Path::to_owned);
         // Above the last name there are those of which none is known: `/`, `/..`, `/../..`.
         let ups = membership.path.components().filter(|component| *component == Component::ParentDir).count();
         let above = |ups: usize| Path::new("/").join(vec![".."; ups].join("/"));
@@ -104,6 +104,23 @@ impl Levels {
         self.refused.is_some()
     }
 
+    /// The groups that no mount shows, from the own one up, and that should be seen: that one, and those between two
+    /// that are. Groups above all that are seen are hidden from every container, and so are those without a name.
+    pub(crate) fn hidden(&self) -> impl Iterator<Item = &Path> {
+        let highest = self.levels.iter().rposition(|level| level.seen.is_some());
+        // Of one that was refused the error tells more.
+        let is_own = move |index: usize| index == 0 && (highest.is_some() || !self.is_refused());
+        let is_between = move |index: usize, group: &Path| Some(index) < highest && is_named(group);
+        let unseen = self.levels.iter().enumerate().filter(|(_, level)| level.seen.is_none());
+        let hidden = unseen.map(|(index, level)| (index, &*level.group));
+        hidden.filter(move |(index, group)| is_own(*index) || is_between(*index, group)).map(|(_, group)| group)
+    }
+
+    /// The group of the process.
+    pub(crate) fn own(&self) -> Option<&Path> {
+        self.levels.first().map(|level| &*level.group)
+    }
+
     /// The groups that are seen, from the own one up. When none is, one that was refused, so that its error is told.
     pub(crate) fn seen(self) -> Vec<Sighting> {
         let seen = |level: Level| Some(Sighting { group: level.group, folder: level.seen?.folder });
@@ -114,6 +131,11 @@ impl Levels {
             seen
         }
     }
+}
+
+/// Returns `false` for the groups above the root of the cgroup namespace.
+fn is_named(group: &Path) -> bool {
+    group.components().next_back() != Some(Component::ParentDir)
 }
 
 /// Looks for a mount at a folder, on a kernel that tells which mount that is.
@@ -166,6 +188,8 @@ pub(crate) struct Names {
     pub(crate) limit: &'static str,
     pub(crate) usage: &'static str,
     pub(crate) stat: Option<&'static str>,
+    /// The stat file tells the least limit of the groups above as well.
+    pub(crate) stat_tells_limits_above: bool,
     /// The file that says 0 where the limit does not bind the groups below: of version 1, before Linux 5.11.
     pub(crate) hierarchy: Option<&'static str>,
 }
@@ -178,14 +202,21 @@ impl Names {
                 limit: "memory.limit_in_bytes",
                 usage: "memory.usage_in_bytes",
                 stat,
+                stat_tells_limits_above: true,
                 hierarchy: Some("memory.use_hierarchy"),
             },
-            Version::V2 => Names { limit: "memory.max", usage: "memory.current", stat, hierarchy: None },
+            Version::V2 => Names {
+                limit: "memory.max",
+                usage: "memory.current",
+                stat,
+                stat_tells_limits_above: false,
+                hierarchy: None,
+            },
         }
     }
 
     pub(crate) fn of_pids(_: Version) -> Names {
-        Names { limit: "pids.max", usage: "pids.current", stat: None, hierarchy: None }
+        Names { limit: "pids.max", usage: "pids.current", stat: None, stat_tells_limits_above: false, hierarchy: None }
     }
 }
 
@@ -265,6 +296,35 @@ mod tests {
             levels.look_through(&mount, &mount.point, look);
         }
         assert_eq!(levels.seen().len(), 2);
+    }
+
+    #[test]
+    fn groups_below_the_highest_that_is_seen_are_hidden_and_the_own_one_is_wherever_it_is() {
+        let hidden = |cgroup: &str, mountinfo: &str, look: &dyn Fn(&str) -> Look| {
+            let mut levels = Levels::new(of_controller(cgroup.as_bytes(), "memory").unwrap());
+            for line in mountinfo.lines() {
+                let mount = parse_line(line.as_bytes(), levels.version, "memory").unwrap();
+                levels.look_through(&mount, &mount.point, |folder, _| look(folder.to_str().unwrap()));
+            }
+            levels.hidden().map(|group| group.display().to_string()).collect::<Vec<_>>()
+        };
+        let seen = |_: &str| Look::Likely;
+        let covered = |folder: &str| if folder.ends_with("/b") { Look::Covered } else { Look::Likely };
+        let none: [&str; 0] = [];
+        assert_eq!(hidden("0::/a/b/c\n", V2, &seen), none);
+        assert_eq!(hidden("0::/a/b/c\n", V2, &covered), ["/a/b"]);
+        assert_eq!(hidden("0::/a/b\n", V2, &covered), ["/a/b"]);
+        assert_eq!(hidden("0::/a/b\n", "", &seen), ["/a/b"]);
+        assert_eq!(hidden("0::/\n", "", &seen), ["/"]);
+        assert_eq!(hidden("0::/a\n", V2, &|_| Look::Refused), none);
+        // A container sees its own group alone, and one of a namespace that it has not mounted nothing.
+        let own = "41 31 0:38 /a/b /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(hidden("0::/a/b\n", own, &seen), none);
+        let outer = "41 31 0:38 /../.. /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
+        assert_eq!(hidden("0::/\n", outer, &seen), ["/"]);
+        let inner = "63 43 0:38 / /mnt rw - cgroup2 none rw\n".to_owned() + outer;
+        assert_eq!(hidden("0::/\n", &inner, &seen), none);
+        assert_eq!(hidden("0::/../other\n", V2, &seen), ["/../other"]);
     }
 
     #[test]
