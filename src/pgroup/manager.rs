@@ -71,6 +71,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Do not use one ([`with_subreaper(false)`](Self::with_subreaper)) in a program that waits for any child, in one that
 /// starts daemons for others to own, or where a supervisor above counts on adopting orphans.
 ///
+/// # Processes that may not be looked at
+///
+/// Behind `hidepid` (proc(5)) or a security module nobody can say when such a process started. It is known by the inode
+/// of its handle, which the kernel gives to one process ever (Linux 6.9), and dealt with like any other. Before that it
+/// is told from no other, and is left alone, but for [`kill_all_children`](Self::kill_all_children). One that was seen
+/// before it was concealed is reached only if that was within the clock tick of its start.
+///
 /// # Old kernels
 ///
 /// Before Linux 6.9 a look that meets a process within the clock tick of its start waits for the end of the tick, at
@@ -264,7 +271,8 @@ impl ProcessGroupManager {
     ///
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) as for [`track_backend_pid`](Self::track_backend_pid);
-    /// [`Process`](crate::ErrorKind::Process) when it is no child of this process.
+    /// [`Process`](crate::ErrorKind::Process) when it is no child of this process, or
+    /// [can be told from no other](#processes-that-may-not-be-looked-at).
     pub fn watch_child(&self, pid: u32) -> Result<(), Error> {
         let registry = self.registry();
         // A stranger that a thread of this process traces can be waited for as well; it has another parent.

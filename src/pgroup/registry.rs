@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::ancestry::Ancestry;
 use super::endings::Endings;
-use super::individual::{Held, Individual, MetYoung};
+use super::individual::{Held, Individual, KnownByInode};
 use super::table::Table;
 use super::target::{call_logger, PROC};
 use super::watched::Watched;
@@ -33,7 +33,7 @@ pub(super) struct Registry {
 pub(super) struct State {
     pub(super) before_setup: Option<Before>,
     pub(super) ancestry: Ancestry,
-    met_young: MetYoung,
+    known_by_inode: KnownByInode,
     descendants: Descendants,
     /// The next look that is only to take note has time until then.
     pub(super) observed_until: Option<Instant>,
@@ -93,10 +93,10 @@ impl Registry {
             self.files.tracked(Path::new(PROC), MemoryScope::Own, |found| found.copied().collect::<Vec<_>>())
         })?;
         let table = Table::new(std::process::id(), descendants, |process| {
-            state.met_young.identify(process, began, |pid| self.hold(pid))
+            self.identify(&mut state.known_by_inode, process, began)
         })?;
         state.ancestry.observe(&table);
-        state.met_young.forget_ended(&table);
+        state.known_by_inode.forget_ended(&table);
         Ok(judge(&mut state, &table))
     }
 
@@ -110,11 +110,11 @@ impl Registry {
         let processes = self.with_room(|| self.files.processes(Path::new(PROC), <[Process]>::to_vec))?;
         let targets = state.targets(&processes, own);
         let table = Table::new(own, processes, |process| match targets.contains(&process.pid) {
-            true => state.met_young.identify(process, began, |pid| self.hold(pid)),
+            true => self.identify(&mut state.known_by_inode, process, began),
             false => Ok(Some(Individual { identity: process.identity(), inode: None })),
         })?;
         state.ancestry.observe(&table);
-        state.met_young.forget_ended(&table);
+        state.known_by_inode.forget_ended(&table);
         let alive = table.processes().iter().enumerate().filter(|(_, process)| !process.is_zombie());
         Ok(alive.filter(|(_, process)| targets.contains(&process.pid)).map(|(index, _)| table.who(index)).collect())
     }
@@ -153,13 +153,50 @@ impl Registry {
     pub(super) fn child(&self, pid: u32) -> Result<Option<Individual>, Error> {
         self.ensure_own_kernel()?;
         let mut state = self.state.lock();
-        let began = ticks_since_boot();
-        match self.process(pid)? {
-            Some(child) if child.parent == std::process::id() => {
-                state.met_young.identify(&child, began, |pid| self.hold(pid))
+        let (began, own) = (ticks_since_boot(), std::process::id());
+        let child = match self.process(pid)? {
+            // One that may not be looked at.
+            None if child::is_own(pid) => self.process(own)?.map(|own| Process::concealed(pid, &own, false)),
+            shown => shown.filter(|shown| shown.parent == own),
+        };
+        let Some(child) = child else { return Ok(None) };
+        match self.identify(&mut state.known_by_inode, &child, began)? {
+            Some(who) if child.is_concealed() && who.inode.is_none() => {
+                Err(Error::process(format!("process {pid} may not be looked at, and so be told from no other")))
             }
-            _ => Ok(None),
+            who => Ok(who),
         }
+    }
+
+    /// The individual that a process is which was read after the tick `began`; `None` when it is gone by now, or was
+    /// handed to another parent before it could be held.
+    fn identify(
+        &self,
+        known_by_inode: &mut KnownByInode,
+        process: &Process,
+        began: i64,
+    ) -> Result<Option<Individual>, Error> {
+        if !process.is_concealed() {
+            return known_by_inode.identify(process, began, |pid| self.hold(pid));
+        }
+        let handle = match self.handle(process.pid) {
+            Err(error) if error.os_error() == Some(libc::ESRCH) => return Ok(None),
+            handle => handle?,
+        };
+        let Some(inode) = handle.inode() else {
+            return Ok(Some(Individual { identity: process.identity(), inode: None }));
+        };
+        // Whose child it is is asked while the handle is held, and so of the process that it holds.
+        let is_same = known_by_inode.contains(process.pid, inode) || self.is_child_still(process)?;
+        Ok((is_same && handle.has_its_number()).then(|| known_by_inode.identify_concealed(process, inode)))
+    }
+
+    /// Returns `true` if the parent of a process that may not be looked at has a child of its number.
+    fn is_child_still(&self, process: &Process) -> Result<bool, Error> {
+        if process.parent == std::process::id() {
+            return Ok(child::is_own(process.pid));
+        }
+        self.with_room(|| self.files.is_listed_child(Path::new(PROC), process.parent, process.pid))
     }
 
     /// Reads the process of this number while a handle of it is held, so that the inode and the reading are of one
@@ -183,10 +220,12 @@ impl Registry {
     /// A handle of this individual. ESRCH when it is gone.
     pub(super) fn open(&self, individual: Individual) -> Result<Handle, Error> {
         let handle = self.handle(individual.pid())?;
-        // The holder of the number now held it when the handle was opened, or the handle reaches nobody.
-        let now = self.process(individual.pid())?;
-        let is_same = now.is_some_and(|now| now.identity() == individual.identity);
-        if is_same && (individual.inode.is_none() || individual.inode == handle.inode()) {
+        let is_same = match individual.inode {
+            Some(inode) => handle.inode() == Some(inode),
+            // The holder of the number now held it when the handle was opened, or the handle reaches nobody.
+            None => self.process(individual.pid())?.is_some_and(|now| now.identity() == individual.identity),
+        };
+        if is_same {
             return Ok(handle);
         }
         Err(Error::system(format!("process {} is gone", individual.pid()), process::no_such_process()))

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
+use super::children::Children;
 use super::descendants::{self, Descendants};
 use super::process_table::{self, Listed, ProcessTable};
 use super::sharing::Sharing;
@@ -143,6 +144,11 @@ impl ProcFiles {
     /// One process, or `None` when it is gone or concealed.
     pub(crate) fn process(&self, path: &Path, pid: u32) -> Result<Option<Process>, Error> {
         process_table::read_process(self.root(path)?, pid)
+    }
+
+    /// Returns `true` if the kernel lists `pid` among the children of `parent`.
+    pub(crate) fn is_listed_child(&self, path: &Path, parent: u32, pid: u32) -> Result<bool, Error> {
+        Ok(Children::default().of(self.root(path)?, parent)?.contains(&pid))
     }
 
     /// Returns `true` if the numbers of this tree are those that system calls of this process take.
