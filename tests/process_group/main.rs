@@ -410,6 +410,9 @@ rusty_fork_test! {
         // Below a helper, and so nobody that this process may wait for.
         let (helper, pids) = Helper::start("sleep 1000 >/dev/null & echo $!");
         let stranger = Pid::from_raw(pids[0] as i32);
+        // A tracer is told of the start of a program as well.
+        let program = || fs::read_to_string(format!("/proc/{stranger}/comm")).unwrap();
+        wait_until("it sleeps", || program() == "sleep\n");
         nix::sys::ptrace::attach(stranger).unwrap();
         wait_until("it stands still", || is_stopped(stranger));
         assert_eq!(group.watch_child(pids[0]).unwrap_err().kind(), ErrorKind::Process);
