@@ -35,14 +35,16 @@
 //! # Two questions
 //!
 //! [`is_accepting_work`](Readiness::is_accepting_work) is a state, for lights and load balancers: between asking and
-//! starting, a hundred threads can all have been told yes. [`try_admit`](Readiness::try_admit) decides over work: the
-//! [`Permit`] it grants reserves the declared [`Work`] until a check could see it.
+//! starting, a hundred threads can all have been told yes. [`try_admit`](Readiness::try_admit) decides over work, and
+//! [`admit`](Readiness::admit) waits for its turn: the [`Permit`] that they grant reserves the declared [`Work`] until it
+//! has ended, or a check can see it.
 //!
 //! # Guides
 //!
 //! | page | on |
 //! | --- | --- |
 //! | [asking](guide::asking) | which question to ask; a counter, the gate, or both |
+//! | [waiting for room](guide::waiting) | how work waits, in which order it is served, how a permit ends |
 //! | [starting](guide::starting) | the order of `daemon`, `start`, `chroot` and `setuid`; fork |
 //! | [settings](guide::settings) | every setting and its default; the layout that `proc_root` expects |
 //! | [containers](guide::containers) | limits that somebody else has set |
@@ -96,7 +98,7 @@ pub use crate::{
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,
     vocabulary::{
-        CgroupMemory, CgroupPids, Error, ErrorKind, MemoryPressure, MemoryScope, OpenFiles, Resource, ResourceLimits,
-        ResourceLimitsBuilder, ResourceSnapshot, Verdict, Work,
+        CgroupMemory, CgroupPids, Class, Error, ErrorKind, Holder, MemoryPressure, MemoryScope, OpenFiles, Resource,
+        ResourceLimits, ResourceLimitsBuilder, ResourceSnapshot, Verdict, Work, WorkUsage,
     },
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::host::contained;
 use crate::host::events;
-use crate::judgement::{Planned, Stopped};
+use crate::judgement::{Planned, Report, Stopped};
 use crate::readers::cgroup::Alarms;
 use crate::sys;
 
@@ -14,6 +14,9 @@ use super::handover::hand_over;
 use super::run::Run;
 use super::sleeper::Sleeper;
 use super::worker::Worker;
+
+/// The least time between two looks for permits that are held for long.
+const LOOK_AT_HOLDERS: Duration = Duration::from_secs(1);
 
 /// The body of the check thread.
 pub(super) fn run(
@@ -55,22 +58,47 @@ fn check_until_stopped(
 ) {
     let mut last_check = sys::coarse_now();
     let mut last_housekeeping = last_check;
+    let mut last_look_at_holders = last_check;
     let mut cpu_since = Duration::ZERO;
-    while let Some(Due { planned, demanded }) = wait_until_due(core, run, worker, &mut sleeper, last_check) {
+    let mut left = Vec::new();
+    // The checks of askers, who leave it to this thread to call the host.
+    let mut on_wake = || {
+        std::mem::swap(&mut left, &mut core.reports.lock());
+        for report in left.drain(..) {
+            follow_up(shared, core, run, worker, &report, false);
+        }
+    };
+    while let Some(due) = wait_until_due(core, run, worker, &mut sleeper, last_check, &mut on_wake) {
+        let Due { planned, demanded } = due;
         let report = core.check_on_thread(last_check, demanded, &mut cpu_since, planned);
         let Some(report) = report else { continue };
         last_check = report.at;
         if core.config.probe.is_outdated(&sleeper.alarms) {
             sleeper.set_alarms(core.arm(), core, worker);
         }
-        for event in &report.events {
-            core.hooks.call_logger(Some(worker), || events::judged(event));
+        if last_check.saturating_sub(last_look_at_holders) >= LOOK_AT_HOLDERS {
+            last_look_at_holders = last_check;
+            log_held_long(core, worker, last_check);
         }
         let housekeeping = last_check.saturating_sub(last_housekeeping) >= interval;
         if housekeeping {
             last_housekeeping = last_check;
         }
-        hand_over(shared, core, run, Some(worker), &report, housekeeping);
+        follow_up(shared, core, run, worker, &report, housekeeping);
+    }
+}
+
+/// Logs what a check found, and hands it to the action thread.
+fn follow_up(shared: &Arc<Shared>, core: &Core, run: &Arc<Run>, worker: &Worker, report: &Report, housekeeping: bool) {
+    for event in &report.events {
+        core.hooks.call_logger(Some(worker), || events::judged(event));
+    }
+    hand_over(shared, core, run, Some(worker), report, housekeeping);
+}
+
+fn log_held_long(core: &Core, worker: &Worker, now: Duration) {
+    for held in core.holders.held_long(now, core.config.settings.held_long) {
+        core.hooks.call_logger(Some(worker), || events::permit_held_long(&held.holder(now)));
     }
 }
 
@@ -88,6 +116,7 @@ fn wait_until_due(
     worker: &Worker,
     sleeper: &mut Sleeper<'_>,
     last_check: Duration,
+    mut on_wake: impl FnMut(),
 ) -> Option<Due> {
     let mut slept_for = None;
     // A demand stands until there is a check, whatever memory alone had to say to it.
@@ -98,6 +127,7 @@ fn wait_until_due(
         if run.is_stopping() || worker.is_copy() {
             return None;
         }
+        on_wake();
         demanded |= core.is_demanded();
         let due = core.next_check(last_check, demanded);
         let now = sys::coarse_now();

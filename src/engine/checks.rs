@@ -75,24 +75,31 @@ impl Core {
     /// check to report.
     pub(crate) fn read_memory_alone(&self) -> bool {
         let settings = &self.config.settings;
-        let cpu_began = sys::thread_cpu_time();
+        let (began, cpu_began) = (sys::fine_now(), sys::thread_cpu_time());
         let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else { return false };
         let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
+        let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
-        judgement.record_memory(&memory, sys::coarse_now(), cpu);
-        self.publish_check(&judgement);
+        judgement.record_memory(&memory, sys::coarse_now(), began, cpu);
+        judgement.publish_check(&limits);
+        self.serve_under(&mut judgement, &limits);
         matches!(memory.get(Resource::Memory), Ok(Some(_)))
     }
 
     /// Reads every resource, judges and publishes. `None` when a check that began later was published first. What this
     /// thread has used from `cpu_since`, which is set to now, is counted as well.
     fn check_into(&self, reading: &mut Reading, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
-        // Taken before anything is read: a permit dropped before this point is covered by what is read after it.
+        // Both taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, SeqCst);
+        let released = self.admission.room.take_released();
         let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
-        if self.config.settings.memory_scope == MemoryScope::Tree {
-            let closes_from = self.judgement.lock().memory_closes_from(&self.limits.get());
-            self.config.probe.set_memory_closes_from(closes_from);
+        let precise_began = sys::fine_now();
+        {
+            let judgement = self.judgement.lock();
+            judgement.list_subtrees(&mut reading.subtrees);
+            if self.config.settings.memory_scope == MemoryScope::Tree {
+                self.config.probe.set_memory_closes_from(judgement.memory_closes_from(&self.limits.get()));
+            }
         }
         reading.clear();
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
@@ -109,21 +116,26 @@ impl Core {
         (snapshot.running_jobs, snapshot.active_sheets) = self.hooks.counts();
 
         let found = reading.found();
+        let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
         let report = judgement.record(
             &Observation {
                 number,
                 now: sys::coarse_now(),
+                began: precise_began,
                 ended: sys::fine_now(),
                 cpu,
                 cpu_between,
                 planned,
                 found: &found,
                 zombies: &reading.zombies,
+                subtrees: &reading.subtrees,
+                released,
             },
-            &self.limits.get(),
+            &limits,
         )?;
-        self.publish_check(&judgement);
+        judgement.publish_check(&limits);
+        self.serve_under(&mut judgement, &limits);
         // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.
         let mut publisher = self.publisher.lock();
         drop(judgement);

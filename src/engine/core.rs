@@ -7,17 +7,19 @@ use std::sync::atomic::{
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::holders::Holders;
 use super::hooks::Hooks;
 use super::run::Lifecycle;
-use crate::host::{contained, events, Publisher};
-use crate::judgement::word::ReadinessWord;
-use crate::judgement::{Judgement, Stopped};
+use crate::host::{contained, Publisher};
+use crate::judgement::admission::Admission;
+use crate::judgement::queue::Queue;
+use crate::judgement::{Judgement, Report, Stopped};
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::readers::SystemProbe;
 use crate::sys::fork::{ForkCell, Mutex, PatientMutex};
-use crate::sys::{self, Bell, PerProcess};
-use crate::vocabulary::{Reading, ResourceLimits, Settings, Verdict, Work};
+use crate::sys::{self, Bell, Latch, PerProcess};
+use crate::vocabulary::{Holder, Reading, ResourceLimits, Settings};
 
 /// The state that a monitor and all its handles share. A forked child finds its parent's there and makes its own.
 pub(crate) type Shared = PerProcess<Core>;
@@ -47,16 +49,21 @@ pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) limits: ForkCell<ResourceLimits>,
     pub(crate) hooks: Hooks,
-    pub(crate) word: ReadinessWord,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) bell: Bell,
     pub(crate) judgement: Mutex<Judgement>,
+    /// The threads that wait for room. Taken by those alone who have the judgement's lock.
+    pub(super) queue: Mutex<Queue<Arc<Latch>>>,
+    pub(super) holders: Holders,
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) lifecycle: Lifecycle,
     /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
     pub(super) single_flight: PatientMutex<Reading>,
+    /// The reports of checks whose takers may not call the host, for the check thread.
+    pub(super) reports: Mutex<Vec<Report>>,
     pub(super) next_number: AtomicU64,
     /// A copy of what the judgement knows, for a forked child, which must not wait for the judgement's lock.
-    stopped: AtomicBool,
+    pub(super) stopped: AtomicBool,
 }
 
 impl Core {
@@ -74,17 +81,20 @@ impl Core {
 
     fn with(config: Arc<Config>, limits: ResourceLimits, hooks: Hooks, judgement: Judgement, stopped: bool) -> Core {
         Core {
-            config,
             limits: ForkCell::new(limits),
             hooks,
-            word: ReadinessWord::new(),
+            admission: Arc::clone(judgement.admission()),
             bell: Bell::new(),
+            queue: Mutex::new(Queue::new(config.settings.overtaking)),
+            holders: Holders::default(),
             judgement: Mutex::new(judgement),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),
             single_flight: PatientMutex::new(Reading::default()),
+            reports: Mutex::default(),
             next_number: AtomicU64::new(1),
             stopped: AtomicBool::new(stopped),
+            config,
         }
     }
 
@@ -93,82 +103,18 @@ impl Core {
         shared.current_or_renew(Core::inherit)
     }
 
-    /// Whether work is accepted: the hot path.
-    #[inline]
-    pub(crate) fn is_accepting(&self) -> bool {
+    /// Every permit that lives, the one held longest first.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = sys::coarse_now();
-        self.demand(now);
-        self.word.is_open(now)
+        self.holders.all().iter().map(|held| held.holder(now)).collect()
     }
 
-    /// Wakes the check thread if the last check is old and nobody has done so since.
-    #[inline]
-    fn demand(&self, now: Duration) {
-        if self.word.take_demand(now) {
-            self.bell.ring();
-        }
-    }
-
-    pub(crate) fn verdict(&self) -> Verdict {
-        let now = sys::coarse_now();
-        self.demand(now);
-        self.judgement.lock().verdict(now, &self.limits.get())
-    }
-
-    /// Judges the work on the last reading, and reserves its cost.
-    pub(super) fn admit(&self, work: &Work) -> Result<(), Verdict> {
-        let mut judgement = self.judgement.lock();
-        let admitted = judgement.admit(work, sys::coarse_now(), &self.limits.get());
-        self.publish_rejudged(&judgement);
-        admitted
-    }
-
-    /// Gives back what a permit reserved, with the first good check that begins from now on.
-    pub(crate) fn release(&self, work: &Work) {
-        let mut judgement = self.judgement.lock();
-        judgement.release(work, self.next_number());
-        self.publish_rejudged(&judgement);
-    }
-
-    pub(crate) fn update_limits(&self, limits: ResourceLimits) {
-        let old = {
-            let judgement = self.judgement.lock();
-            let old = self.limits.set(limits.clone());
-            self.publish_rejudged(&judgement);
-            old
-        };
-        if let Some(old) = old.filter(|old| *old != limits) {
-            self.hooks.call_logger(None, || events::limits_updated(&old, &limits));
-            // The next check moves the levels, logs them and sheds: soon, not after an interval.
-            self.demand(Duration::MAX);
-        }
-    }
-
-    /// Opens the judgement for a run of the monitor with this interval.
+    /// Begins a run of the monitor with this interval in the judgement.
     pub(crate) fn begin(&self, interval: Duration) {
         let mut judgement = self.judgement.lock();
         self.stopped.store(false, Relaxed);
         judgement.begin(interval);
-        self.publish_check(&judgement);
-    }
-
-    /// Closes the gate until the next `begin`.
-    pub(crate) fn close(&self, why: Stopped) {
-        let mut judgement = self.judgement.lock();
-        self.stopped.store(true, Relaxed);
-        judgement.close(why);
-        self.publish_check(&judgement);
-    }
-
-    /// Makes the judgement's answer the one that every reader sees. The lock that guards the judgement is held, so
-    /// words follow one another in the order of the judgements.
-    pub(super) fn publish_check(&self, judgement: &Judgement) {
-        self.word.publish_check(&judgement.publication(&self.limits.get()));
-    }
-
-    /// As `publish_check`, where no check was published: whoever was woken to take one still is.
-    fn publish_rejudged(&self, judgement: &Judgement) {
-        self.word.publish_rejudged(&judgement.publication(&self.limits.get()));
+        judgement.publish_check(&self.limits.get());
     }
 
     /// When the check thread's next check is due.
@@ -180,7 +126,7 @@ impl Core {
     /// When memory is due to be read alone, if it is.
     pub(super) fn next_memory_reading(&self) -> Option<Duration> {
         let limits = self.limits.get();
-        self.judgement.lock().next_memory_reading(self.word.is_demanded(), &limits)
+        self.judgement.lock().next_memory_reading(self.admission.word.is_demanded(), &limits)
     }
 
     /// Asks the kernel to wake the check thread when memory gets short.
@@ -196,7 +142,7 @@ impl Core {
 
     /// Whether somebody has asked for a fresh answer since the last one.
     pub(super) fn is_demanded(&self) -> bool {
-        self.word.is_demanded()
+        self.admission.word.is_demanded()
     }
 
     /// The number that the next check will have.
@@ -209,7 +155,7 @@ impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core")
             .field("settings", &self.config.settings)
-            .field("word", &self.word)
+            .field("admission", &self.admission)
             .finish_non_exhaustive()
     }
 }

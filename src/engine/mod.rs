@@ -4,7 +4,7 @@
 //!
 //! | thread | from | to | does |
 //! | --- | --- | --- | --- |
-//! | any thread of the host's | | | asks the gate; takes checks with `start`, `check_now` and admission ([`caller`]) |
+//! | any thread of the host's | | | asks the gate ([`asking`]); takes checks with `start`, `check_now` and admission, waits for room ([`caller`]) |
 //! | `highwater` ([`checker`]) | `start` | `stop` | sleeps until a check is due, takes it, logs what came of it |
 //! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set | `stop` | calls the host: counts, sheds, keeps house |
 //!
@@ -39,27 +39,33 @@
 //! 2. `Core::single_flight`: the buffers of a check, and the right to take one on the monitor's behalf. The only lock
 //!    that is held across a reading; callers wait for it no longer than a reading may be old.
 //! 3. `Core::judgement`: what checks, limits and permits mean. The words that readers see are written under it.
-//! 4. `Core::publisher`: the last snapshot, and who subscribed.
+//! 4. `Core::queue`: the threads that wait for room. Under the judgement's lock alone.
+//! 5. `Core::publisher`: the last snapshot, and who subscribed.
 //!
 //! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`),
-//! `Inbox`, `Hooks::shedding`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
+//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
 //! child has a core of its own, and takes no lock that a thread of the parent's may hold.
 
 mod actions;
+mod asking;
 mod caller;
 mod checker;
 mod checks;
 mod core;
 mod handover;
+mod holders;
 mod hooks;
 mod lifecycle;
+mod permits;
 mod run;
 mod sleeper;
+mod waiters;
 mod worker;
 
-pub(crate) use self::caller::{admit, check_now};
+pub(crate) use self::caller::{admit, check_now, try_admit};
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::lifecycle::{start, stop};
+pub(crate) use self::permits::{attach, finish, release, usage, Grant};
 
 #[cfg(test)]
 mod tests;

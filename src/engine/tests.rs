@@ -15,7 +15,9 @@ use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::sys::fork::Mutex;
-use crate::vocabulary::{Error, ErrorKind, Found, MemoryScope, Reading, Resource, ResourceLimits, Settings, Work};
+use crate::vocabulary::{
+    Error, ErrorKind, Found, Identity, MemoryScope, Reading, Resource, ResourceLimits, Settings, Work,
+};
 
 /// A probe whose readings are numbered from 1; what each one finds, or does, is the test's to say. Own memory, read
 /// alone, is what the readings' number would make it.
@@ -48,6 +50,10 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
         let mut reading = Reading::default();
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, &mut reading);
         reading.snapshot.memory_bytes.ok_or_else(|| Error::new(ErrorKind::Read, "not this time"))
+    }
+
+    fn descendant(&self, pid: u32) -> Result<(Identity, bool), Error> {
+        Err(Error::process(format!("process {pid} is not there")))
     }
 
     fn arm(&self, _: &Settings, _: &Watch) -> Alarms {

@@ -1,6 +1,7 @@
 //! Guides: what the pages of single items do not say, a page for each question.
 //!
 //! - [`asking`]: which of the questions a program asks, and when it is not this crate that it needs.
+//! - [`waiting`]: how work waits for room, in which order it is served, and how a permit ends.
 //! - [`starting`]: in which order a program starts a monitor, detaches, changes its root and drops its privileges.
 //! - [`settings`]: every setting and its default, and what a root that is set instead of `/proc` must hold.
 //! - [`containers`]: limits that somebody else has set, found without being told.
@@ -43,3 +44,6 @@ pub mod settings {}
 
 #[doc = include_str!("starting.md")]
 pub mod starting {}
+
+#[doc = include_str!("waiting.md")]
+pub mod waiting {}

@@ -10,7 +10,7 @@ use log::kv::{ToValue, Value};
 use log::{debug, error, info, warn};
 
 use crate::judgement::Event;
-use crate::vocabulary::{Error, Level, Resource, ResourceLimits, Shown, ShownShare, Unit, MB};
+use crate::vocabulary::{Error, Holder, Level, Resource, ResourceLimits, Shown, ShownShare, Unit, MB};
 
 const TARGET: &str = "highwater";
 
@@ -133,6 +133,22 @@ pub(crate) fn judged(event: &Event) {
             "no longer degraded"
         ),
     }
+}
+
+pub(crate) fn permit_held_long(holder: &Holder) {
+    let Holder { label, held_for, work, .. } = *holder;
+    let [memory_bytes, processes] = [Resource::Memory, Resource::Processes].map(|resource| work.of(resource));
+    let held_seconds = held_for.as_secs_f64();
+    warn!(
+        target: TARGET,
+        event = "monitor.permit_held_long",
+        label,
+        held_seconds,
+        memory_mb = memory_bytes as f64 / MB as f64,
+        processes;
+        "a permit ({}) has been held for {held_seconds:.0} s without being attached: its work may count twice",
+        label.unwrap_or("no label")
+    );
 }
 
 pub(crate) fn pressure_not_watched(error: &Error) {

@@ -11,6 +11,13 @@ const LEAST_CLIMB: Duration = Duration::from_millis(50);
 /// The least lateness of a check that is worth a word: less is a matter of the machine's scheduling.
 const LEAST_LATENESS: Duration = Duration::from_millis(100);
 
+/// The least time between checks while somebody waits for room. A free room is told at once; this is for what only a
+/// check can see.
+pub(super) const WAITED_FOR: Duration = Duration::from_millis(5);
+
+/// The age up to which a reading of memory, which costs microseconds, may refuse work.
+pub(super) const REFUSED_BY: Duration = Duration::from_millis(1);
+
 /// The shortest default `max_age`.
 const LEAST_MAX_AGE: Duration = Duration::from_secs(2);
 
@@ -29,6 +36,13 @@ pub(super) fn memory_gap(cpu: Duration) -> Duration {
     const LEAST: Duration = Duration::from_millis(20);
     const MOST: Duration = Duration::from_millis(50);
     cpu.saturating_mul(200).clamp(LEAST, MOST)
+}
+
+/// The least time between readings of memory alone while somebody waits for room: as often as a two hundredth of one
+/// core allows, every millisecond at most.
+pub(super) fn waited_memory_gap(cpu: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_millis(1);
+    memory_gap(cpu).min(cpu.saturating_mul(200).max(LEAST))
 }
 
 /// The cost of a check for the CPU budget, with the readings of memory alone since the check before. It is at most
@@ -94,6 +108,9 @@ mod tests {
         let us = Duration::from_micros;
         for (cpu, expected) in [(0, 20), (100, 20), (150, 30), (250, 50), (100_000, 50)] {
             assert_eq!(memory_gap(us(cpu)), ms(expected), "{cpu}");
+        }
+        for (cpu, expected) in [(0, 1000), (5, 1000), (10, 2000), (150, 30_000), (100_000, 50_000)] {
+            assert_eq!(waited_memory_gap(us(cpu)), us(expected), "{cpu}");
         }
         for (check, alone, expected) in [(10, 0, 10), (10, 3, 13), (10, 900, 20)] {
             assert_eq!(cost(us(check), us(alone)), us(expected));

@@ -1,62 +1,252 @@
-//! The gate: its state and reason, admission, and the words that readers see. A question changes nothing here; an
-//! admission reserves.
+//! The gate: its state and reason, the admission of work, and what readers without a lock see of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{amount, judged_as, limit, threshold, unread_error, Judgement, Last, Stopped};
-use crate::judgement::word::Publication;
+use super::attached::AttachedId;
+use super::room::Left;
+use super::word::Publication;
+use super::{amount, attached, cadence, judged_as, limit, threshold, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{
-    Error, Found, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict, Work,
+    Class, Error, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict,
+    Work, WorkUsage,
 };
 
 impl Judgement {
     /// The state of the gate and its reason, from one reading.
     pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits) -> Verdict {
-        self.explain(self.reason(now, limits), &Work::new(), limits)
+        let reason = self.reason(Class::Normal, now, limits).unwrap_or(Reason::Accepting);
+        self.explain(reason, &Work::new(), limits)
     }
 
-    /// Grants and reserves `work`, or says why not.
-    pub(crate) fn admit(&mut self, work: &Work, now: Duration, limits: &ResourceLimits) -> Result<(), Verdict> {
-        let hard = limits.thresholds().hard;
-        let reaches = |resource: Resource, usage: u128| {
-            self.limit(resource, limits).is_some_and(|limit| threshold::reaches(usage, limit, hard))
-        };
-        let misfit = Resource::ALL.into_iter().find(|resource| reaches(*resource, work.of(*resource).into()));
-        let reason = match self.reason(now, limits) {
-            Reason::Accepting => {
-                let usages = self.usages(work, limits);
-                let total = |resource| usages.get(resource).as_ref().map_or(0, Usage::total);
-                let full = Resource::ALL.into_iter().find(|resource| reaches(*resource, total(*resource)));
-                // Of two resources that refuse, the one that always will is what the host must know of.
-                match misfit.or(full) {
-                    Some(resource) => Reason::TooMuch { resource, hard },
-                    None => {
-                        self.reservations.reserve(work);
-                        return Ok(());
-                    }
-                }
+    /// Grants and reserves the work, or says why not.
+    pub(crate) fn admit(&self, work: &Work, now: Duration, limits: &ResourceLimits) -> Result<(), Verdict> {
+        // An asker without the lock holds for an instant what it is about to give back.
+        const ATTEMPTS: usize = 10;
+        let misfit = self.misfit(work, limits);
+        let mut attempts = 0;
+        loop {
+            if let Some(reason) = self.refusal(work, misfit, now, limits) {
+                return Err(self.refuse(reason, work, limits));
             }
-            closed => closed,
-        };
+            match self.admission.room.try_reserve(work) {
+                Ok(()) => return Ok(()),
+                Err(resource) if attempts == ATTEMPTS => {
+                    let hard = limits.thresholds().hard;
+                    return Err(self.refuse(Reason::TooMuch { resource, hard }, work, limits));
+                }
+                Err(_) => attempts += 1,
+            }
+        }
+    }
+
+    /// The verdict on work that is refused for this reason.
+    pub(crate) fn refuse(&self, reason: Reason, work: &Work, limits: &ResourceLimits) -> Verdict {
         // A closed gate compared nothing with what was asked.
         let asked = if matches!(reason, Reason::TooMuch { .. }) { *work } else { Work::new() };
-        Err(self.explain(reason, &asked, limits).with_never_fits(misfit.is_some()))
+        self.explain(reason, &asked, limits).with_never_fits(self.misfit(work, limits).is_some())
     }
 
-    /// Takes a granted permit back; its cost stays reserved until a successful check numbered `next_number` or later.
-    pub(crate) fn release(&mut self, work: &Work, next_number: u64) {
-        self.reservations.release(work, next_number);
+    /// The verdict on work behind this many waiters, the first of which may not be passed.
+    pub(crate) fn refuse_behind(&self, waiters: usize, work: &Work, now: Duration, limits: &ResourceLimits) -> Verdict {
+        let reason = self.reason(work.class_of(), now, limits).unwrap_or(Reason::Behind { waiters });
+        self.refuse(reason, work, limits)
     }
 
-    /// The state of the gate for those who read it without a lock.
-    pub(crate) fn publication(&self, limits: &ResourceLimits) -> Publication {
+    /// The verdict on work that has waited in vain behind this many others.
+    pub(crate) fn why_refused(&self, work: &Work, ahead: usize, now: Duration, limits: &ResourceLimits) -> Verdict {
+        let reason = self.refusal(work, self.misfit(work, limits), now, limits);
+        self.refuse(reason.unwrap_or(Reason::Behind { waiters: ahead }), work, limits)
+    }
+
+    /// Returns `true` if the work would be granted, were this much of each resource given back.
+    pub(crate) fn fits_without(&self, work: &Work, freed: impl Fn(Resource) -> u64, limits: &ResourceLimits) -> bool {
+        let Some(found) = self.found() else { return false };
+        let thresholds = limits.thresholds();
+        let bound = match work.class_of() {
+            Class::Background => thresholds.background,
+            Class::Normal => thresholds.warn,
+            Class::Critical => thresholds.hard,
+        };
+        Resource::ALL.into_iter().all(|resource| {
+            let (Some(amount), Some(limit)) = (amount(found, resource), limit(resource, found, limits)) else {
+                return true;
+            };
+            let total = u128::from(amount.usage) + u128::from(self.reserved(resource));
+            let left = total.saturating_sub(freed(resource).into());
+            let asked = u128::from(work.of(resource));
+            !threshold::reaches(left, limit, bound) && !threshold::reaches(left + asked, limit, thresholds.hard)
+        })
+    }
+
+    /// Returns `true` if the work is too much for the limits even with nothing else running.
+    pub(crate) fn could_never_fit(&self, work: &Work, limits: &ResourceLimits) -> bool {
+        self.misfit(work, limits).is_some()
+    }
+
+    /// Returns `true` if nothing but a start, or a check of one's own in a forked child, opens the gate: nobody will
+    /// take a check for those who wait.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.forked || self.stopped.is_some() || (self.last.is_none() && !self.running)
+    }
+
+    fn misfit(&self, work: &Work, limits: &ResourceLimits) -> Option<Resource> {
+        let reaches_hard = |resource: &Resource| self.reaches_hard(*resource, work.of(*resource).into(), limits);
+        Resource::ALL.into_iter().find(reaches_hard)
+    }
+
+    fn reaches_hard(&self, resource: Resource, usage: u128, limits: &ResourceLimits) -> bool {
+        let limit = self.limit(resource, limits);
+        limit.is_some_and(|limit| threshold::reaches(usage, limit, limits.thresholds().hard))
+    }
+
+    /// The reason to refuse the work; `None` if there is none.
+    fn refusal(&self, work: &Work, misfit: Option<Resource>, now: Duration, limits: &ResourceLimits) -> Option<Reason> {
+        if let Some(closed) = self.reason(work.class_of(), now, limits) {
+            return Some(closed);
+        }
+        let usages = self.usages(work, limits);
+        let total = |resource| usages.get(resource).as_ref().map_or(0, Usage::total);
+        let full = Resource::ALL.into_iter().find(|resource| self.reaches_hard(*resource, total(*resource), limits));
+        // Of two resources that refuse, the one that always will is what the host must know of.
+        let resource = misfit.or(full)?;
+        Some(Reason::TooMuch { resource, hard: limits.thresholds().hard })
+    }
+
+    /// Attaches a granted permit, whose cost was reserved, to a process.
+    ///
+    /// # Errors
+    /// Another permit is attached to the same process.
+    pub(crate) fn attach(
+        &mut self,
+        work: &Work,
+        root: Identity,
+        is_child: bool,
+        limits: &ResourceLimits,
+    ) -> Result<AttachedId, Error> {
+        let id = self.attached.attach(*work, root, is_child)?;
+        // Shown before anything is given back, so that the work counts at every instant.
+        self.publish_rejudged(limits);
+        let room = &self.admission.room;
+        for resource in Resource::ALL {
+            if attached::is_counted(resource, self.settings.memory_scope) || resource == Resource::Memory {
+                room.give_back_of(resource, work);
+            } else {
+                // Those it has open here can be seen from now on.
+                room.release_of(resource, work);
+            }
+        }
+        Ok(id)
+    }
+
+    /// The usage of an attached permit's work, as the last check has measured it.
+    pub(crate) fn usage(&self, id: AttachedId) -> Option<WorkUsage> {
+        self.attached.usage(id)
+    }
+
+    /// The amount that an attached permit keeps from others: what it has reserved, and what was measured of it.
+    pub(crate) fn held(&self, id: AttachedId, resource: Resource) -> u64 {
+        self.attached.held(id, resource, self.settings.memory_scope)
+    }
+
+    /// Takes an attached permit back whose work has ended, and of which nothing is left. The processes that the last
+    /// check has counted of it are gone.
+    pub(crate) fn finish(&mut self, id: AttachedId, limits: &ResourceLimits) {
+        let gone = self.attached.finish(id, self.published);
+        if let Some(Last { found: Ok(found), .. }) = &mut self.last {
+            for resource in [Resource::Processes, Resource::CgroupPids] {
+                if let Ok(Some(amount)) = found.get_mut(resource) {
+                    amount.usage = amount.usage.saturating_sub(gone);
+                }
+            }
+        }
+        self.publish_rejudged(limits);
+    }
+
+    /// Takes an attached permit back that was dropped: checks numbered from here see all that it declared. `lives` says
+    /// of a child whether it has not ended.
+    pub(crate) fn release(
+        &mut self,
+        id: AttachedId,
+        next_number: u64,
+        lives: impl Fn(u32) -> bool,
+        limits: &ResourceLimits,
+    ) {
+        self.attached.release(id, next_number, lives);
+        self.publish_rejudged(limits);
+    }
+
+    /// Notes which children of attached permits have ended, unless that was done just now; `lives` says of one whether
+    /// it has not. Returns `true` if that has made room.
+    pub(crate) fn note_ends(
+        &mut self,
+        precise_now: Duration,
+        lives: impl Fn(u32) -> bool,
+        limits: &ResourceLimits,
+    ) -> bool {
+        if precise_now.saturating_sub(self.ends_noted_at) <= cadence::REFUSED_BY {
+            return false;
+        }
+        self.ends_noted_at = precise_now;
+        let noted = self.attached.note_ends(lives);
+        if noted {
+            self.publish_rejudged(limits);
+        }
+        noted
+    }
+
+    /// Shows readers a new check, a start or a stop. Whoever holds the lock that guards the judgement publishes, so that
+    /// words follow one another in the order of the judgements.
+    pub(crate) fn publish_check(&mut self, limits: &ResourceLimits) {
+        self.publish_room(limits);
+        self.admission.word.publish_check(&self.publication());
+    }
+
+    /// As [`publish_check`](Self::publish_check), where no check was taken: a demand for one stands.
+    pub(crate) fn publish_rejudged(&mut self, limits: &ResourceLimits) {
+        self.publish_room(limits);
+        self.admission.word.publish_rejudged(&self.publication());
+    }
+
+    fn publish_room(&mut self, limits: &ResourceLimits) {
+        let seen = std::mem::take(&mut self.seen);
+        // Without a reading nothing is trusted, whatever room there is.
+        let left = |resource| self.found().map_or(Left::UNLIMITED, |found| self.left(resource, found, limits));
+        self.admission.room.publish(left, &seen);
+    }
+
+    /// The part of a limit that is neither used nor reserved by attached permits.
+    fn left(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Left {
+        let (Some(amount), Some(limit)) = (amount(found, resource), limit(resource, found, limits)) else {
+            return Left::UNLIMITED;
+        };
+        let usage = amount.usage.saturating_add(self.attached.reserved(resource, self.settings.memory_scope));
+        let thresholds = limits.thresholds();
+        let from = |percent| threshold::least_reaching(limit, percent);
+        let below = |percent| from(percent).saturating_sub(usage);
+        // Held by hysteresis, it is closed to all but the most important work, whatever usage is.
+        let is_held = self.level(resource, found, limits) != Level::Normal;
+        let below_unless_held = |percent| if is_held { 0 } else { below(percent) };
+        let closes_at = match thresholds.resume {
+            Some(resume) if is_held && usage < from(thresholds.warn) => resume,
+            _ => thresholds.warn,
+        };
+        Left {
+            background: below_unless_held(thresholds.background),
+            warn: below_unless_held(thresholds.warn),
+            hard: below(thresholds.hard),
+            usage,
+            closes_from: from(closes_at),
+        }
+    }
+
+    /// The trust in the last check for those who read it without a lock.
+    pub(super) fn publication(&self) -> Publication {
         let at = self.last.as_ref().map(|last| last.at);
+        let trusted = at.filter(|_| self.distrust_but_stale().is_none());
         Publication {
-            open_until: match self.reason_but_stale(limits) {
-                Reason::Accepting => at.map(|at| at.saturating_add(self.max_age())),
-                _ => None,
-            },
+            trusted_until: trusted.map(|at| at.saturating_add(self.max_age())),
+            fresh_until: trusted.map(|at| at.saturating_add(self.refresh_age().min(self.max_age()))),
             refresh_at: at.filter(|_| self.running).map(|at| {
                 let next_check = at.saturating_add(self.refresh_age());
                 next_check.min(self.next_memory().unwrap_or(next_check))
@@ -66,46 +256,68 @@ impl Judgement {
         }
     }
 
-    fn reason(&self, now: Duration, limits: &ResourceLimits) -> Reason {
-        let reason = self.reason_but_stale(limits);
+    /// The reason why the gate is closed to work of this class; `None` while it is open.
+    fn reason(&self, class: Class, now: Duration, limits: &ResourceLimits) -> Option<Reason> {
+        let found = match self.distrust_but_stale() {
+            Some(reason) => return Some(reason),
+            None => self.found()?,
+        };
         let age = self.last.as_ref().map_or(Duration::ZERO, |last| now.saturating_sub(last.at));
         let max_age = self.max_age();
-        match reason {
-            Reason::Accepting | Reason::Usage { .. } if age > max_age => Reason::Stale { age, max_age },
-            reason => reason,
+        if age > max_age {
+            return Some(Reason::Stale { age, max_age });
         }
+        Resource::ALL.into_iter().find_map(|resource| {
+            let threshold = self.closing_threshold(resource, class, found, limits)?;
+            Some(Reason::Usage { resource, threshold })
+        })
     }
 
-    /// Everything that the gate depends on but the time.
-    fn reason_but_stale(&self, limits: &ResourceLimits) -> Reason {
+    /// The reason why the last check says nothing of now, but for its age.
+    fn distrust_but_stale(&self) -> Option<Reason> {
         if self.forked {
-            return Reason::Forked;
+            return Some(Reason::Forked);
         }
         match self.stopped {
-            Some(Stopped::Asked) => return Reason::Stopped,
-            Some(Stopped::Died(thread)) => return Reason::Died { thread },
+            Some(Stopped::Asked) => return Some(Reason::Stopped),
+            Some(Stopped::Died(thread)) => return Some(Reason::Died { thread }),
             None => {}
         }
-        let found = match &self.last {
-            None => return Reason::NeverChecked,
+        match &self.last {
+            None => Some(Reason::NeverChecked),
             Some(Last { found: Err(error), .. }) if self.breaker.is_degraded() => {
-                return Reason::Degraded { failures: self.breaker.failures(), error: error.clone() };
+                Some(Reason::Degraded { failures: self.breaker.failures(), error: error.clone() })
             }
-            Some(Last { found: Err(error), .. }) => return Reason::Failed { error: error.clone() },
-            Some(Last { found: Ok(found), .. }) => found,
-        };
-        let closing = Resource::ALL.into_iter().find_map(|resource| {
-            let threshold = self.closing_threshold(resource, found, limits)?;
-            Some(Reason::Usage { resource, threshold })
-        });
-        closing.unwrap_or(Reason::Accepting)
+            Some(Last { found: Err(error), .. }) => Some(Reason::Failed { error: error.clone() }),
+            Some(Last { found: Ok(_), .. }) => None,
+        }
     }
 
-    fn closing_threshold(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<Threshold> {
+    /// Returns `true` if measured usage closes the gate, whatever is reserved.
+    pub(super) fn is_closed_for_usage(&self, limits: &ResourceLimits) -> bool {
+        let Some(found) = self.found() else { return false };
+        Resource::ALL.into_iter().any(|resource| self.level(resource, found, limits) != Level::Normal)
+    }
+
+    fn closing_threshold(
+        &self,
+        resource: Resource,
+        class: Class,
+        found: &Found,
+        limits: &ResourceLimits,
+    ) -> Option<Threshold> {
         let (amount, limit) = (amount(found, resource)?, limit(resource, found, limits)?);
         let thresholds = limits.thresholds();
-        let total = u128::from(amount.usage) + u128::from(self.reservations.of(resource));
-        if threshold::reaches(total, limit, thresholds.warn) {
+        let total = u128::from(amount.usage) + u128::from(self.reserved(resource));
+        let reaches = |percent| threshold::reaches(total, limit, percent);
+        match class {
+            Class::Critical => return reaches(thresholds.hard).then_some(Threshold::Hard(thresholds.hard)),
+            Class::Background if reaches(thresholds.background) => {
+                return Some(Threshold::Background(thresholds.background));
+            }
+            Class::Background | Class::Normal => {}
+        }
+        if reaches(thresholds.warn) {
             return Some(Threshold::Warning(thresholds.warn));
         }
         match self.level(resource, found, limits) {
@@ -113,6 +325,12 @@ impl Judgement {
             // Below the warning threshold and yet not normal: held by hysteresis.
             Level::Warning | Level::Critical => thresholds.resume.map(Threshold::Resume),
         }
+    }
+
+    /// The amount of a resource that permits have reserved, attached or not.
+    pub(super) fn reserved(&self, resource: Resource) -> u64 {
+        let attached = self.attached.reserved(resource, self.settings.memory_scope);
+        attached.saturating_add(self.admission.room.reserved(resource))
     }
 
     /// The amounts that stand against each limit; `None` where nothing was read.
@@ -123,7 +341,7 @@ impl Judgement {
             let amount = amount(found, resource)?;
             Some(Usage {
                 measured: amount.usage,
-                reserved: self.reservations.of(resource),
+                reserved: self.reserved(resource),
                 asked: asked.of(resource),
                 limit: limit(resource, found, limits),
                 group: amount.group.clone(),

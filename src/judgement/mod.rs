@@ -8,19 +8,25 @@
 //! - `threshold`: usage against a limit, to the byte.
 //! - `climb`: the growth of a resource, and the time that it leaves.
 //! - `damping`, `unread`, `zombies`: the changes that are worth a line in the log.
-//! - `reservations`: the cost of admitted work that no check can have measured yet.
+//! - `attached`: permits of which a check measures the work.
 //! - `gate`: the answer to work, and its reason.
-//! - `word`: that answer in a few atomics, for readers without a lock.
+//! - `admission`: that answer for readers without a lock, and permits that are granted without one: `word` is the trust
+//!   in the last check, `room` what may be reserved and what is.
+//! - `queue`: those who wait for room.
 //! - `schedule`: the time of the next check, from the pure functions of `cadence`.
 //! - `shed`: the policy by which work is shed.
 
+pub(crate) mod admission;
+mod atomics;
+mod attached;
 mod breaker;
 mod cadence;
 mod climb;
 mod damping;
 mod gate;
+pub(crate) mod queue;
 mod record;
-mod reservations;
+mod room;
 mod schedule;
 pub(crate) mod shed;
 mod threshold;
@@ -31,13 +37,17 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::vocabulary::{Error, Found, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings};
+use crate::vocabulary::{
+    Error, Found, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
+};
 
+use self::admission::Admission;
+pub(crate) use self::attached::AttachedId;
+use self::attached::AttachedPermits;
 use self::breaker::Breaker;
 use self::climb::Climb;
 use self::damping::Damping;
 pub(crate) use self::record::{Event, Observation, Planned, Report};
-use self::reservations::Reservations;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
 
@@ -65,8 +75,18 @@ pub(crate) struct Judgement {
     memory_at: Duration,
     /// The CPU time of the last reading of memory alone.
     memory_cpu: Duration,
+    /// The same by the precise clock.
+    memory_read_at: Duration,
     zombies: ZombieWatch,
-    reservations: Reservations,
+    /// The limits in force when the judgement was last asked whether they have changed.
+    limits_then: PerResource<Option<u64>>,
+    /// What readers without a lock see, and where permits are reserved.
+    admission: Arc<Admission>,
+    attached: AttachedPermits,
+    /// The time, by the precise clock, at which the children of attached permits were last asked for their ends.
+    ends_noted_at: Duration,
+    /// The reservations that the last good check has seen, until they are given back.
+    seen: PerResource<u64>,
 }
 
 /// The reason why nothing but a start opens the gate.
@@ -109,7 +129,8 @@ impl Judgement {
             published: self.published,
             last,
             last_success: self.last_success,
-            reservations: std::mem::take(&mut self.reservations),
+            admission: Arc::clone(&self.admission),
+            attached: std::mem::take(&mut self.attached),
             ..Judgement::default()
         };
     }
@@ -118,6 +139,30 @@ impl Judgement {
     pub(crate) fn close(&mut self, why: Stopped) {
         self.running = false;
         self.stopped = Some(why);
+    }
+
+    /// The part of it that is read and written without its lock.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Whether there is a check thread, or will be at once.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Returns `true` if the limits in force are others than when this was last asked: those that the host has set, or
+    /// those of control groups.
+    pub(crate) fn have_limits_changed(&mut self, limits: &ResourceLimits) -> bool {
+        let now = PerResource::from_fn(|resource| {
+            self.limit(resource, limits).map(|limit| threshold::least_reaching(limit, limits.thresholds().hard))
+        });
+        std::mem::replace(&mut self.limits_then, now) != now
+    }
+
+    /// Lists the processes that a check is to measure for attached permits.
+    pub(crate) fn list_subtrees(&self, into: &mut Vec<Subtree>) {
+        self.attached.list_roots(into);
     }
 
     /// Whether a check with this number, or a later one, was published.
@@ -184,5 +229,7 @@ fn judged_as(resource: Resource, found: &Found, limits: &ResourceLimits) -> Opti
     resource.facts().in_group.filter(|other| amount(found, *other).is_some())
 }
 
+#[cfg(all(test, shuttle))]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::climb::Climb;
 use super::unread::News;
 use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last};
 use crate::vocabulary::{
-    Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, Resource, ResourceLimits, Usage,
+    Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, Resource, ResourceLimits, Subtree, Usage,
 };
 
 /// The findings and the circumstances of one check.
@@ -18,6 +18,8 @@ pub(crate) struct Observation<'a> {
     /// Drawn when the check began, so that later checks have larger ones. The first is 1 or more.
     pub(crate) number: u64,
     pub(crate) now: Duration,
+    /// The beginning of the check, from the precise clock.
+    pub(crate) began: Duration,
     /// The end of the check, from the precise clock. `now` is from the coarse one, which may be a step behind.
     pub(crate) ended: Duration,
     /// The CPU time of the check.
@@ -28,6 +30,10 @@ pub(crate) struct Observation<'a> {
     pub(crate) planned: Option<Planned>,
     pub(crate) found: &'a Found,
     pub(crate) zombies: &'a [Identity],
+    /// The processes of attached permits, as they were measured.
+    pub(crate) subtrees: &'a [Subtree],
+    /// The reservations that were released before it began.
+    pub(crate) released: PerResource<u64>,
 }
 
 /// The plan of the check thread for a check, and how late it was.
@@ -100,7 +106,13 @@ pub(crate) enum Event {
 impl Judgement {
     /// Judges a check. Returns `None` for one that began before the last one published: it changes nothing.
     pub(crate) fn record(&mut self, check: &Observation<'_>, limits: &ResourceLimits) -> Option<Report> {
+        let room = &self.admission.room;
         if check.number <= self.published {
+            // The one that was published began later, and has seen them as well.
+            match self.found() {
+                Some(_) => room.settle(&check.released),
+                None => room.release_again(&check.released),
+            }
             return None;
         }
         self.published = check.number;
@@ -114,7 +126,10 @@ impl Judgement {
         let good = found.is_ok();
         match &found {
             Ok(found) => self.succeed(check, found, limits, &mut events),
-            Err(error) => self.fail(error, &mut events),
+            Err(error) => {
+                room.release_again(&check.released);
+                self.fail(error, &mut events);
+            }
         }
         let critical = found.as_ref().ok().and_then(|found| self.critical(found, limits));
         let late = check.planned.filter(|planned| cadence::is_late(planned.lateness, planned.delay));
@@ -140,8 +155,9 @@ impl Judgement {
     ///
     /// Levels and the log are left to checks. So is the age of the answer, because the count of processes is as old as
     /// before; and so is an error, which the next check reports.
-    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, cpu: Duration) {
+    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, began: Duration, cpu: Duration) {
         self.memory_cpu = cpu;
+        self.memory_read_at = self.memory_read_at.max(began);
         for resource in Resource::read_alone() {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
             self.record_growth(resource, amount, now);
@@ -163,8 +179,9 @@ impl Judgement {
             events.push(Event::DegradedCleared { after_failures });
         }
         self.last_success = Some(check.now);
-        self.memory_at = check.now;
-        self.reservations.seen_by(check.number);
+        (self.memory_at, self.memory_read_at) = (check.now, check.began);
+        self.seen = check.released;
+        self.attached.record(check.number, check.subtrees);
         let settle = self.settle();
         for resource in Resource::ALL {
             self.judge_resource(resource, found, check.now, limits, settle, events);

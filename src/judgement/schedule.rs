@@ -17,7 +17,8 @@ impl Judgement {
     /// The time of the check thread's next check, after its last one at `last_own_check`.
     ///
     /// The interval counts from the thread's own checks, because callers' checks would else put off those that nobody
-    /// asked for. The distance that the CPU budget asks for counts from the last check of anybody.
+    /// asked for. The distance that the CPU budget asks for counts from the last check of anybody. While somebody waits
+    /// for room, or usage closes the gate, checks come as if they were asked for all the time.
     pub(crate) fn next_check(&self, last_own_check: Duration, demanded: bool, limits: &ResourceLimits) -> Duration {
         let timer = match self.breaker.failures() {
             0 => cadence::timer(self.interval, self.time_left(limits)),
@@ -25,18 +26,29 @@ impl Judgement {
             _ => self.breaker.delay(self.interval),
         };
         let floor = cadence::floor(timer, self.gap(), self.breaker.is_degraded());
-        let earliest = self.last.as_ref().map_or(Duration::ZERO, |last| last.ended.saturating_add(floor));
+        let (at, ended) = self.last.as_ref().map_or_else(Default::default, |last| (last.at, last.ended));
+        let earliest = ended.saturating_add(floor);
         if demanded {
-            earliest
-        } else {
-            earliest.max(last_own_check.saturating_add(timer))
+            return earliest;
         }
+        let mut due = last_own_check.saturating_add(timer);
+        if self.admission.room.has_waiters() {
+            due = due.min(at.saturating_add(cadence::WAITED_FOR));
+        }
+        if self.is_closed_for_usage(limits) {
+            due = due.min(at.saturating_add(self.refresh_age()));
+        }
+        due.max(earliest)
     }
 
     /// The time of the next reading of memory without a check; `None` when memory is neither asked for nor climbing, or
     /// cannot be read alone. The CPU budget is left out: such a reading costs microseconds.
     pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {
         let on_demand = self.next_memory()?;
+        if self.admission.room.has_waiters() {
+            return Some(self.memory_at.saturating_add(cadence::waited_memory_gap(self.memory_cpu)));
+        }
+        let demanded = demanded || self.is_closed_for_usage(limits);
         let time_left = Resource::read_alone().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
@@ -50,6 +62,31 @@ impl Judgement {
     pub(super) fn next_memory(&self) -> Option<Duration> {
         let readable = self.running && self.settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
         readable.then(|| self.memory_at.saturating_add(self.settings.refresh_after.max(self.memory_gap())))
+    }
+
+    /// Returns `true` if a caller who finds the last check old takes the next one: it is cheap, and the CPU budget
+    /// allows it.
+    pub(crate) fn may_check_inline(&self, now: Duration) -> bool {
+        self.is_inline() && self.last.as_ref().is_some_and(|last| now >= last.ended.saturating_add(self.gap()))
+    }
+
+    /// Returns `true` if a caller who finds the last check old reads memory, while a check would be too early.
+    pub(crate) fn may_read_memory_inline(&self, now: Duration) -> bool {
+        self.is_inline() && self.next_memory().is_some_and(|due| now >= due)
+    }
+
+    fn is_inline(&self) -> bool {
+        let Some(last) = &self.last else { return false };
+        self.running && last.found.is_ok() && !last.cpu.is_zero() && last.cpu <= self.settings.inline_check
+    }
+
+    /// Returns `true` if memory can be read alone, and was not for longer than a refusal may be judged by, at this time
+    /// of the precise clock.
+    pub(crate) fn is_memory_old(&self, precise_now: Duration) -> bool {
+        self.settings.memory_scope == MemoryScope::Own
+            && self.found().is_some()
+            && self.stopped.is_none()
+            && precise_now.saturating_sub(self.memory_read_at) > cadence::REFUSED_BY
     }
 
     /// The least time between two readings of memory alone, whoever asks for them.
@@ -67,7 +104,7 @@ impl Judgement {
         let Some(limit) = self.limit(Resource::Memory, limits) else { return u64::MAX };
         let Thresholds { warn, resume, .. } = limits.thresholds();
         let threshold = threshold::least_reaching(limit, resume.unwrap_or(warn));
-        threshold.saturating_sub(self.reservations.of(Resource::Memory))
+        threshold.saturating_sub(self.reserved(Resource::Memory))
     }
 
     /// The time that a resource has left to its warning threshold; `None` when it does not grow or has no limit.

@@ -36,7 +36,7 @@ mod tests {
     use proptest::prelude::*;
     use Level::{Critical, Normal, Warning};
 
-    const PLAIN: Thresholds = Thresholds { warn: 80, hard: 95, resume: None };
+    const PLAIN: Thresholds = Thresholds { background: 60, warn: 80, hard: 95, resume: None };
     const HELD: Thresholds = Thresholds { resume: Some(75), ..PLAIN };
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
         #[test]
         fn the_warning_threshold_is_exact_to_the_byte(limit in 1..=u64::MAX, warn in 1..=99u8) {
             let least = least_reaching(limit, warn);
-            let thresholds = Thresholds { warn, hard: 100, resume: None };
+            let thresholds = Thresholds { background: 1, warn, hard: 100, resume: None };
             prop_assert_eq!(step(Normal, least - 1, Some(limit), thresholds), Normal);
             prop_assert_ne!(step(Normal, least, Some(limit), thresholds), Normal);
         }

@@ -1,12 +1,18 @@
-//! The answer for readers of the gate, in four atomics: no lock, no allocation, no waiting.
+//! The trust in the last check, for readers of the gate, in a few atomics: no lock, no allocation, no waiting.
 //!
-//! Every access is `Relaxed`. Each word is a whole message: a reader follows no pointer and reads no other memory on
+//! Every access but one is Relaxed. Each word is a whole message: a reader follows no pointer and reads no other memory on
 //! the strength of what it finds, so there is nothing for an ordering to make visible. Two words seen from two
-//! different publications do no harm either, because no answer is made of two: the gate is `open_until` alone, and
-//! `refresh_at` decides only who wakes the thread. Time does the rest: what is open closes by itself at `open_until`.
+//! different publications do no harm either, because no answer is made of two: trust is `trusted_until` alone, and
+//! `refresh_at` decides only who wakes the thread. Time does the rest: what is trusted is not any more from
+//! `trusted_until` on. The exception is `fresh_until`, which whoever is granted work looks at again after reserving it:
+//! a gate that was closed before that must be seen closed, and so it is SeqCst, like the room.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use super::atomics::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// No time: nobody to wake, already asked, never succeeded.
 const NEVER: u64 = u64::MAX;
@@ -14,8 +20,10 @@ const NEVER: u64 = u64::MAX;
 /// The state that a check, or a change of limits or reservations, leaves for readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Publication {
-    /// The last moment at which the gate is open; `None` when it is closed.
-    pub(crate) open_until: Option<Duration>,
+    /// The last moment at which the last check is trusted; `None` when nothing can be.
+    pub(crate) trusted_until: Option<Duration>,
+    /// The last moment at which work is granted by the last check; `None` when nothing can be trusted.
+    pub(crate) fresh_until: Option<Duration>,
     /// After this moment a reader asks for a fresh check; `None` when nobody is there to take one.
     pub(crate) refresh_at: Option<Duration>,
     pub(crate) degraded: bool,
@@ -25,8 +33,10 @@ pub(crate) struct Publication {
 /// The state of the gate as its readers see it. Written under the lock of the judgement, read without any.
 #[derive(Debug)]
 pub(crate) struct ReadinessWord {
-    /// First nanosecond at which the gate is closed; 0 is closed now.
-    open_until: AtomicU64,
+    /// First nanosecond at which nothing is trusted; 0 is now.
+    trusted_until: AtomicU64,
+    /// First nanosecond at which no work is granted; 0 is now.
+    fresh_until: AtomicU64,
     /// First nanosecond at which a reader asks for a check, or [`NEVER`].
     refresh_at: AtomicU64,
     /// Nanosecond of the last successful check, or [`NEVER`].
@@ -41,21 +51,29 @@ impl Default for ReadinessWord {
 }
 
 impl ReadinessWord {
-    /// Closed, with nobody to wake.
+    /// Nothing is trusted, and there is nobody to wake.
     pub(crate) fn new() -> ReadinessWord {
         ReadinessWord {
-            open_until: AtomicU64::new(0),
+            trusted_until: AtomicU64::new(0),
+            fresh_until: AtomicU64::new(0),
             refresh_at: AtomicU64::new(NEVER),
             last_success: AtomicU64::new(NEVER),
             degraded: AtomicBool::new(false),
         }
     }
 
-    /// Whether the gate is open at `now`.
+    /// Returns `true` if the last check is trusted at `now`.
     #[inline]
-    pub(crate) fn is_open(&self, now: Duration) -> bool {
+    pub(crate) fn is_trusted(&self, now: Duration) -> bool {
         // Relaxed: the answer is in this one word.
-        nanos(now) < self.open_until.load(Relaxed)
+        nanos(now) < self.trusted_until.load(Relaxed)
+    }
+
+    /// Returns `true` if work may be granted at `now` by the last check.
+    #[inline]
+    pub(crate) fn is_fresh(&self, now: Duration) -> bool {
+        // SeqCst: see the module.
+        nanos(now) < self.fresh_until.load(SeqCst)
     }
 
     /// Whether this caller is the one that must wake the thread: true at most once per
@@ -107,9 +125,12 @@ impl ReadinessWord {
     /// Shows the same check judged anew, under other limits or reservations. A demand that was made of that check
     /// stands. Callers take turns.
     pub(crate) fn publish_rejudged(&self, publication: &Publication) {
-        // Relaxed, all of them: the words are independent, and what order there is between publications comes from
+        // Relaxed, all but one: the words are independent, and what order there is between publications comes from
         // the lock that the callers hold.
-        self.open_until.store(publication.open_until.map_or(0, |until| nanos(until).saturating_add(1)), Relaxed);
+        let first_after = |until: Option<Duration>| until.map_or(0, |until| nanos(until).saturating_add(1));
+        self.trusted_until.store(first_after(publication.trusted_until), Relaxed);
+        // SeqCst: see the module.
+        self.fresh_until.store(first_after(publication.fresh_until), SeqCst);
         self.degraded.store(publication.degraded, Relaxed);
         let last_success = publication.last_success.map_or(NEVER, |at| nanos(at).min(NEVER - 1));
         self.last_success.store(last_success, Relaxed);
@@ -129,37 +150,37 @@ mod tests {
     const NS: Duration = Duration::from_nanos(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn open(until: Duration, refresh_at: Duration) -> Publication {
-        Publication { open_until: Some(until), refresh_at: Some(refresh_at), ..Publication::default() }
+    fn trusted(until: Duration, refresh_at: Duration) -> Publication {
+        Publication { trusted_until: Some(until), refresh_at: Some(refresh_at), ..Publication::default() }
     }
 
     #[test]
-    fn a_new_word_is_closed_with_nobody_to_wake() {
+    fn a_new_word_trusts_nothing_and_wakes_nobody() {
         let word = ReadinessWord::new();
         for now in [Duration::ZERO, SECOND, Duration::MAX] {
-            assert!(!word.is_open(now) && !word.take_demand(now));
+            assert!(!word.is_trusted(now) && !word.take_demand(now));
         }
         assert_eq!((word.is_degraded(), word.last_success()), (false, None));
     }
 
     #[test]
-    fn the_gate_closes_by_itself_just_after_open_until() {
+    fn trust_ends_by_itself_just_after_its_time() {
         let word = ReadinessWord::new();
-        word.publish_check(&open(SECOND, SECOND));
+        word.publish_check(&trusted(SECOND, SECOND));
         let cases = [(Duration::ZERO, true), (SECOND - NS, true), (SECOND, true), (SECOND + NS, false)];
         for (now, expected) in cases {
-            assert_eq!(word.is_open(now), expected, "{now:?}");
+            assert_eq!(word.is_trusted(now), expected, "{now:?}");
         }
-        word.publish_check(&open(Duration::ZERO, SECOND));
-        assert!(word.is_open(Duration::ZERO) && !word.is_open(NS));
+        word.publish_check(&trusted(Duration::ZERO, SECOND));
+        assert!(word.is_trusted(Duration::ZERO) && !word.is_trusted(NS));
         word.publish_check(&Publication::default());
-        assert!(!word.is_open(Duration::ZERO));
+        assert!(!word.is_trusted(Duration::ZERO));
     }
 
     #[test]
     fn demand_is_taken_once_per_publication_and_an_amendment_keeps_it() {
         let word = ReadinessWord::new();
-        let publication = open(2 * SECOND, SECOND);
+        let publication = trusted(2 * SECOND, SECOND);
         word.publish_check(&publication);
         assert!(!word.take_demand(SECOND) && !word.is_demanded());
         assert!(word.take_demand(SECOND + NS) && word.is_demanded());
@@ -174,7 +195,7 @@ mod tests {
     fn of_many_callers_one_takes_the_demand() {
         let word = ReadinessWord::new();
         for _ in 0..100 {
-            word.publish_check(&open(SECOND, SECOND));
+            word.publish_check(&trusted(SECOND, SECOND));
             let ask = || usize::from(word.take_demand(2 * SECOND));
             let taken: usize = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
@@ -187,9 +208,9 @@ mod tests {
     #[test]
     fn times_without_end_are_no_demand_and_do_not_overflow() {
         let word = ReadinessWord::new();
-        word.publish_check(&Publication { last_success: Some(Duration::MAX), ..open(Duration::MAX, Duration::MAX) });
+        word.publish_check(&Publication { last_success: Some(Duration::MAX), ..trusted(Duration::MAX, Duration::MAX) });
         let century = Duration::from_secs(100 * 365 * 86_400);
-        assert!(word.is_open(century) && !word.take_demand(century) && !word.is_demanded());
+        assert!(word.is_trusted(century) && !word.take_demand(century) && !word.is_demanded());
         assert!(word.last_success().is_some());
     }
 }

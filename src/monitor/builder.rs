@@ -9,7 +9,7 @@ use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::Watch;
 use crate::readers::probe::SystemProbe;
 use crate::readers::Roots;
-use crate::vocabulary::{Error, MemoryScope, Resource, ResourceLimits, Settings};
+use crate::vocabulary::{Error, MemoryScope, Overtaking, Resource, ResourceLimits, Settings};
 
 /// The settings of a monitor that is yet to be built; see [`ResourceMonitor::builder`].
 #[derive(Debug, Clone)]
@@ -40,10 +40,28 @@ impl ResourceMonitorBuilder {
         self
     }
 
-    /// The age beyond which a caller that finds the last check wakes the check thread. Default: 100 ms. With zero,
-    /// callers wake it as often as the CPU budget allows.
+    /// The age beyond which a caller that finds the last check has a fresh one taken. Default: 100 ms. With zero, callers
+    /// do so as often as the CPU budget allows.
     pub fn refresh_after(mut self, refresh_after: Duration) -> Self {
         self.settings.refresh_after = refresh_after;
+        self
+    }
+
+    /// The largest CPU time of a check that a caller of [`is_accepting_work`] takes by itself when it finds the last one
+    /// older than `refresh_after`: dearer ones are left to the check thread, and the caller goes on with what there is.
+    /// Default: 1 ms. Zero: never on a caller's thread.
+    ///
+    /// [`is_accepting_work`]: crate::Readiness::is_accepting_work
+    pub fn inline_check(mut self, cost: Duration) -> Self {
+        self.settings.inline_check = cost;
+        self
+    }
+
+    /// The bound within which [waiting](crate::Readiness::admit) work that fits is served before work that came earlier
+    /// and does not fit: until that was passed so many times, or has waited for so long. Default: 16 times, 5 s. With 0
+    /// times the order is strict.
+    pub fn overtaking(mut self, times: u32, time: Duration) -> Self {
+        self.settings.overtaking = Overtaking { times, time };
         self
     }
 

@@ -18,7 +18,9 @@ pub use self::readiness::Readiness;
 use crate::engine::{self, Config, Core, Shared};
 use crate::host::Snapshots;
 use crate::host::{JobManager, ProcessGroup};
-use crate::vocabulary::{Error, ResourceLimits, ResourceSnapshot, Verdict, Work, HARD_PERCENT, MB, WARN_PERCENT};
+use crate::vocabulary::{
+    Error, Holder, ResourceLimits, ResourceSnapshot, Verdict, Work, HARD_PERCENT, MB, WARN_PERCENT,
+};
 
 /// A watch over the process that it is linked into, which says whether that process may take on more work.
 ///
@@ -124,6 +126,33 @@ impl ResourceMonitor {
     /// The verdict that refused the work.
     pub fn try_admit(&self, work: Work) -> Result<Permit, Verdict> {
         self.readiness.try_admit(work)
+    }
+
+    /// As [`Readiness::admit`].
+    ///
+    /// # Errors
+    /// The verdict that refused the work.
+    pub fn admit(&self, work: Work, timeout: Duration) -> Result<Permit, Verdict> {
+        self.readiness.admit(work, timeout)
+    }
+
+    /// As [`Readiness::wait_until_accepting`].
+    ///
+    /// # Errors
+    /// The verdict that the gate was closed with.
+    pub fn wait_until_accepting(&self, timeout: Duration) -> Result<(), Verdict> {
+        self.readiness.wait_until_accepting(timeout)
+    }
+
+    /// Every permit that lives, the one held longest first: who holds the room, and since when. For a page of the
+    /// operator's; it takes some short locks and allocates the list.
+    pub fn holders(&self) -> Vec<Holder> {
+        self.shared().current().map_or_else(Vec::new, Core::holders)
+    }
+
+    /// The number of threads that [wait](Readiness::admit) for room now. One load.
+    pub fn waiters(&self) -> usize {
+        self.shared().current().map_or(0, |core| core.admission.room.waiters())
     }
 
     /// As [`Readiness::is_degraded`].

@@ -45,6 +45,7 @@ impl Tree {
 }
 
 /// A `stat` file to be.
+#[derive(Clone)]
 pub(crate) struct Line {
     pid: u32,
     parent: u32,

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::readers::cgroup::{Alarms, Cgroups, Watch};
-use crate::readers::procfs::ProcFiles;
+use crate::readers::procfs::{ProcFiles, Process};
 use crate::readers::Roots;
 use crate::sys::fork::PerProcess;
 use crate::sys::rlimit;
-use crate::vocabulary::{Error, Found, MemoryScope, OpenFiles, Reading, Resource, ResourceSnapshot, Settings};
+use crate::vocabulary::{
+    Error, Found, Identity, MemoryScope, OpenFiles, Reading, Resource, ResourceSnapshot, Settings,
+};
 
 /// The source of readings.
 pub(crate) trait Probe: Send + Sync {
@@ -34,6 +36,9 @@ pub(crate) trait Probe: Send + Sync {
 
     /// The resident memory of this process alone, in bytes.
     fn own_memory(&self) -> Result<u64, Error>;
+
+    /// The identity of a descendant of this process, and whether it is a child.
+    fn descendant(&self, pid: u32) -> Result<(Identity, bool), Error>;
 
     /// Asks the kernel for a wake-up when memory stalls or a group is at its limit. The alarms are to be waited for.
     fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms;
@@ -207,11 +212,12 @@ impl Probe for SystemProbe {
         into.clear();
         let scope = settings.memory_scope;
         let own_memory = self.own_memory().map_err(Arc::new);
-        let zombies = &mut into.zombies;
-        let counted = self.files().tracked(self.root(), scope, |found| {
+        let (zombies, subtrees) = (&mut into.zombies, &mut into.subtrees);
+        let mut count = |found: &mut dyn Iterator<Item = &Process>, add: &mut dyn FnMut(&Process)| {
             let mut count = 0_usize;
             let found = found.inspect(|process| {
                 count += 1;
+                add(process);
                 if process.is_zombie() {
                     zombies.push(process.identity());
                 }
@@ -227,6 +233,9 @@ impl Probe for SystemProbe {
                 }
             };
             (count, memory)
+        };
+        let counted = self.files().measured(self.root(), scope, subtrees, |add| {
+            self.files().tracked(self.root(), scope, |found| count(found, add))
         });
         let counted = counted.map_err(Arc::new);
         let memory = own_memory.and_then(|own| match (scope, &counted) {
@@ -261,6 +270,10 @@ impl Probe for SystemProbe {
 
     fn own_memory(&self) -> Result<u64, Error> {
         self.memory_bytes()
+    }
+
+    fn descendant(&self, pid: u32) -> Result<(Identity, bool), Error> {
+        self.files().descendant(self.root(), pid)
     }
 
     fn arm(&self, settings: &Settings, watch: &Watch) -> Alarms {
@@ -299,7 +312,7 @@ mod tests {
     use super::*;
     use crate::readers::fixture::{process, tree, Machine, Tree};
     use crate::readers::procfs::bytes;
-    use crate::vocabulary::{ErrorKind, Identity};
+    use crate::vocabulary::ErrorKind;
 
     fn probe(tree: &Tree) -> SystemProbe {
         SystemProbe::with_roots(Roots { proc_root: tree.path().into(), ..Roots::default() })

@@ -24,12 +24,10 @@ use std::sync::atomic::{fence, AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::futex;
 use super::poll::{poll, EventFd, Interest, Ready};
 use super::ProcessMark;
 use crate::sys::fork::ForkCell;
-
-/// The longest single sleep. A sleep may end for no reason, so callers that want more sleep again.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A count of rings, and the eventfd of the thread that waits in `poll(2)`, if there is one.
 #[derive(Debug)]
@@ -71,10 +69,7 @@ impl Bell {
             eventfd.signal();
             return;
         }
-        // SAFETY: FUTEX_WAKE uses the address only as a name; nothing is read or written through it.
-        unsafe {
-            libc::syscall(libc::SYS_futex, self.rings.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX)
-        };
+        futex::wake(&self.rings);
     }
 
     /// Directs all rings to a new eventfd until the handle is dropped. To be called before rings are counted.
@@ -97,23 +92,7 @@ impl Bell {
 
     /// Sleeps until it has been rung since `seen` was counted, or for `timeout`, or for no reason at all.
     pub(crate) fn wait(&self, seen: u32, timeout: Duration) {
-        let timeout = timeout.min(LONGEST);
-        let timeout = libc::timespec {
-            tv_sec: timeout.as_secs() as libc::time_t,
-            tv_nsec: timeout.subsec_nanos() as libc::c_long,
-        };
-        // SAFETY: the word and the timeout are valid and aligned for the whole call; the kernel only reads them, the
-        // word atomically. Every way for it to return (woken, changed before it slept, timed out, interrupted) is
-        // allowed here.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.rings.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                seen,
-                &timeout as *const libc::timespec,
-            )
-        };
+        futex::wait(&self.rings, seen, timeout);
     }
 }
 

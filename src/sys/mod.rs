@@ -2,7 +2,8 @@
 //! signatures.
 //!
 //! - [`fork`]: the rules of fork; values that belong to one process; locks that a forked child can wait for.
-//! - [`bell`]: a sleep that any thread can end. [`poll`]: a sleep that descriptors end.
+//! - [`bell`]: a sleep that any thread can end. [`latch`]: a sleep for one answer. [`poll`]: a sleep that descriptors
+//!   end.
 //! - [`file`]: directories and files that are kept open, read without an offset. [`mount`]: the mount below a path.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
 //! - [`clock`]: the three clocks. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
@@ -20,6 +21,8 @@ pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod file_kind;
 pub(crate) mod fork;
+mod futex;
+pub(crate) mod latch;
 pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod privilege;
@@ -32,6 +35,7 @@ pub(crate) mod socket;
 pub(crate) use self::bell::Bell;
 pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};
 pub(crate) use self::fork::{PerProcess, ProcessMark};
+pub(crate) use self::latch::Latch;
 pub(crate) use self::signal::SignalMask;
 
 /// The result of a system call, which is -1 when it failed. The call is made again while a signal interrupts it.
@@ -52,6 +56,15 @@ fn interruptible<T: From<i8> + PartialEq>(call: impl FnOnce() -> T) -> io::Resul
     } else {
         Ok(result)
     }
+}
+
+/// Runs our own code on a thread of the host's, in a call that the host expects to be a matter of nanoseconds: `errno`
+/// stays, and the thread is not cancelled meanwhile.
+pub(crate) fn unnoticed<R>(code: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "capi")]
+    return errno::kept(|| cancel::held_back(code));
+    #[cfg(not(feature = "capi"))]
+    errno::kept(code)
 }
 
 /// A result that counts bytes, which a successful call never makes negative.

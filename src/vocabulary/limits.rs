@@ -8,6 +8,8 @@ use super::{Error, PerResource, Resource, Shown, Unit, MB};
 
 /// Default percentage of a limit at which the gate closes.
 pub(crate) const WARN_PERCENT: u8 = 80;
+/// Default distance of the background threshold below the warning one, in percent of a limit.
+const BACKGROUND_BELOW_WARN: u8 = 20;
 /// Default percentage of a limit at which work is shed.
 pub(crate) const HARD_PERCENT: u8 = 95;
 
@@ -47,6 +49,7 @@ pub(crate) struct Origin {
 /// The percentages of a limit at which levels change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thresholds {
+    pub(crate) background: u8,
     pub(crate) warn: u8,
     pub(crate) hard: u8,
     pub(crate) resume: Option<u8>,
@@ -57,7 +60,7 @@ impl ResourceLimits {
     pub fn builder() -> ResourceLimitsBuilder {
         let limits = PerResource::default();
         let unread = Vec::new();
-        ResourceLimitsBuilder { limits, unread, warn: WARN_PERCENT, hard: HARD_PERCENT, resume: None }
+        ResourceLimitsBuilder { limits, unread, background: None, warn: WARN_PERCENT, hard: HARD_PERCENT, resume: None }
     }
 
     /// The memory limit in bytes; `None` is unlimited.
@@ -73,6 +76,11 @@ impl ResourceLimits {
     /// The limit on descendant processes; `None` is unlimited.
     pub fn max_processes(&self) -> Option<u64> {
         self.limit(Resource::Processes)
+    }
+
+    /// The percentage of a limit at which work of class [`Background`](crate::Class::Background) is refused.
+    pub fn background_percent(&self) -> u8 {
+        self.thresholds.background
     }
 
     /// The percentage of a limit at which the gate closes.
@@ -140,7 +148,7 @@ impl fmt::Display for ResourceLimits {
             }
             separator = ", ";
         }
-        let Thresholds { warn, hard, resume } = self.thresholds;
+        let Thresholds { warn, hard, resume, .. } = self.thresholds;
         write!(f, "; warning at {warn} %, critical at {hard} %")?;
         if let Some(resume) = resume {
             write!(f, ", normal again below {resume} %")?;
@@ -155,6 +163,8 @@ impl fmt::Display for ResourceLimits {
 pub struct ResourceLimitsBuilder {
     limits: PerResource<Option<GivenLimit>>,
     unread: Vec<Arc<Error>>,
+    /// `None`: 20 below `warn`.
+    background: Option<u8>,
     warn: u8,
     hard: u8,
     resume: Option<u8>,
@@ -216,6 +226,13 @@ impl ResourceLimitsBuilder {
         self
     }
 
+    /// Refuses work of class [`Background`](crate::Class::Background) at this percentage of a limit (default: 20 below
+    /// [`warn_percent`](Self::warn_percent), and at least 1).
+    pub fn background_percent(mut self, percent: u8) -> Self {
+        self.background = Some(percent);
+        self
+    }
+
     /// Closes the gate at this percentage of a limit (default 80).
     pub fn warn_percent(mut self, percent: u8) -> Self {
         self.warn = percent;
@@ -239,7 +256,7 @@ impl ResourceLimitsBuilder {
     /// # Errors
     /// [`ErrorKind::InvalidLimit`](crate::ErrorKind::InvalidLimit), naming the value: a limit of zero, MB that overflow
     /// bytes, a pressure above 100 %, a warning threshold of 0 % or not below the hard one, a hard one above 100 %, a
-    /// resume percentage of 0 or not below the warning threshold.
+    /// resume percentage of 0 or not below the warning threshold, a background one of 0 or above it.
     pub fn build(self) -> Result<ResourceLimits, Error> {
         let mut limits = PerResource::default();
         let mut origins: PerResource<Option<Origin>> = PerResource::default();
@@ -249,7 +266,7 @@ impl ResourceLimitsBuilder {
                 origins.get_mut(resource).clone_from(&given.origin);
             }
         }
-        let ResourceLimitsBuilder { unread, warn, hard, resume, .. } = self;
+        let ResourceLimitsBuilder { unread, background, warn, hard, resume, .. } = self;
         if warn == 0 {
             return Err(Error::limit("warn threshold 0 % would never accept work"));
         }
@@ -266,7 +283,17 @@ impl ResourceLimitsBuilder {
             }
             _ => {}
         }
-        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds: Thresholds { warn, hard, resume } })
+        match background {
+            Some(0) => return Err(Error::limit("background threshold 0 % would never accept work of that class")),
+            Some(background) if background > warn => {
+                let text = format!("background threshold {background} % must not be above warn threshold {warn} %");
+                return Err(Error::limit(text));
+            }
+            _ => {}
+        }
+        let background = background.unwrap_or(warn.saturating_sub(BACKGROUND_BELOW_WARN).max(1));
+        let thresholds = Thresholds { background, warn, hard, resume };
+        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds })
     }
 }
 
@@ -319,12 +346,24 @@ mod tests {
             (new().hard_percent(101), "hard threshold 101 % must not be above 100 %"),
             (new().resume_percent(80), "resume threshold 80 % must be below warn threshold 80 %"),
             (new().resume_percent(0), "resume threshold 0 %"),
+            (new().background_percent(0), "background threshold 0 %"),
+            (new().background_percent(81), "background threshold 81 % must not be above warn threshold 80 %"),
         ];
         for (builder, expected) in cases {
             let error = builder.build().unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::InvalidLimit);
             assert!(error.to_string().starts_with(expected), "{error} / {expected}");
         }
+    }
+
+    #[test]
+    fn the_background_threshold_is_20_below_the_warning_one_and_never_0() {
+        let background = |builder: ResourceLimitsBuilder| builder.build().unwrap().background_percent();
+        let new = ResourceLimits::builder;
+        assert_eq!(background(new()), 60);
+        assert_eq!(background(new().warn_percent(21)), 1);
+        assert_eq!(background(new().warn_percent(5)), 1);
+        assert_eq!(background(new().background_percent(80)), 80);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The words that every other layer speaks: no I/O, no clock, no logging, and nothing from above.
 
 mod error;
+mod holder;
 mod identity;
 mod limits;
 mod reading;
@@ -10,20 +11,23 @@ mod shown;
 mod snapshot;
 mod surroundings;
 mod verdict;
+mod waited;
 mod work;
 
 pub use self::error::{Error, ErrorKind};
+pub use self::holder::{Holder, WorkUsage};
 pub use self::limits::{ResourceLimits, ResourceLimitsBuilder};
 pub use self::resource::{MemoryScope, Resource};
 pub use self::snapshot::ResourceSnapshot;
 pub use self::surroundings::*;
 pub use self::verdict::Verdict;
-pub use self::work::Work;
+pub use self::work::{Class, Work};
 
 pub(crate) use self::identity::Identity;
 pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, WARN_PERCENT};
-pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading};
+pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading, Subtree};
 pub(crate) use self::resource::{Level, PerResource, Unit, MB};
-pub(crate) use self::settings::Settings;
+pub(crate) use self::settings::{Overtaking, Settings};
 pub(crate) use self::shown::{Shown, ShownShare};
 pub(crate) use self::verdict::{Critical, Reason, Threshold, Usage};
+pub(crate) use self::waited::{Holding, Waited, NAMED};

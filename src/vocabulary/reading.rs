@@ -43,20 +43,48 @@ pub(crate) struct Reading {
     pub(crate) unread: PerResource<Option<Arc<Error>>>,
     /// In ascending order of process id.
     pub(crate) zombies: Vec<Identity>,
+    /// The subtrees that are to be measured, in ascending order of process id.
+    pub(crate) subtrees: Vec<Subtree>,
+}
+
+/// A process, and what it and everything below it use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subtree {
+    pub(crate) root: Identity,
+    pub(crate) memory_bytes: u64,
+    /// Zombies included; 0 when the process was not found.
+    pub(crate) processes: u64,
+    /// Set if the process was found, and has not ended.
+    pub(crate) is_alive: bool,
+}
+
+impl Subtree {
+    /// One that was not measured yet.
+    pub(crate) fn of(root: Identity) -> Subtree {
+        Subtree { root, memory_bytes: 0, processes: 0, is_alive: false }
+    }
 }
 
 impl Default for Reading {
     fn default() -> Reading {
-        Reading { snapshot: ResourceSnapshot::unread(), unread: PerResource::default(), zombies: Vec::new() }
+        Reading {
+            snapshot: ResourceSnapshot::unread(),
+            unread: PerResource::default(),
+            zombies: Vec::new(),
+            subtrees: Vec::new(),
+        }
     }
 }
 
 impl Reading {
-    /// Becomes as new, but keeps the buffers of its lists.
+    /// Becomes as new, but keeps the buffers of its lists, and which subtrees are to be measured.
     pub(crate) fn clear(&mut self) {
         self.snapshot.clear();
         self.unread = PerResource::default();
         self.zombies.clear();
+        for subtree in &mut self.subtrees {
+            *subtree = Subtree::of(subtree.root);
+        }
     }
 
     /// Notes why the resource, or a part of it, could not be read, and returns the value if there is one.

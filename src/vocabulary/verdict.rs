@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, PerResource, Resource, Shown, ShownShare};
+use super::{Error, PerResource, Resource, Shown, ShownShare, Waited};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -28,6 +28,7 @@ struct Parts {
     unreachable_age: Option<(Duration, Duration)>,
     lateness: Option<Duration>,
     never_fits: bool,
+    waited: Option<Waited>,
 }
 
 /// The amounts that stand against one limit.
@@ -50,12 +51,32 @@ pub(crate) enum Reason {
     NeverChecked,
     Forked,
     Stopped,
-    Died { thread: &'static str },
-    Degraded { failures: u32, error: Arc<Error> },
-    Failed { error: Arc<Error> },
-    Stale { age: Duration, max_age: Duration },
-    Usage { resource: Resource, threshold: Threshold },
-    TooMuch { resource: Resource, hard: u8 },
+    Died {
+        thread: &'static str,
+    },
+    Degraded {
+        failures: u32,
+        error: Arc<Error>,
+    },
+    Failed {
+        error: Arc<Error>,
+    },
+    Stale {
+        age: Duration,
+        max_age: Duration,
+    },
+    Usage {
+        resource: Resource,
+        threshold: Threshold,
+    },
+    TooMuch {
+        resource: Resource,
+        hard: u8,
+    },
+    /// Work that came earlier waits, and may not be passed any more.
+    Behind {
+        waiters: usize,
+    },
 }
 
 /// A resource at its hard threshold, as measured.
@@ -73,6 +94,11 @@ pub(crate) enum Threshold {
     Warning(u8),
     /// Measured usage reached the warning threshold before and is not yet below this percentage.
     Resume(u8),
+    /// Measured and reserved usage together reached this percentage, from which work that can be left for later is
+    /// refused.
+    Background(u8),
+    /// Measured and reserved usage together reached this percentage, from which all work is refused.
+    Hard(u8),
 }
 
 impl Verdict {
@@ -103,6 +129,7 @@ impl Verdict {
                 unreachable_age: None,
                 lateness: None,
                 never_fits: false,
+                waited: None,
             }),
         }
     }
@@ -135,6 +162,12 @@ impl Verdict {
         self
     }
 
+    /// Notes how long the work waited in vain, and what for.
+    pub(crate) fn with_waited(mut self, waited: Waited) -> Verdict {
+        self.parts.waited = Some(waited);
+        self
+    }
+
     fn usage(&self, resource: Resource) -> Usage {
         self.parts.usages.get(resource).clone().unwrap_or_default()
     }
@@ -151,7 +184,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.parts.reason {
             Reason::Accepting => "accepting work",
-            Reason::TooMuch { .. } => "refused",
+            Reason::TooMuch { .. } | Reason::Behind { .. } => "refused",
             _ => "not accepting work",
         })?;
         f.write_str(": ")?;
@@ -177,12 +210,17 @@ impl fmt::Display for Verdict {
                 write_usage(f, *resource, &self.usage(*resource))?;
                 write!(f, " would reach the hard threshold of {hard} %")?;
             }
+            Reason::Behind { waiters: 1 } => f.write_str("1 other waits and may not be passed any more")?,
+            Reason::Behind { waiters } => write!(f, "{waiters} others wait and may not be passed any more")?,
         }
         if self.parts.never_fits {
             f.write_str(match self.parts.reason {
                 Reason::TooMuch { .. } => "; it could never fit",
                 _ => "; what was asked for could never fit",
             })?;
+        }
+        if let Some(waited) = &self.parts.waited {
+            write!(f, "; {waited}")?;
         }
         for (resource, error) in &self.parts.unread {
             write!(f, "; {resource} not all judged: {error}")?;
@@ -215,11 +253,10 @@ impl Verdict {
 
     fn write_threshold(&self, f: &mut fmt::Formatter<'_>, resource: Resource, threshold: Threshold) -> fmt::Result {
         let usage = self.usage(resource);
-        match threshold {
-            Threshold::Warning(percent) => {
-                write_usage(f, resource, &usage)?;
-                write!(f, " at or above the warning threshold of {percent} %")
-            }
+        let (name, percent) = match threshold {
+            Threshold::Background(percent) => ("background", percent),
+            Threshold::Warning(percent) => ("warning", percent),
+            Threshold::Hard(percent) => ("hard", percent),
             Threshold::Resume(percent) => {
                 // Only measured usage is held against this threshold, so only that is in the percentage.
                 let reserved = usage.reserved;
@@ -228,9 +265,11 @@ impl Verdict {
                 if reserved > 0 {
                     write!(f, ", and {} reserved", Shown(resource, reserved))?;
                 }
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        write_usage(f, resource, &usage)?;
+        write!(f, " at or above the {name} threshold of {percent} %")
     }
 }
 
@@ -343,7 +382,7 @@ mod tests {
                 "refused: processes 46 + 3 asked of 50 (98.0 %) would reach the hard threshold of 95 %",
             ),
             (
-                verdict(too_much, memory, usage(1, 2, 60, Some(50))).with_never_fits(true),
+                verdict(too_much, memory.clone(), usage(1, 2, 60, Some(50))).with_never_fits(true),
                 "refused: processes 1 + 2 reserved + 60 asked of 50 (126.0 %) would reach the hard threshold of 95 %; \
                  it could never fit",
             ),
@@ -361,6 +400,19 @@ mod tests {
                 Verdict::new(Reason::Forked).with_lateness(Some(ms(250))),
                 "not accepting work: forked; this process has not checked for itself; \
                  the monitor runs late: the last check began 250 ms after its time",
+            ),
+            (
+                verdict(Reason::Behind { waiters: 2 }, memory.clone(), memory.clone())
+                    .with_waited(Waited { waited: ms(1500), ..Waited::default() }),
+                "refused: 2 others wait and may not be passed any more; waited 1.5 s",
+            ),
+            (
+                verdict(
+                    Reason::Usage { resource: Resource::Memory, threshold: Threshold::Background(60) },
+                    memory.clone(),
+                    memory.clone(),
+                ),
+                "not accepting work: memory 12.0 MB of 1000.0 MB (1.2 %) at or above the background threshold of 60 %",
             ),
             (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
             (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),

@@ -2,14 +2,31 @@
 
 use super::{Resource, MB};
 
-/// The cost of a piece of work that a host asks to be admitted: what it will add to each resource. The default costs
-/// nothing.
+/// A piece of work that a host asks to be admitted: what it will add to each resource, and how much it matters. The
+/// default costs nothing, is of class [`Normal`](Class::Normal), and has no label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use]
 pub struct Work {
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
     pub(super) open_files: u64,
+    class: Class,
+    label: Option<&'static str>,
+}
+
+/// The importance of work: which is refused first, and which of those that wait is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Class {
+    /// Work that can be left for later: refused from [`background_percent`] of a limit on, and served last.
+    ///
+    /// [`background_percent`]: crate::ResourceLimitsBuilder::background_percent
+    Background,
+    /// Work that is refused from the warning threshold on.
+    #[default]
+    Normal,
+    /// Work that keeps the host itself going: refused from the hard threshold on only, and served first.
+    Critical,
 }
 
 impl Work {
@@ -41,6 +58,47 @@ impl Work {
     pub fn open_files(mut self, open_files: u64) -> Work {
         self.open_files = open_files;
         self
+    }
+
+    /// How much it matters. Default: [`Class::Normal`].
+    pub fn class(mut self, class: Class) -> Work {
+        self.class = class;
+        self
+    }
+
+    /// The name of its kind in verdicts, in the log and among the [`holders`](crate::ResourceMonitor::holders), such as
+    /// `"thumbnail"`. Default: none.
+    pub fn label(mut self, label: &'static str) -> Work {
+        self.label = Some(label);
+        self
+    }
+
+    pub(crate) fn class_of(&self) -> Class {
+        self.class
+    }
+
+    pub(crate) fn label_of(&self) -> Option<&'static str> {
+        self.label
+    }
+
+    /// Returns `true` if it adds nothing to any resource, and so takes no room from anybody.
+    pub(crate) fn is_free(&self) -> bool {
+        Resource::ALL.into_iter().all(|resource| self.of(resource) == 0)
+    }
+
+    /// Returns `true` if `other` fits wherever this fits: it asks for no more of anything, and matters no less.
+    pub(crate) fn is_at_least(&self, other: &Work) -> bool {
+        self.class <= other.class && Resource::ALL.into_iter().all(|resource| self.of(resource) >= other.of(resource))
+    }
+
+    /// The work of the class of this one that asks for no more of anything than either.
+    pub(crate) fn least(&self, other: &Work) -> Work {
+        Work {
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            processes: self.processes.min(other.processes),
+            open_files: self.open_files.min(other.open_files),
+            ..*self
+        }
     }
 
     /// The part of it that adds to this resource.

@@ -31,12 +31,10 @@ fn the_gate_closes_exactly_at_the_warning_threshold_measured_and_reserved() {
 fn what_is_older_than_max_age_is_stale_without_any_check() {
     let mut bench = Bench::running();
     bench.good(12);
-    let word = ReadinessWord::new();
-    word.publish_check(&bench.publication());
     let checked = bench.now;
     for (age, accepts) in [(s(0), true), (s(45), true), (s(45) + Duration::from_nanos(1), false), (s(999), false)] {
         bench.now = checked + age;
-        assert_eq!((bench.verdict().is_accepting(), word.is_open(bench.now)), (accepts, accepts), "{age:?}");
+        assert_eq!((bench.verdict().is_accepting(), bench.is_open()), (accepts, accepts), "{age:?}");
     }
     assert_eq!(bench.text(), "not accepting work: the last check is stale: 999000 ms old, more than max_age 45000 ms");
 }
@@ -176,14 +174,114 @@ fn a_dropped_permit_is_reserved_until_the_first_successful_check_after_it() {
     let work = Work::new().processes(79);
     bench.admit(work).unwrap();
     assert!(!bench.verdict().is_accepting() && !bench.is_open());
-    // A check is on its way when the permit is dropped: the next to begin is two further.
-    bench.judgement.release(&work, bench.number + 2);
-    bench.good(1);
+    // A check is on its way when the permit is dropped.
+    let released = bench.begin_check();
+    bench.release(&work);
+    bench.finish_check(&found(Some(MB), Some(1)), released, |check| check).unwrap();
     assert!(!bench.verdict().is_accepting());
     bench.fail();
+    assert!(bench.text().contains("the last check failed"));
     bench.good(1);
     assert!(bench.verdict().is_accepting());
     assert!(bench.text().ends_with("processes 1 of 100 (1.0 %)"));
+}
+
+#[test]
+fn a_check_that_a_later_one_overtook_gives_back_what_it_has_seen() {
+    let work = Work::new().processes(79);
+    for later_is_good in [true, false] {
+        let mut bench = Bench::running();
+        bench.good(1);
+        bench.admit(work).unwrap();
+        bench.release(&work);
+        let released = bench.begin_check();
+        let earlier = bench.number;
+        if later_is_good {
+            bench.good(1);
+        } else {
+            bench.fail();
+        }
+        let found = found(Some(MB), Some(1));
+        assert!(bench.finish_check(&found, released, |check| Observation { number: earlier, ..check }).is_none());
+        // What the failed one has not seen is left to the next.
+        assert_eq!(bench.judgement.reserved(Resource::Processes), if later_is_good { 0 } else { 79 });
+        bench.good(1);
+        assert_eq!(bench.judgement.reserved(Resource::Processes), 0);
+    }
+}
+
+#[test]
+fn a_class_is_refused_from_its_own_threshold_on() {
+    let classes = [Class::Background, Class::Normal, Class::Critical];
+    for (processes, opens) in [
+        (59, [true; 3]),
+        (60, [false, true, true]),
+        (79, [false, true, true]),
+        (80, [false, false, true]),
+        (94, [false, false, true]),
+        (95, [false; 3]),
+    ] {
+        let mut bench = Bench::running();
+        bench.good(processes);
+        for (class, opens) in classes.into_iter().zip(opens) {
+            let work = Work::new().class(class);
+            assert_eq!(bench.admit(work).is_ok(), opens, "{processes} {class:?}");
+            assert_eq!(bench.judgement.admission.try_grant(&work, bench.now), opens, "{processes} {class:?}");
+        }
+    }
+    let mut bench = Bench::running();
+    bench.good(96);
+    let refusal = |class| bench.admit(Work::new().class(class)).unwrap_err().to_string();
+    assert!(refusal(Class::Background).ends_with("at or above the background threshold of 60 %"));
+    assert!(refusal(Class::Critical).ends_with("at or above the hard threshold of 95 %"));
+}
+
+#[test]
+fn hysteresis_holds_the_gate_for_all_but_the_most_important_work() {
+    let mut bench = Bench::running();
+    bench.limits = held();
+    bench.good(80);
+    bench.good(76);
+    let granted = [Class::Background, Class::Normal, Class::Critical].map(|class| {
+        let work = Work::new().class(class);
+        assert_eq!(bench.admit(work).is_ok(), bench.judgement.admission.try_grant(&work, bench.now), "{class:?}");
+        bench.admit(work).is_ok()
+    });
+    assert_eq!(granted, [false, false, true]);
+    assert!(bench.judgement.admission.pressure(bench.now) >= 1.0);
+}
+
+#[test]
+fn pressure_is_infinite_while_nothing_is_known() {
+    let mut bench = Bench::running();
+    assert_eq!(bench.judgement.admission.pressure(bench.now), f64::INFINITY);
+    bench.good(40);
+    assert_eq!(bench.judgement.admission.pressure(bench.now), 0.5);
+    bench.admit(Work::new().processes(20)).unwrap();
+    assert_eq!(bench.judgement.admission.pressure(bench.now), 0.75);
+    bench.fail();
+    assert_eq!(bench.judgement.admission.pressure(bench.now), f64::INFINITY);
+}
+
+#[test]
+fn attached_work_counts_once_and_an_end_makes_room_at_once() {
+    let mut bench = Bench::running();
+    bench.good(10);
+    let work = Work::new().processes(40).memory_mb(60);
+    bench.admit(work).unwrap();
+    let root = Identity { pid: 7, start_ticks: 1 };
+    let id = bench.judgement.attach(&work, root, true, &bench.limits).unwrap();
+    // Its memory is not this process's.
+    assert!(bench.text().ends_with("memory 1.0 MB of 100.0 MB (1.0 %), processes 10 + 40 reserved of 100 (50.0 %)"));
+    let measured = [Subtree { processes: 15, is_alive: true, ..Subtree::of(root) }];
+    let found = found(Some(MB), Some(25));
+    bench.record_check(&found, |check| Observation { subtrees: &measured, ..check });
+    assert!(bench.text().ends_with("processes 25 + 25 reserved of 100 (50.0 %)"), "{}", bench.text());
+    assert_eq!((bench.judgement.held(id, Resource::Processes), bench.judgement.held(id, Resource::Memory)), (40, 0));
+    assert_eq!(bench.judgement.admission.pressure(bench.now), 50.0 / 80.0);
+    bench.judgement.finish(id, &bench.limits);
+    assert!(bench.text().ends_with("processes 10 of 100 (10.0 %)"), "{}", bench.text());
+    assert_eq!(bench.judgement.admission.pressure(bench.now), 10.0 / 80.0);
 }
 
 #[test]
@@ -195,7 +293,7 @@ fn reservations_close_the_gate_but_never_latch() {
     bench.admit(work).unwrap();
     let report = bench.good(10);
     assert!(report.events.is_empty() && *report.levels.get(Resource::Processes) == Level::Normal);
-    bench.judgement.release(&work, bench.number + 1);
+    bench.release(&work);
     bench.good(79);
     assert!(bench.verdict().is_accepting());
 }
@@ -225,7 +323,8 @@ fn new_limits_are_judged_at_once_and_judging_moves_no_level() {
             verdict.to_string(),
             "not accepting work: processes 50 of 60 (83.3 %) at or above the warning threshold of 80 %"
         );
-        assert_eq!(bench.judgement.publication(&lower).open_until, None);
+        bench.judgement.publish_check(&lower);
+        assert!(!bench.judgement.admission.is_open(bench.now));
     }
     // Back under the old limits, the excursion has left no trace.
     assert!(bench.verdict().is_accepting());
@@ -237,7 +336,7 @@ enum Step {
     Good(u64, u64),
     Fail,
     Admit(u64),
-    Release(u64),
+    Release,
     Wait(u64),
     Limit(Option<u64>),
     Begin,
@@ -249,7 +348,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..110u64, 0..110u64).prop_map(|(memory, processes)| Step::Good(memory, processes)),
         2 => Just(Step::Fail),
         4 => (0..60u64).prop_map(Step::Admit),
-        3 => (0..3u64).prop_map(Step::Release),
+        3 => Just(Step::Release),
         3 => (0..60u64).prop_map(Step::Wait),
         2 => proptest::option::of(1..200u64).prop_map(Step::Limit),
         1 => Just(Step::Begin),
@@ -285,9 +384,9 @@ proptest! {
                         }
                     }
                 }
-                Step::Release(ahead) => {
+                Step::Release => {
                     if let Some(work) = permits.pop() {
-                        bench.judgement.release(&work, bench.number + ahead);
+                        bench.release(&work);
                     }
                 }
                 Step::Wait(seconds) => bench.now += s(seconds),

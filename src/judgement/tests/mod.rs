@@ -6,8 +6,8 @@ mod record;
 mod schedule;
 
 use super::*;
-use crate::judgement::word::{Publication, ReadinessWord};
-use crate::vocabulary::{ErrorKind, Identity, MemoryScope, Origin, Settings, Verdict, Work, MB};
+use crate::judgement::word::Publication;
+use crate::vocabulary::{Class, ErrorKind, Identity, MemoryScope, Origin, Settings, Verdict, Work, MB};
 
 const INTERVAL: Duration = Duration::from_secs(15);
 
@@ -61,18 +61,38 @@ impl Bench {
         found: &'a Found,
         with: impl FnOnce(Observation<'a>) -> Observation<'a>,
     ) -> Option<Report> {
+        let released = self.begin_check();
+        self.finish_check(found, released, with)
+    }
+
+    /// The reservations that a check which begins now will have seen.
+    fn begin_check(&mut self) -> PerResource<u64> {
         self.number += 1;
+        self.judgement.admission.room.take_released()
+    }
+
+    fn finish_check<'a>(
+        &mut self,
+        found: &'a Found,
+        released: PerResource<u64>,
+        with: impl FnOnce(Observation<'a>) -> Observation<'a>,
+    ) -> Option<Report> {
         let check = Observation {
             number: self.number,
             now: self.now,
+            began: self.now,
             ended: self.now,
             cpu: Duration::ZERO,
             cpu_between: Duration::ZERO,
             planned: None,
             found,
             zombies: &[],
+            subtrees: &[],
+            released,
         };
-        self.judgement.record(&with(check), &self.limits)
+        let report = self.judgement.record(&with(check), &self.limits);
+        self.judgement.publish_check(&self.limits);
+        report
     }
 
     fn good(&mut self, processes: u64) -> Report {
@@ -95,18 +115,23 @@ impl Bench {
         self.verdict().to_string()
     }
 
-    fn admit(&mut self, work: Work) -> Result<(), Verdict> {
+    fn admit(&self, work: Work) -> Result<(), Verdict> {
         self.judgement.admit(&work, self.now, &self.limits)
     }
 
-    fn publication(&self) -> Publication {
-        self.judgement.publication(&self.limits)
+    /// The permit was dropped.
+    fn release(&self, work: &Work) {
+        self.judgement.admission.room.release(work);
     }
 
-    fn is_open(&self) -> bool {
-        let word = ReadinessWord::new();
-        word.publish_check(&self.publication());
-        word.is_open(self.now)
+    fn publication(&self) -> Publication {
+        self.judgement.publication()
+    }
+
+    /// The gate as readers without a lock see it.
+    fn is_open(&mut self) -> bool {
+        self.judgement.publish_check(&self.limits);
+        self.judgement.admission.is_open(self.now)
     }
 }
 

@@ -10,7 +10,7 @@ fn a_failed_check_closes_the_gate_until_the_next_good_one_and_keeps_the_levels()
     let report = bench.fail();
     assert!(!report.good && *report.levels.get(Resource::Processes) == Level::Critical);
     assert_eq!(bench.text(), "not accepting work: the last check failed: the probe panicked");
-    assert_eq!(bench.publication().open_until, None);
+    assert_eq!(bench.publication().trusted_until, None);
     assert_eq!(bench.publication().last_success, Some(bench.now));
     bench.good(1);
     assert!(bench.verdict().is_accepting());

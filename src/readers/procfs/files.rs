@@ -12,10 +12,12 @@ use super::descendants::{self, Descendants};
 use super::process_table::{self, Listed, ProcessTable};
 use super::sharing::Sharing;
 use super::stat::{self, Process};
+use super::subtrees::Subtrees;
 use super::tracker::Tracker;
 use super::{statm, status, tasks, ProcRoot};
+use crate::sys::child::{self, Child};
 use crate::sys::file::{page_size, stack_path, Directory};
-use crate::vocabulary::{Error, MemoryScope};
+use crate::vocabulary::{Error, Identity, MemoryScope, Subtree};
 
 /// The descriptors and buffers of one process. Each is opened when first needed and then kept, so that it outlives a
 /// `chroot`, a dropped privilege and a full table of descriptors. A failure is not kept: the next call tries again.
@@ -32,6 +34,7 @@ pub(crate) struct ProcFiles {
     scanner: Mutex<Scanner>,
     tracker: Mutex<Tracker>,
     sharing: Mutex<Sharing>,
+    subtrees: Mutex<Subtrees>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +44,9 @@ struct Scanner {
     /// The descendants that the last scan has found.
     known: Vec<Listed>,
 }
+
+/// The depth below us at which a process is looked for: deeper than any tree of processes is.
+const DEEPEST: usize = 1 << 16;
 
 impl ProcFiles {
     /// The resident memory of this process, in bytes.
@@ -139,6 +145,65 @@ impl ProcFiles {
             Some(mut kept) => count(&mut kept),
             None => count(&mut Sharing::default()),
         }
+    }
+
+    /// Measures subtrees of descendants. `find` has each descendant added, in ascending order of process id.
+    pub(crate) fn measured<T>(
+        &self,
+        path: &Path,
+        scope: MemoryScope,
+        subtrees: &mut [Subtree],
+        find: impl FnOnce(&mut dyn FnMut(&Process)) -> T,
+    ) -> T {
+        if subtrees.is_empty() {
+            return find(&mut |_| ());
+        }
+        let measure = |kept: &mut Subtrees| {
+            kept.begin();
+            let found = find(&mut |process| kept.add(process));
+            if let Ok(root) = self.root(path) {
+                kept.measure(root, scope, subtrees);
+            }
+            found
+        };
+        match self.subtrees.try_lock() {
+            Some(mut kept) => measure(&mut kept),
+            None => measure(&mut Subtrees::default()),
+        }
+    }
+
+    /// The identity of a descendant of this process, and whether it is a child.
+    ///
+    /// # Errors
+    /// There is no such process, or it is this one, a thread, or nobody that descends from this one.
+    pub(crate) fn descendant(&self, path: &Path, pid: u32) -> Result<(Identity, bool), Error> {
+        let (root, own_pid) = (self.root(path)?, self.own_pid(path)?);
+        if pid == 0 {
+            return Err(Error::setting("process 0 is no process"));
+        }
+        if pid == own_pid {
+            return Err(Error::process(format!("process {pid} is this process itself")));
+        }
+        let not_there = || Error::process(format!("process {pid} is not there, or may not be looked at"));
+        let process = process_table::read_process(root, pid)?.ok_or_else(not_there)?;
+        let is_own_kernels = self.is_own_kernels(path, own_pid)?;
+        if is_own_kernels && process.parent == own_pid && child::find(pid) != Child::Unknown {
+            return Ok((process.identity(), true));
+        }
+        if is_own_kernels && !status::is_process(root, pid) {
+            return Err(Error::process(format!("{pid} is the number of a thread, not of a process")));
+        }
+        let mut above = process;
+        // Processes that are read one after the other can form a circle.
+        for _ in 0..DEEPEST {
+            match process_table::read_process(root, above.parent)? {
+                Some(parent) if parent.start_ticks > above.start_ticks => break,
+                Some(parent) if parent.pid == own_pid => return Ok((process.identity(), false)),
+                Some(parent) if parent.parent != 0 => above = parent,
+                Some(_) | None => break,
+            }
+        }
+        Err(Error::process(format!("process {pid} does not descend from this one")))
     }
 
     /// One process, or `None` when it is gone or concealed.
@@ -298,6 +363,32 @@ mod tests {
             let both = files.descendants(root.path(), |outer| (files.descendants(root.path(), count), outer.count()));
             assert!(matches!(both, Ok((Ok(52), 52))));
         }
+    }
+
+    #[test]
+    fn a_descendant_is_told_from_strangers_and_from_those_that_have_gone() {
+        let lines = [
+            process(1, 0),
+            process(7, 1).started(7),
+            process(8, 7).started(8),
+            process(9, 8).started(9),
+            process(10, 1).started(9),
+            // Older than the process whose number its parent's is now.
+            process(11, 7).started(6),
+            process(20, 21).started(20),
+            process(21, 20).started(20),
+        ];
+        let root = tree(7, lines);
+        let files = ProcFiles::default();
+        let found = |pid| files.descendant(root.path(), pid).map_err(|error| error.to_string());
+        assert_eq!(found(8), Ok((Identity { pid: 8, start_ticks: 8 }, false)), "no child of this test");
+        assert_eq!(found(9), Ok((Identity { pid: 9, start_ticks: 9 }, false)));
+        for pid in [1, 10, 11, 20] {
+            assert_eq!(found(pid), Err(format!("process {pid} does not descend from this one")));
+        }
+        assert_eq!(found(7), Err("process 7 is this process itself".to_owned()));
+        assert_eq!(found(0), Err("process 0 is no process".to_owned()));
+        assert_eq!(found(99), Err("process 99 is not there, or may not be looked at".to_owned()));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) mod stat;
 pub(crate) mod statm;
 /// `<pid>/status`: which numbers mean which processes.
 mod status;
+/// The usage of some descendants, each with everything below it.
+mod subtrees;
 /// `<pid>/task`: the threads of a process.
 mod tasks;
 /// The descendants, read again only where something can have changed. The kernel's own `/proc` alone, never a fixture.
@@ -35,3 +37,4 @@ pub(crate) mod zoneinfo;
 
 pub(crate) use self::files::{bytes, ProcFiles};
 pub(crate) use self::source::ProcRoot;
+pub(crate) use self::stat::Process;

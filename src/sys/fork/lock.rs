@@ -69,6 +69,13 @@ impl<T> PatientMutex<T> {
         loan.value.as_mut().map(body)
     }
 
+    /// As [`with`](Self::with), but does not wait at all.
+    pub(crate) fn try_with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let value = self.value.lock().take()?;
+        let mut loan = Loan { lender: self, value: Some(value) };
+        loan.value.as_mut().map(body)
+    }
+
     fn take(&self, patience: Duration) -> Option<T> {
         let start = Instant::now();
         // A hundred years stand for a time that the clock cannot name.
@@ -120,8 +127,10 @@ mod tests {
             });
             inside.recv_timeout(LONG).unwrap();
             assert_eq!(mutex.with(Duration::ZERO, |value| *value), None);
+            assert_eq!(mutex.try_with(|value| *value), None);
             drop(release);
             assert_eq!(mutex.with(Duration::MAX, |value| *value), Some(2));
+            assert_eq!(mutex.try_with(|value| *value), Some(2));
         });
     }
 

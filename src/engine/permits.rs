@@ -1,0 +1,87 @@
+//! Granted work: its place among the holders, its attachment to a process, and its end.
+
+use std::sync::{Arc, OnceLock};
+
+use super::core::{Core, Shared};
+use super::holders::Place;
+use super::waiters::lives;
+use crate::judgement::AttachedId;
+use crate::sys::{self, ProcessMark};
+use crate::vocabulary::{Error, Work, WorkUsage};
+
+/// Granted work, whose cost is reserved until it is given back.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) work: Work,
+    place: Place,
+    attached: OnceLock<AttachedId>,
+    mark: ProcessMark,
+}
+
+impl Core {
+    /// Lists work that was just granted.
+    pub(super) fn hold(&self, work: &Work) -> Grant {
+        let place = self.holders.add(*work, sys::coarse_now());
+        Grant { work: *work, place, attached: OnceLock::new(), mark: ProcessMark::here() }
+    }
+}
+
+/// Attaches granted work to the process that does it.
+pub(crate) fn attach(shared: &Arc<Shared>, grant: &Grant, pid: u32) -> Result<(), Error> {
+    let Some(core) = core_of(shared, grant) else {
+        return Err(Error::process("this process was forked since the permit was granted, which is its parent's"));
+    };
+    let (root, is_child) = core.config.probe.descendant(pid)?;
+    let limits = core.limits.get();
+    let mut judgement = core.judgement.lock();
+    if grant.attached.get().is_some() {
+        return Err(Error::setting(format!("the permit is attached already, and cannot be to process {pid}")));
+    }
+    let id = judgement.attach(&grant.work, root, is_child, &limits)?;
+    // Under the lock, so nobody else has set it since it was looked at.
+    let _ = grant.attached.set(id);
+    core.holders.set_attached(grant.place, id, pid);
+    // In scope `Own` its memory is not this process's any more.
+    core.serve(&judgement);
+    Ok(())
+}
+
+/// The usage of attached work, as the last check has measured it.
+pub(crate) fn usage(shared: &Arc<Shared>, grant: &Grant) -> Option<WorkUsage> {
+    let id = *grant.attached.get()?;
+    core_of(shared, grant)?.judgement.lock().usage(id)
+}
+
+/// Gives the room of work back of which nothing is left.
+pub(crate) fn finish(shared: &Arc<Shared>, grant: &Grant) {
+    let Some(core) = core_of(shared, grant) else { return };
+    core.holders.remove(grant.place);
+    let is_waited_for = match grant.attached.get() {
+        Some(id) => {
+            core.judgement.lock().finish(*id, &core.limits.get());
+            core.admission.room.has_waiters()
+        }
+        None => core.admission.finish(&grant.work),
+    };
+    if is_waited_for {
+        core.serve_freshly();
+    }
+}
+
+/// Gives the room of work back with the first good check that begins from now on: it sees all that was declared.
+pub(crate) fn release(shared: &Arc<Shared>, grant: &Grant) {
+    let Some(core) = core_of(shared, grant) else { return };
+    core.holders.remove(grant.place);
+    let Some(id) = grant.attached.get() else {
+        return core.admission.room.release(&grant.work);
+    };
+    let mut judgement = core.judgement.lock();
+    // If its process has ended, there is nothing to wait for.
+    judgement.release(*id, core.next_number(), lives, &core.limits.get());
+    core.serve(&judgement);
+}
+
+/// The core of the process that the work was granted to, if that is the calling one.
+fn core_of<'a>(shared: &'a Arc<Shared>, grant: &Grant) -> Option<&'a Core> {
+    shared.current().filter(|_| !grant.mark.is_inherited())
+}

@@ -1,0 +1,269 @@
+//! Permits that are attached to a process: of what they declared, the part that no check has measured yet is reserved.
+//!
+//! A permit that is dropped once its work can be seen leaves what the work will grow to uncounted; one that is held
+//! counts the work twice. An attached one does neither. A check measures the process and everything below it, and
+//! reserved is the declared amount less that. Once the process has ended nothing is.
+
+use crate::vocabulary::{Error, Identity, MemoryScope, Resource, Subtree, Work, WorkUsage};
+
+/// The name of an attached permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttachedId(u64);
+
+/// The permits that are attached, and those of them that were dropped since the last good check.
+#[derive(Debug, Default)]
+pub(super) struct AttachedPermits {
+    list: Vec<Attached>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Attached {
+    id: AttachedId,
+    work: Work,
+    root: Identity,
+    /// Set if it is a child of this process, whose end the kernel tells of without a check.
+    is_child: bool,
+    usage: Option<WorkUsage>,
+    /// The number of the check that measured it last.
+    measured_by: u64,
+    has_ended: bool,
+    /// The number of the first check that sees all that it declared, once the permit was dropped.
+    dropped: Option<u64>,
+}
+
+impl AttachedPermits {
+    /// Adds a permit.
+    ///
+    /// # Errors
+    /// Another permit is attached to the same process.
+    pub(super) fn attach(&mut self, work: Work, root: Identity, is_child: bool) -> Result<AttachedId, Error> {
+        if self.list.iter().any(|attached| attached.root == root && attached.dropped.is_none()) {
+            return Err(Error::process(format!("process {} has a permit attached to it already", root.pid)));
+        }
+        // What a dropped one still reserves is reserved by this one now.
+        self.list.retain(|attached| attached.root != root);
+        self.next += 1;
+        let id = AttachedId(self.next);
+        let attached =
+            Attached { id, work, root, is_child, usage: None, measured_by: 0, has_ended: false, dropped: None };
+        self.list.push(attached);
+        Ok(id)
+    }
+
+    /// The amount of a resource that attached permits have reserved.
+    pub(super) fn reserved(&self, resource: Resource, scope: MemoryScope) -> u64 {
+        self.list.iter().fold(0, |sum, attached| sum.saturating_add(attached.reserved(resource, scope)))
+    }
+
+    /// Lists the processes that are to be measured, in ascending order of process id.
+    pub(super) fn list_roots(&self, into: &mut Vec<Subtree>) {
+        into.clear();
+        into.extend(self.list.iter().filter(|attached| !attached.has_ended).map(|attached| Subtree::of(attached.root)));
+        into.sort_unstable_by_key(|subtree| subtree.root);
+    }
+
+    /// Takes what a good check has measured, and forgets the dropped permits that it has seen.
+    pub(super) fn record(&mut self, number: u64, subtrees: &[Subtree]) {
+        self.list.retain(|attached| attached.dropped.map_or(true, |from| from > number));
+        for attached in &mut self.list {
+            let measured = subtrees.binary_search_by_key(&attached.root, |subtree| subtree.root);
+            // One that was attached since the check began was not measured.
+            if let Some(subtree) = measured.ok().and_then(|index| subtrees.get(index)) {
+                attached.record(number, subtree);
+            }
+        }
+    }
+
+    /// Notes the ends of children: `lives` says whether a child is still there and has not ended. Returns `true` if
+    /// anything was noted.
+    pub(super) fn note_ends(&mut self, lives: impl Fn(u32) -> bool) -> bool {
+        let mut noted = false;
+        for attached in self.list.iter_mut().filter(|attached| attached.is_child && !attached.has_ended) {
+            attached.has_ended = !lives(attached.root.pid);
+            noted |= attached.has_ended;
+        }
+        noted
+    }
+
+    pub(super) fn usage(&self, id: AttachedId) -> Option<WorkUsage> {
+        self.get(id)?.usage
+    }
+
+    /// Takes a permit out whose work has ended. Returns the processes that the check of this number has counted, and
+    /// that are gone by now.
+    pub(super) fn finish(&mut self, id: AttachedId, published: u64) -> u64 {
+        let Some(index) = self.list.iter().position(|attached| attached.id == id) else { return 0 };
+        let attached = self.list.swap_remove(index);
+        match attached.usage {
+            Some(usage) if attached.measured_by == published => usage.processes,
+            _ => 0,
+        }
+    }
+
+    /// Notes that a permit was dropped: checks numbered from here see all that it declared. `lives` says of a child
+    /// whether it has not ended.
+    pub(super) fn release(&mut self, id: AttachedId, next_number: u64, lives: impl Fn(u32) -> bool) {
+        if let Some(attached) = self.list.iter_mut().find(|attached| attached.id == id) {
+            attached.dropped = Some(next_number);
+            attached.has_ended |= attached.is_child && !lives(attached.root.pid);
+        }
+    }
+
+    /// The amount that a permit keeps from others: what it has reserved, and what was measured of it.
+    pub(super) fn held(&self, id: AttachedId, resource: Resource, scope: MemoryScope) -> u64 {
+        let Some(attached) = self.get(id).filter(|_| is_counted(resource, scope)) else { return 0 };
+        attached.reserved(resource, scope).saturating_add(attached.measured(resource))
+    }
+
+    fn get(&self, id: AttachedId) -> Option<&Attached> {
+        self.list.iter().find(|attached| attached.id == id)
+    }
+}
+
+impl Attached {
+    fn record(&mut self, number: u64, subtree: &Subtree) {
+        let peak = self.usage.unwrap_or_default();
+        self.usage = Some(WorkUsage {
+            memory_bytes: subtree.memory_bytes,
+            processes: subtree.processes,
+            peak_memory_bytes: peak.peak_memory_bytes.max(subtree.memory_bytes),
+            peak_processes: peak.peak_processes.max(subtree.processes),
+        });
+        self.measured_by = number;
+        self.has_ended |= !subtree.is_alive;
+    }
+
+    fn reserved(&self, resource: Resource, scope: MemoryScope) -> u64 {
+        if self.has_ended || !is_counted(resource, scope) {
+            return 0;
+        }
+        self.work.of(resource).saturating_sub(self.measured(resource))
+    }
+
+    fn measured(&self, resource: Resource) -> u64 {
+        let usage = self.usage.unwrap_or_default();
+        match resource {
+            Resource::Memory | Resource::CgroupMemory => usage.memory_bytes,
+            Resource::Processes | Resource::CgroupPids => usage.processes,
+            Resource::OpenFiles | Resource::MemoryPressure => 0,
+        }
+    }
+}
+
+/// Returns `true` if work of another process adds to this resource. In scope `Own`, its memory is not held against that
+/// of this process; and its open files are not this process's.
+pub(super) fn is_counted(resource: Resource, scope: MemoryScope) -> bool {
+    match resource {
+        Resource::Memory => scope == MemoryScope::Tree,
+        Resource::CgroupMemory | Resource::Processes | Resource::CgroupPids => true,
+        Resource::OpenFiles | Resource::MemoryPressure => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: MemoryScope = MemoryScope::Own;
+
+    fn root(pid: u32) -> Identity {
+        Identity { pid, start_ticks: 5 }
+    }
+
+    fn subtree(pid: u32, memory_bytes: u64, processes: u64, is_alive: bool) -> Subtree {
+        Subtree { root: root(pid), memory_bytes, processes, is_alive }
+    }
+
+    fn work() -> Work {
+        Work::new().processes(3).memory_bytes(200).open_files(2)
+    }
+
+    fn reserved(permits: &AttachedPermits, scope: MemoryScope) -> [u64; 5] {
+        let resources =
+            [Resource::Memory, Resource::CgroupMemory, Resource::Processes, Resource::CgroupPids, Resource::OpenFiles];
+        resources.map(|resource| permits.reserved(resource, scope))
+    }
+
+    #[test]
+    fn reserved_is_what_was_declared_beyond_what_is_measured() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        assert_eq!(reserved(&permits, OWN), [0, 200, 3, 3, 0]);
+        assert_eq!(reserved(&permits, MemoryScope::Tree), [200, 200, 3, 3, 0]);
+        permits.record(1, &[subtree(7, 150, 1, true)]);
+        assert_eq!(reserved(&permits, OWN), [0, 50, 2, 2, 0]);
+        permits.record(2, &[subtree(7, 300, 4, true)]);
+        assert_eq!(reserved(&permits, OWN), [0; 5]);
+        // It may grow again.
+        permits.record(3, &[subtree(7, 20, 2, true)]);
+        assert_eq!(reserved(&permits, OWN), [0, 180, 1, 1, 0]);
+        let usage = permits.usage(id).unwrap();
+        assert_eq!(
+            (usage.memory_bytes, usage.peak_memory_bytes, usage.processes, usage.peak_processes),
+            (20, 300, 2, 4)
+        );
+    }
+
+    #[test]
+    fn a_check_that_began_before_the_attachment_measures_nothing_of_it() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        permits.record(1, &[subtree(8, 1, 1, true)]);
+        assert_eq!((permits.usage(id), reserved(&permits, OWN)), (None, [0, 200, 3, 3, 0]));
+    }
+
+    #[test]
+    fn one_whose_process_has_ended_reserves_nothing() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        let grandchild = permits.attach(work(), root(9), false).unwrap();
+        assert!(!permits.note_ends(|_| true) && permits.note_ends(|_| false) && !permits.note_ends(|_| false));
+        assert_eq!(reserved(&permits, OWN), [0, 200, 3, 3, 0], "that of no child is left to a check");
+        permits.record(4, &[subtree(9, 0, 0, false)]);
+        assert_eq!(reserved(&permits, OWN), [0; 5]);
+        let mut roots = vec![];
+        permits.list_roots(&mut roots);
+        assert_eq!(roots, []);
+        assert_eq!(permits.usage(grandchild).map(|usage| usage.processes), Some(0));
+        assert_eq!((permits.finish(id, 4), permits.finish(id, 4)), (0, 0));
+    }
+
+    #[test]
+    fn a_dropped_one_reserves_what_is_not_measured_until_a_check_after_it() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        permits.record(1, &[subtree(7, 150, 1, true)]);
+        permits.release(id, 3, |_| true);
+        permits.record(2, &[subtree(7, 150, 1, true)]);
+        assert_eq!(reserved(&permits, OWN), [0, 50, 2, 2, 0]);
+        permits.record(3, &[subtree(7, 150, 1, true)]);
+        assert_eq!((reserved(&permits, OWN), permits.list.len()), ([0; 5], 0));
+        let id = permits.attach(work(), root(7), true).unwrap();
+        permits.release(id, 5, |_| false);
+        assert_eq!(reserved(&permits, OWN), [0; 5], "it has ended");
+    }
+
+    #[test]
+    fn a_finished_one_tells_which_counted_processes_are_gone() {
+        let mut permits = AttachedPermits::default();
+        let [first, second] = [7, 8].map(|pid| permits.attach(work(), root(pid), true).unwrap());
+        permits.record(5, &[subtree(7, 150, 2, true), subtree(8, 1, 1, true)]);
+        assert_eq!(permits.finish(first, 5), 2);
+        assert_eq!(permits.finish(second, 6), 0, "a later check has counted without measuring it");
+    }
+
+    #[test]
+    fn a_process_has_one_permit_at_a_time() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        let error = permits.attach(work(), root(7), true).unwrap_err();
+        assert_eq!(error.to_string(), "process 7 has a permit attached to it already");
+        permits.release(id, 9, |_| true);
+        permits.attach(Work::new().processes(1), root(7), true).unwrap();
+        assert_eq!(permits.reserved(Resource::Processes, OWN), 1);
+        let later = Identity { start_ticks: 6, ..root(7) };
+        permits.attach(Work::new().processes(1), later, true).unwrap();
+        assert_eq!(permits.reserved(Resource::Processes, OWN), 2);
+    }
+}

@@ -1,0 +1,466 @@
+//! The room below each threshold, and the reservations that fill it: atomics, so that a permit is granted and given back
+//! without a lock.
+//!
+//! # The need
+//!
+//! A hundred threads ask for admission at once. Each grant must be judged on measured usage *and* on every grant before
+//! it, and a check that brings a new measurement must not open a moment in which work counts nowhere: no more as
+//! reserved, and not yet as measured.
+//!
+//! # The obvious way, and why not
+//!
+//! A mutex around the judgement: right, and three times the cost of a semaphore when eight threads meet at it.
+//!
+//! # What is done instead
+//!
+//! Each resource has a row: how much may be reserved before each bound is reached, and how much is. To reserve is to add
+//! to `reserved`, and then to look again whether the sum is below the bound; if not, it is taken back. Rows are judged
+//! one by one, so two askers may refuse each other, and never let each other through. A bound is one word with the
+//! measurement already taken off, so no asker mixes the usage of one check with the limit of another.
+//!
+//! A check that has seen released work publishes what is left by its measurement *before* it takes the reservation of
+//! that work back. An asker that adds before the reservation is taken back counts it; one that adds after finds the new
+//! measurement when it looks again.
+//!
+//! A waiter announces itself in `waiters` *before* it looks whether there is room; whoever frees room, or takes it, looks
+//! at `waiters` *after*. One of the two sees the other, so nobody sleeps beside room that fits.
+//!
+//! # Orders of memory
+//!
+//! Everything above is about the order of accesses to different words, so all of them are SeqCst: one order that all
+//! threads agree on. A load costs nothing more for it on the common machines; bounds are stored by checks alone.
+//!
+//! # The cost
+//!
+//! A refusal may be wrong for an instant: another asker holds what it is about to take back, or a check is between its
+//! measurement and the reservations that it has seen. [`Room::is_open`] waits such an instant out, and work that is
+//! refused is judged once more under the lock of the judgement.
+
+use super::atomics::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::vocabulary::{Class, PerResource, Resource, Work};
+
+/// The largest amount that one permit reserves of one resource: no machine has as much, and 65,535 such permits fit in
+/// 64 bits.
+const MOST: u64 = u64::MAX >> 16;
+
+/// The part of a limit that may be reserved, as a check or a change of limits left it: for each class the first amount
+/// that is too much, `u64::MAX` where none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) background: u64,
+    pub(crate) warn: u64,
+    pub(crate) hard: u64,
+    /// The usage that was taken off, and the least usage that closes the gate: for [`Room::pressure`].
+    pub(crate) usage: u64,
+    pub(crate) closes_from: u64,
+}
+
+impl Left {
+    /// Of a resource without a limit, or of which nothing was measured.
+    pub(crate) const UNLIMITED: Left =
+        Left { background: u64::MAX, warn: u64::MAX, hard: u64::MAX, usage: 0, closes_from: u64::MAX };
+}
+
+/// The rows of all resources, and the number of threads that wait for room in them.
+#[derive(Debug)]
+pub(crate) struct Room {
+    rows: PerResource<Row>,
+    waiters: AtomicUsize,
+    /// Raised before and after the rows are published: odd while they are.
+    publications: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Row {
+    background: AtomicU64,
+    warn: AtomicU64,
+    hard: AtomicU64,
+    usage: AtomicU64,
+    closes_from: AtomicU64,
+    reserved: AtomicU64,
+    /// Of what is reserved, the part whose permits were dropped since the last check began.
+    released: AtomicU64,
+}
+
+impl Room {
+    /// Without a bound and without a reservation.
+    pub(crate) fn new() -> Room {
+        Room {
+            rows: PerResource::from_fn(|_| Row::new()),
+            waiters: AtomicUsize::new(0),
+            publications: AtomicUsize::new(0),
+        }
+    }
+
+    /// Replaces what is left of each resource, then takes back the reservations that the new measurement has seen.
+    /// Callers take turns.
+    pub(crate) fn publish(&self, left: impl Fn(Resource) -> Left, seen: &PerResource<u64>) {
+        self.publications.fetch_add(1, SeqCst);
+        for resource in Resource::ALL {
+            self.rows.get(resource).publish(&left(resource));
+        }
+        self.settle(seen);
+        self.publications.fetch_add(1, SeqCst);
+    }
+
+    /// Returns `true` if work of this class that costs nothing would be granted.
+    #[inline]
+    pub(crate) fn is_open(&self, class: Class) -> bool {
+        self.are_open(class) || self.are_open_afterwards(class)
+    }
+
+    #[inline]
+    fn are_open(&self, class: Class) -> bool {
+        Resource::ALL.iter().all(|resource| {
+            let row = self.rows.get(*resource);
+            is_below(row.reserved.load(SeqCst), row.bound(class))
+        })
+    }
+
+    /// Looks again, while the rows are being published. A publisher that takes long has lost its processor: then what
+    /// was seen stands.
+    #[cold]
+    fn are_open_afterwards(&self, class: Class) -> bool {
+        const ROUNDS: usize = 100;
+        for _ in 0..ROUNDS {
+            let before = self.publications.load(SeqCst);
+            if self.are_open(class) {
+                return true;
+            }
+            if before % 2 == 0 && before == self.publications.load(SeqCst) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Reserves the work if it fits: every row is below the bound of the work's class, and with the work below the hard
+    /// one. Otherwise nothing is reserved, and the row that refused is named.
+    pub(crate) fn try_reserve(&self, work: &Work) -> Result<(), Resource> {
+        for (index, resource) in Resource::ALL.into_iter().enumerate() {
+            if !self.rows.get(resource).try_reserve(amount(work, resource), work.class_of()) {
+                for reserved in Resource::ALL.into_iter().take(index) {
+                    self.rows.get(reserved).give_back(amount(work, reserved));
+                }
+                return Err(resource);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives reserved work back: nothing of it is left, or it is counted elsewhere by now.
+    pub(crate) fn give_back(&self, work: &Work) {
+        for resource in Resource::ALL {
+            self.rows.get(resource).give_back(amount(work, resource));
+        }
+    }
+
+    /// Notes that every check which begins from now on sees the reserved work. It stays reserved until one has.
+    pub(crate) fn release(&self, work: &Work) {
+        for resource in Resource::ALL {
+            self.rows.get(resource).release(amount(work, resource));
+        }
+    }
+
+    /// Gives the room of one resource back, as [`give_back`](Self::give_back) does that of all.
+    pub(crate) fn give_back_of(&self, resource: Resource, work: &Work) {
+        self.rows.get(resource).give_back(amount(work, resource));
+    }
+
+    /// Releases what is reserved of one resource, as [`release`](Self::release) does all.
+    pub(crate) fn release_of(&self, resource: Resource, work: &Work) {
+        self.rows.get(resource).release(amount(work, resource));
+    }
+
+    /// Takes what was released so far, for a check that begins now: it sees all of that. To be called before anything
+    /// is read. What comes of it is for [`publish`](Self::publish), [`settle`](Self::settle) or
+    /// [`release_again`](Self::release_again).
+    pub(crate) fn take_released(&self) -> PerResource<u64> {
+        PerResource::from_fn(|resource| self.rows.get(resource).released.swap(0, SeqCst))
+    }
+
+    /// Gives back what was seen by a check whose measurement, or a later one, was published.
+    pub(crate) fn settle(&self, seen: &PerResource<u64>) {
+        for resource in Resource::ALL {
+            self.rows.get(resource).give_back(*seen.get(resource));
+        }
+    }
+
+    /// Leaves to a later check what one has taken that failed.
+    pub(crate) fn release_again(&self, taken: &PerResource<u64>) {
+        for resource in Resource::ALL {
+            self.rows.get(resource).release(*taken.get(resource));
+        }
+    }
+
+    /// The amount of a resource that permits have reserved.
+    pub(crate) fn reserved(&self, resource: Resource) -> u64 {
+        self.rows.get(resource).reserved.load(SeqCst)
+    }
+
+    /// The largest share that a resource has reached, measured and reserved, of the usage that closes the gate: below 1
+    /// exactly where that is not reached.
+    pub(crate) fn pressure(&self) -> f64 {
+        Resource::ALL.iter().map(|resource| self.rows.get(*resource).pressure()).fold(0.0, f64::max)
+    }
+
+    /// Announces a waiter, before it looks whether there is room. Returns `true` if it is the only one.
+    pub(crate) fn add_waiter(&self) -> bool {
+        self.waiters.fetch_add(1, SeqCst) == 0
+    }
+
+    /// Takes back the announcement of a waiter that waits no more.
+    pub(crate) fn remove_waiter(&self) {
+        self.waiters.fetch_sub(1, SeqCst);
+    }
+
+    /// Returns `true` if somebody waits for room; to be asked after room was reserved or freed.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiters() != 0
+    }
+
+    #[inline]
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(SeqCst)
+    }
+}
+
+impl Row {
+    fn new() -> Row {
+        let Left { background, warn, hard, usage, closes_from } = Left::UNLIMITED;
+        Row {
+            background: AtomicU64::new(background),
+            warn: AtomicU64::new(warn),
+            hard: AtomicU64::new(hard),
+            usage: AtomicU64::new(usage),
+            closes_from: AtomicU64::new(closes_from),
+            reserved: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+        }
+    }
+
+    fn publish(&self, left: &Left) {
+        self.hard.store(left.hard, SeqCst);
+        self.warn.store(left.warn, SeqCst);
+        self.background.store(left.background, SeqCst);
+        self.usage.store(left.usage, SeqCst);
+        self.closes_from.store(left.closes_from, SeqCst);
+    }
+
+    fn try_reserve(&self, amount: u64, class: Class) -> bool {
+        let mut before = self.reserved.load(SeqCst);
+        if amount == 0 {
+            return self.admits(before, 0, class);
+        }
+        loop {
+            let Some(after) = before.checked_add(amount) else { return false };
+            // Looked at first, so that what is refused is never in anybody's way.
+            if !self.admits(before, amount, class) {
+                return false;
+            }
+            match self.reserved.compare_exchange_weak(before, after, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(now) => before = now,
+            }
+        }
+        // Looked at again, because a check may have published a new measurement and given back what it saw since.
+        let admitted = self.admits(before, amount, class);
+        if !admitted {
+            self.give_back(amount);
+        }
+        admitted
+    }
+
+    /// Returns `true` if `reserved` is below the bound of the class, and with `asked` on top below the hard one.
+    #[inline]
+    fn admits(&self, reserved: u64, asked: u64, class: Class) -> bool {
+        is_below(reserved, self.bound(class)) && is_below(reserved.saturating_add(asked), self.hard.load(SeqCst))
+    }
+
+    #[inline]
+    fn bound(&self, class: Class) -> u64 {
+        match class {
+            Class::Background => self.background.load(SeqCst),
+            Class::Normal => self.warn.load(SeqCst),
+            Class::Critical => self.hard.load(SeqCst),
+        }
+    }
+
+    fn give_back(&self, amount: u64) {
+        if amount > 0 {
+            self.reserved.fetch_sub(amount, SeqCst);
+        }
+    }
+
+    fn release(&self, amount: u64) {
+        if amount > 0 {
+            self.released.fetch_add(amount, SeqCst);
+        }
+    }
+
+    fn pressure(&self) -> f64 {
+        let closes_from = self.closes_from.load(SeqCst);
+        let used = self.usage.load(SeqCst).saturating_add(self.reserved.load(SeqCst));
+        if closes_from == u64::MAX {
+            return 0.0;
+        }
+        let share = used as f64 / closes_from.max(1) as f64;
+        // Large numbers that differ may be the same as floating-point ones.
+        if used < closes_from {
+            share.min(1.0 - f64::EPSILON)
+        } else {
+            share.max(1.0)
+        }
+    }
+}
+
+fn is_below(reserved: u64, bound: u64) -> bool {
+    reserved < bound || bound == u64::MAX
+}
+
+fn amount(work: &Work, resource: Resource) -> u64 {
+    work.of(resource).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room for `warn` processes before new work is refused, and for `hard` in all.
+    fn room(background: u64, warn: u64, hard: u64) -> Room {
+        let room = Room::new();
+        publish(&room, &[(Resource::Processes, Left { background, warn, hard, usage: 0, closes_from: warn })]);
+        room
+    }
+
+    fn publish(room: &Room, left: &[(Resource, Left)]) {
+        let of =
+            |resource| left.iter().find(|(other, _)| *other == resource).map_or(Left::UNLIMITED, |(_, left)| *left);
+        room.publish(of, &PerResource::default());
+    }
+
+    fn processes(processes: u64) -> Work {
+        Work::new().processes(processes)
+    }
+
+    #[test]
+    fn work_is_granted_below_the_bound_of_its_class_and_up_to_the_hard_one() {
+        let room = room(60, 80, 95);
+        let cases = [
+            (Class::Normal, 94, true),
+            (Class::Normal, 95, false),
+            (Class::Critical, 94, true),
+            (Class::Background, 94, true),
+            (Class::Background, 95, false),
+        ];
+        for (class, asked, fits) in cases {
+            let work = processes(asked).class(class);
+            assert_eq!(room.try_reserve(&work), if fits { Ok(()) } else { Err(Resource::Processes) }, "{work:?}");
+            if fits {
+                room.give_back(&work);
+            }
+        }
+        for (reserved, open) in
+            [(59, [true; 3]), (1, [false, true, true]), (20, [false, false, true]), (15, [false; 3])]
+        {
+            assert_eq!(room.try_reserve(&processes(reserved).class(Class::Critical)).is_ok(), reserved != 15);
+            if reserved == 15 {
+                let full = Left { background: 0, warn: 0, hard: 0, usage: 0, closes_from: 0 };
+                publish(&room, &[(Resource::Processes, full)]);
+            }
+            let classes = [Class::Background, Class::Normal, Class::Critical];
+            assert_eq!(classes.map(|class| room.is_open(class)), open, "after {reserved} more");
+            assert_eq!(classes.map(|class| room.try_reserve(&Work::new().class(class)).is_ok()), open);
+        }
+    }
+
+    #[test]
+    fn refused_work_leaves_nothing_reserved_of_any_resource() {
+        let room = Room::new();
+        let left = Left { background: 1, warn: 1, hard: 10, usage: 0, closes_from: 1 };
+        publish(&room, &[(Resource::Processes, left), (Resource::Memory, left)]);
+        assert_eq!(room.try_reserve(&processes(10).memory_bytes(9)), Err(Resource::Processes));
+        assert_eq!(room.try_reserve(&processes(9).memory_bytes(10)), Err(Resource::Memory));
+        assert!(Resource::ALL.iter().all(|resource| room.reserved(*resource) == 0));
+    }
+
+    #[test]
+    fn released_work_is_given_back_by_a_check_that_began_after_it() {
+        let room = room(8, 8, 10);
+        room.try_reserve(&processes(3)).unwrap();
+        room.try_reserve(&processes(2)).unwrap();
+        room.release(&processes(3));
+        let seen = room.take_released();
+        room.release(&processes(2));
+        assert_eq!(room.reserved(Resource::Processes), 5);
+        room.publish(|_| Left::UNLIMITED, &seen);
+        assert_eq!(room.reserved(Resource::Processes), 2);
+        let failed = room.take_released();
+        room.release_again(&failed);
+        room.settle(&room.take_released());
+        assert_eq!(room.reserved(Resource::Processes), 0);
+    }
+
+    #[test]
+    fn without_a_bound_the_largest_work_is_granted_and_given_back() {
+        let room = Room::new();
+        let largest = Work::new().processes(u64::MAX).memory_bytes(u64::MAX).open_files(u64::MAX);
+        for _ in 0..100 {
+            assert_eq!(room.try_reserve(&largest), Ok(()));
+        }
+        assert!(room.is_open(Class::Background) && room.pressure() == 0.0);
+        for _ in 0..100 {
+            room.give_back(&largest);
+        }
+        assert_eq!(room.reserved(Resource::Memory), 0);
+    }
+
+    #[test]
+    fn pressure_is_the_largest_share_of_what_closes_the_gate_and_below_1_while_that_is_open() {
+        let room = Room::new();
+        let left = |usage, closes_from| Left { background: 0, warn: 0, hard: 100, usage, closes_from };
+        let of = |processes, open_files| [(Resource::Processes, processes), (Resource::OpenFiles, open_files)];
+        publish(&room, &of(left(40, 80), left(60, 80)));
+        assert_eq!(room.pressure(), 0.75);
+        publish(&room, &of(left(40, 80), left(160, 80)));
+        assert_eq!(room.pressure(), 2.0);
+        let large = 1 << 60;
+        publish(&room, &of(left(40, 80), left(large - 1, large)));
+        assert!(room.pressure() < 1.0);
+        publish(&room, &of(left(40, 80), left(large, large)));
+        assert_eq!(room.pressure(), 1.0);
+    }
+
+    /// The measurement of a check has work in it whose reservation is not taken back yet.
+    #[test]
+    fn the_gate_does_not_flicker_while_a_check_is_published() {
+        let room = &room(60, 80, 95);
+        let work = processes(50);
+        let rounds = 2_000;
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(|| {
+                for _ in 0..rounds {
+                    room.try_reserve(&work).unwrap();
+                    room.release(&work);
+                    let seen = room.take_released();
+                    let left = Left { background: 10, warn: 30, hard: 45, usage: 50, closes_from: 80 };
+                    room.publish(
+                        |resource| if resource == Resource::Processes { left } else { Left::UNLIMITED },
+                        &seen,
+                    );
+                    let left = Left { background: 60, warn: 80, hard: 95, usage: 0, closes_from: 80 };
+                    publish(room, &[(Resource::Processes, left)]);
+                }
+            });
+            let (mut asked, mut closed) = (0_u32, 0_u32);
+            while !publisher.is_finished() {
+                asked += 1;
+                closed += u32::from(!room.is_open(Class::Normal));
+            }
+            // A publisher that has lost its processor is not waited for.
+            assert!(closed <= asked / 100 + 2, "{closed} of {asked}");
+        });
+    }
+}
