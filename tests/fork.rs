@@ -136,27 +136,6 @@ rusty_fork_test! {
     }
 
     #[test]
-    fn a_child_starts_while_a_thread_of_its_parent_changes_the_environment() {
-        let monitor = ResourceMonitor::new(limits(100));
-        let (done, changed) = (AtomicBool::new(false), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            let _done = Raise(&done);
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    std::env::set_var("HIGHWATER_TEST_CHANGED", changed.fetch_add(1, Ordering::Relaxed).to_string());
-                }
-            });
-            wait_until("the environment changes", || changed.load(Ordering::Relaxed) > 0);
-            for _ in 0..100 {
-                in_forked_child(|| {
-                    monitor.start(ms(1000)).map_err(|error| error.to_string())?;
-                    ensure(monitor.is_accepting_work(), &monitor.verdict().to_string())
-                });
-            }
-        });
-    }
-
-    #[test]
     fn start_then_daemonize_works() {
         let monitor = ResourceMonitor::new(limits(10));
         monitor.start(ms(20)).unwrap();

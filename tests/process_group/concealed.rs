@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
-use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::prctl::set_dumpable;
 use nix::sys::wait::{waitid, Id};
 use nix::unistd::{setgid, setgroups, setuid, Gid, Uid};
 
@@ -63,7 +63,8 @@ impl Numbers {
     fn new() -> Numbers {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let helper = fork_child(|| {
-            set_pdeathsig(Signal::SIGKILL).unwrap();
+            // It ends by itself should nobody end it, who is another user by then.
+            theirs.set_read_timeout(Some(LONG)).unwrap();
             loop {
                 let mut number = [0; 4];
                 theirs.recv(&mut number).unwrap();

@@ -317,6 +317,10 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::Instant;
+
+    use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
     use nix::sys::stat::Mode;
 
     use super::*;
@@ -449,6 +453,30 @@ mod tests {
             assert_eq!(std::fs::read_to_string(path(name)).unwrap(), PRESSURE, "{name}");
         }
         assert_eq!(std::fs::read("/proc/self/oom_score_adj").unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_that_takes_the_place_of_a_pipe_meanwhile_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let [named, other] = ["named", "other"].map(|name| folder.path().join(name));
+        nix::unistd::mkfifo(&named, Mode::S_IRWXU).unwrap();
+        std::fs::write(&other, "untouched").unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let swap = || renameat2(AT_FDCWD, &named, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE);
+                while !done.load(Relaxed) {
+                    swap().unwrap();
+                }
+            });
+            let deadline = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < deadline {
+                watch(&named, Some("Zm9v"));
+            }
+            done.store(true, Relaxed);
+        });
+        let file = if named.is_file() { named } else { other };
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "untouched");
     }
 
     #[test]
