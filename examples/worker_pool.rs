@@ -1,11 +1,11 @@
-//! A pool of threads that starts processes, and holds back while there is no room for another.
+//! A pool of threads that starts processes, each as soon as there is room for it.
 //!
 //! ```sh
-//! cargo run --release --example worker_pool             # with RUST_LOG=debug, what was waited for
+//! cargo run --release --example worker_pool
 //! ```
 
 use std::collections::VecDeque;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 
 const JOBS: u32 = 100;
 const THREADS: u32 = 16;
-const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a job waits for room before it is given up, with what it waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), BoxError> {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
@@ -31,24 +33,26 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Does jobs until none is left. Each asks for room before it starts, and goes back to its place if there is none.
+/// Does jobs until none is left.
 fn work(queue: &Mutex<VecDeque<u32>>, readiness: &Readiness) {
     while let Some(job) = take_first(queue) {
-        match readiness.try_admit(Work::new().processes(1)) {
-            Ok(permit) => {
-                let child = Command::new("sleep").arg("0.2").spawn();
-                drop(permit); // the process is there, where checks count it, or has failed to start
-                let ended = child.and_then(|mut child| child.wait());
-                ended.map_or_else(|error| eprintln!("job {job}: {error}"), |status| println!("job {job}: {status}"));
-            }
-            Err(verdict) if verdict.could_never_fit() => eprintln!("job {job}: {verdict}"),
-            Err(verdict) => {
-                log::debug!("job {job} waits: {verdict}");
-                queue.lock().push_front(job);
-                thread::sleep(RETRY);
-            }
+        match run(readiness) {
+            Ok(status) => println!("job {job}: {status}"),
+            Err(error) => eprintln!("job {job}: {error}"),
         }
     }
+}
+
+/// Runs a process once there is room for it, which it holds until it has been waited for.
+fn run(readiness: &Readiness) -> Result<ExitStatus, BoxError> {
+    let permit = readiness.admit(Work::new().processes(1).label("sleep"), PATIENCE)?;
+    let mut child = Command::new("sleep").arg("0.2").spawn()?;
+    if let Err(error) = permit.attach(child.id()) {
+        log::warn!("process {} counts twice while it runs: {error}", child.id());
+    }
+    let status = child.wait()?;
+    permit.finish();
+    Ok(status)
 }
 
 /// The lock is not held while a job is done.
