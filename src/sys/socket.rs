@@ -49,8 +49,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::{signal, SigHandler, Signal};
+    use rusty_fork::rusty_fork_test;
     use std::os::fd::AsFd;
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     #[test]
     fn a_listener_that_is_too_busy_is_not_waited_for() {
@@ -69,11 +71,18 @@ mod tests {
         assert!(connect(Path::new(&"x".repeat(200))).is_err());
     }
 
-    #[test]
-    fn a_peer_that_is_gone_is_an_error() {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        send(ours.as_fd(), b"heard").unwrap();
-        drop(theirs);
-        assert_eq!(send(ours.as_fd(), b"not heard").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    rusty_fork_test! {
+        #![rusty_fork(timeout_ms = 600_000)]
+
+        #[test]
+        fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+            // As in a program that is not written in Rust.
+            // SAFETY: no code of ours is run for the signal.
+            unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            send(ours.as_fd(), b"heard").unwrap();
+            drop(theirs);
+            assert_eq!(send(ours.as_fd(), b"not heard").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+        }
     }
 }
