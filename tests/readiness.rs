@@ -196,3 +196,96 @@ fn a_zero_interval_is_refused_and_changes_nothing() {
     assert!(monitor.start(Duration::ZERO).is_err());
     assert!(monitor.is_accepting_work());
 }
+
+/// Checks come once per interval, which is longer than any test.
+fn rarely_checked(tree: &ProcTree) -> ResourceMonitor {
+    let monitor = ResourceMonitor::builder(limits()).proc_root(tree.root()).max_age(10 * HOUR).build().unwrap();
+    monitor.start(HOUR).unwrap();
+    monitor
+}
+
+fn wait_until_old(monitor: &ResourceMonitor) {
+    wait_until("the last check is old", || monitor.seconds_since_last_check() > 0.2);
+}
+
+#[test]
+fn a_rare_asker_is_told_what_is_true_now() {
+    let askers: [fn(&ResourceMonitor) -> bool; 3] = [
+        |monitor| monitor.is_accepting_work(),
+        |monitor| monitor.verdict().is_accepting(),
+        |monitor| monitor.readiness().pressure() < 1.0,
+    ];
+    for asks in askers {
+        let tree = ProcTree::new(1);
+        let monitor = rarely_checked(&tree);
+        wait_until_old(&monitor);
+        tree.set_resident_pages(900);
+        assert!(!asks(&monitor), "full, and the first answer is yes: {}", monitor.verdict());
+        tree.set_resident_pages(1);
+        // A closed gate keeps looking, so there is nothing old to be found.
+        wait_until("it has been seen", || monitor.latest().unwrap().memory_bytes == Some(PAGE));
+        assert!(asks(&monitor), "free, and the first answer is no: {}", monitor.verdict());
+    }
+}
+
+#[test]
+fn with_no_cost_allowed_on_its_thread_an_asker_is_told_what_was_true() {
+    let tree = ProcTree::new(1);
+    let builder = ResourceMonitor::builder(limits()).proc_root(tree.root()).max_age(10 * HOUR);
+    let monitor = builder.inline_check(Duration::ZERO).build().unwrap();
+    monitor.start(HOUR).unwrap();
+    wait_until_old(&monitor);
+    tree.set_resident_pages(900);
+    // The check thread may come between.
+    let before = monitor.latest().unwrap().timestamp;
+    let answer = monitor.is_accepting_work();
+    assert!(answer || monitor.latest().unwrap().timestamp > before);
+    wait_until("the check thread has checked", || !monitor.is_accepting_work());
+}
+
+#[test]
+fn a_closed_gate_opens_by_itself_without_anybody_asking() {
+    let tree = ProcTree::new(900);
+    let monitor = rarely_checked(&tree);
+    let snapshots = monitor.snapshots();
+    tree.set_resident_pages(1);
+    wait_until("a check has seen it", || {
+        snapshots.try_recv().is_ok_and(|snapshot| snapshot.memory_bytes == Some(PAGE))
+    });
+    assert!(monitor.is_accepting_work());
+}
+
+#[test]
+fn memory_refuses_nothing_by_an_old_reading() {
+    let tree = ProcTree::new(900);
+    let builder = ResourceMonitor::builder(limits()).proc_root(tree.root());
+    let monitor = builder.refresh_after(HOUR).max_age(2 * HOUR).build().unwrap();
+    monitor.check_now();
+    assert!(monitor.try_admit(Work::new().memory_bytes(PAGE)).is_err());
+    tree.set_resident_pages(1);
+    std::thread::sleep(ms(2)); // older than what a refusal may be judged on
+    monitor.try_admit(Work::new().memory_bytes(PAGE)).unwrap().finish();
+    tree.set_resident_pages(900);
+    // A grant may be: it is judged on a reading no older than `refresh_after`.
+    monitor.try_admit(Work::new().memory_bytes(PAGE)).unwrap().finish();
+    assert!(monitor.is_accepting_work());
+}
+
+#[test]
+fn pressure_grows_with_what_is_measured_and_what_is_reserved() {
+    let tree = ProcTree::new(400);
+    let monitor = monitor(&tree);
+    let readiness = monitor.readiness();
+    assert_eq!(readiness.pressure(), f64::INFINITY);
+    monitor.check_now();
+    assert_eq!(readiness.pressure(), 0.5);
+    let permit = monitor.try_admit(Work::new().memory_bytes(200 * PAGE)).unwrap();
+    assert_eq!(readiness.pressure(), 0.75);
+    let closing = monitor.try_admit(Work::new().memory_bytes(200 * PAGE)).unwrap();
+    assert_eq!((readiness.pressure(), readiness.is_accepting_work()), (1.0, false));
+    closing.finish();
+    permit.finish();
+    assert_eq!(readiness.pressure(), 0.5);
+    monitor.stop();
+    assert_eq!(readiness.pressure(), f64::INFINITY);
+}

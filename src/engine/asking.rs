@@ -53,7 +53,8 @@ impl Core {
             () => may_read_memory && self.read_memory_alone(),
         };
         let is_met = (may_check || may_read_memory) && self.single_flight.try_with(check).unwrap_or(false);
-        if !is_met {
+        // A gate that is closed is looked at again by the check thread, which sleeps until what it thought before.
+        if !is_met || !self.admission.is_open(now) {
             self.bell.ring();
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn follow_up(shared: &Arc<Shared>, core: &Core, report: &Report) {
     for event in &report.events {
         core.hooks.call_logger(None, || events::judged(event));
     }
-    if report.climbing {
+    if report.climbing || !core.admission.is_open(sys::coarse_now()) {
         // The check thread sleeps until what it thought before.
         core.bell.ring();
     }
