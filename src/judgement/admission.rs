@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::room::Room;
 use super::word::ReadinessWord;
-use crate::vocabulary::{Class, Work};
+use crate::vocabulary::Work;
 
 /// The state that a permit is granted by. The judgement writes it under its lock; askers read it, and reserve in it,
 /// without.
@@ -29,7 +29,7 @@ impl Admission {
     /// Returns `true` if work that costs nothing would be granted now.
     #[inline]
     pub(crate) fn is_open(&self, now: Duration) -> bool {
-        self.word.is_trusted(now) && self.room.is_open(Class::Normal)
+        self.word.is_trusted(now) && self.room.is_open()
     }
 
     /// The largest share of what closes the gate; infinity while nothing is known that can be trusted.

@@ -365,3 +365,42 @@ fn a_reservation_that_looks_unchanged_is_judged_on_the_new_measurement() {
     };
     Runner::new(PctScheduler::new(4, 10_000), config()).run(execution);
 }
+
+/// Readers of the gate look at one word while that says that no bound is reached.
+#[test]
+fn the_gate_is_closed_to_whoever_holds_the_work_that_closes_it() {
+    let execution = || {
+        let monitor = Arc::new(Monitor::new(10));
+        let holder = {
+            let monitor = Arc::clone(&monitor);
+            thread::spawn(move || {
+                let work = Work::new().processes(8);
+                if monitor.admission.try_grant(&work, NOW) {
+                    monitor.begin_work(&work, false);
+                    for _ in 0..3 {
+                        assert!(!monitor.admission.is_open(NOW));
+                    }
+                    monitor.finish(&work);
+                }
+            })
+        };
+        let other = {
+            let monitor = Arc::clone(&monitor);
+            thread::spawn(move || {
+                let work = Work::new().processes(1);
+                if monitor.admission.try_grant(&work, NOW) {
+                    monitor.begin_work(&work, false);
+                    monitor.finish(&work);
+                }
+            })
+        };
+        monitor.check();
+        monitor.check();
+        holder.join().unwrap();
+        other.join().unwrap();
+        monitor.check();
+        assert!(monitor.admission.is_open(NOW));
+    };
+    Runner::new(PctScheduler::new(4, 10_000), config()).run(execution);
+    Runner::new(RandomScheduler::new(10_000), config()).run(execution);
+}

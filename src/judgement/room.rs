@@ -22,6 +22,13 @@
 //! that work back. An asker that adds before the reservation is taken back counts it; one that adds after finds the new
 //! measurement when it looks again.
 //!
+//! Readers of the gate look at one word instead of all rows while it is 0, which says that no row has reached its
+//! warning bound. Whoever reserves up to that bound raises the word *after* it has reserved; a publisher raises it
+//! *before* it stores any bound, and lowers it to 0 *after* it has looked at all rows, if nobody has raised it since
+//! before that look. A reservation that comes before the look is seen in its row, and one that comes after it raises
+//! the word after it was noted: so while anybody has work that closes the gate, the word is not 0. Room that is given
+//! back leaves it raised until the next publication, and readers look at the rows meanwhile.
+//!
 //! A waiter announces itself in `waiters` *before* it looks whether there is room; whoever frees room, or takes it, looks
 //! at `waiters` *after*. One of the two sees the other, so nobody sleeps beside room that fits.
 //!
@@ -68,6 +75,8 @@ pub(crate) struct Room {
     waiters: AtomicUsize,
     /// Raised before and after the rows are published: odd while they are.
     publications: AtomicUsize,
+    /// 0 while no row has reached its warning bound.
+    reached: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -89,6 +98,7 @@ impl Room {
             rows: PerResource::from_fn(|_| Row::new()),
             waiters: AtomicUsize::new(0),
             publications: AtomicUsize::new(0),
+            reached: AtomicU64::new(0),
         }
     }
 
@@ -96,17 +106,22 @@ impl Room {
     /// Callers take turns.
     pub(crate) fn publish(&self, left: impl Fn(Resource) -> Left, seen: &PerResource<u64>) {
         self.publications.fetch_add(1, SeqCst);
+        let reached = self.reached.fetch_add(1, SeqCst);
         for resource in Resource::ALL {
             self.rows.get(resource).publish(&left(resource));
         }
         self.settle(seen);
+        if self.are_open(Class::Normal) {
+            // If this fails, somebody has reserved that much since.
+            let _ = self.reached.compare_exchange(reached.wrapping_add(1), 0, SeqCst, SeqCst);
+        }
         self.publications.fetch_add(1, SeqCst);
     }
 
-    /// Returns `true` if work of this class that costs nothing would be granted.
+    /// Returns `true` if work that costs nothing, of class `Normal`, would be granted.
     #[inline]
-    pub(crate) fn is_open(&self, class: Class) -> bool {
-        self.are_open(class) || self.are_open_afterwards(class)
+    pub(crate) fn is_open(&self) -> bool {
+        self.reached.load(SeqCst) == 0 || self.are_open(Class::Normal) || self.are_open_afterwards()
     }
 
     #[inline]
@@ -120,11 +135,11 @@ impl Room {
     /// Looks again, while the rows are being published. A publisher that takes long has lost its processor: then what
     /// was seen stands.
     #[cold]
-    fn are_open_afterwards(&self, class: Class) -> bool {
+    fn are_open_afterwards(&self) -> bool {
         const ROUNDS: usize = 100;
         for _ in 0..ROUNDS {
             let before = self.publications.load(SeqCst);
-            if self.are_open(class) {
+            if self.are_open(Class::Normal) {
                 return true;
             }
             if before % 2 == 0 && before == self.publications.load(SeqCst) {
@@ -138,13 +153,20 @@ impl Room {
     /// Reserves the work if it fits: every row is below the bound of the work's class, and with the work below the hard
     /// one. Otherwise nothing is reserved, and the row that refused is named.
     pub(crate) fn try_reserve(&self, work: &Work) -> Result<(), Resource> {
+        let mut reaches = false;
         for (index, resource) in Resource::ALL.into_iter().enumerate() {
-            if !self.rows.get(resource).try_reserve(amount(work, resource), work.class_of()) {
-                for reserved in Resource::ALL.into_iter().take(index) {
-                    self.rows.get(reserved).give_back(amount(work, reserved));
+            match self.rows.get(resource).try_reserve(amount(work, resource), work.class_of()) {
+                Some(reached) => reaches |= reached,
+                None => {
+                    for reserved in Resource::ALL.into_iter().take(index) {
+                        self.rows.get(reserved).give_back(amount(work, reserved));
+                    }
+                    return Err(resource);
                 }
-                return Err(resource);
             }
+        }
+        if reaches {
+            self.reached.fetch_add(1, SeqCst);
         }
         Ok(())
     }
@@ -249,16 +271,20 @@ impl Row {
         self.closes_from.store(left.closes_from, SeqCst);
     }
 
-    fn try_reserve(&self, amount: u64, class: Class) -> bool {
+    /// Reserves an amount if it fits. Returns whether the warning bound is reached by then.
+    #[inline]
+    fn try_reserve(&self, amount: u64, class: Class) -> Option<bool> {
         let mut before = self.reserved.load(SeqCst);
         if amount == 0 {
-            return self.admits(before, 0, class);
+            // It adds nothing: if the bound is reached, the word of the room is raised already.
+            return self.admits(before, 0, class).then_some(false);
         }
+        let mut after;
         loop {
-            let Some(after) = before.checked_add(amount) else { return false };
+            after = before.checked_add(amount)?;
             // Looked at first, so that what is refused is never in anybody's way.
             if !self.admits(before, amount, class) {
-                return false;
+                return None;
             }
             match self.reserved.compare_exchange_weak(before, after, SeqCst, SeqCst) {
                 Ok(_) => break,
@@ -266,11 +292,11 @@ impl Row {
             }
         }
         // Looked at again, because a check may have published a new measurement and given back what it saw since.
-        let admitted = self.admits(before, amount, class);
-        if !admitted {
-            self.give_back(amount);
+        if self.admits(before, amount, class) {
+            return Some(!is_below(after, self.warn.load(SeqCst)));
         }
-        admitted
+        self.give_back(amount);
+        None
     }
 
     /// Returns `true` if `reserved` is below the bound of the class, and with `asked` on top below the hard one.
@@ -371,7 +397,7 @@ mod tests {
                 publish(&room, &[(Resource::Processes, full)]);
             }
             let classes = [Class::Background, Class::Normal, Class::Critical];
-            assert_eq!(classes.map(|class| room.is_open(class)), open, "after {reserved} more");
+            assert_eq!(room.is_open(), open[1], "after {reserved} more");
             assert_eq!(classes.map(|class| room.try_reserve(&Work::new().class(class)).is_ok()), open);
         }
     }
@@ -410,7 +436,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(room.try_reserve(&largest), Ok(()));
         }
-        assert!(room.is_open(Class::Background) && room.pressure() == 0.0);
+        assert!(room.is_open() && room.pressure() == 0.0);
         for _ in 0..100 {
             room.give_back(&largest);
         }
@@ -431,6 +457,18 @@ mod tests {
         assert!(room.pressure() < 1.0);
         publish(&room, &of(left(40, 80), left(large, large)));
         assert_eq!(room.pressure(), 1.0);
+    }
+
+    #[test]
+    fn room_that_was_given_back_is_seen_before_and_after_the_next_publication() {
+        let room = room(60, 80, 95);
+        assert!(room.is_open() && room.reached.load(SeqCst) == 0);
+        room.try_reserve(&processes(80)).unwrap();
+        assert!(!room.is_open());
+        room.give_back(&processes(80));
+        assert!(room.is_open() && room.reached.load(SeqCst) > 0);
+        publish(&room, &[]);
+        assert!(room.is_open() && room.reached.load(SeqCst) == 0);
     }
 
     /// The measurement of a check has work in it whose reservation is not taken back yet.
@@ -457,7 +495,7 @@ mod tests {
             let (mut asked, mut closed) = (0_u32, 0_u32);
             while !publisher.is_finished() {
                 asked += 1;
-                closed += u32::from(!room.is_open(Class::Normal));
+                closed += u32::from(!room.is_open());
             }
             // A publisher that has lost its processor is not waited for.
             assert!(closed <= asked / 100 + 2, "{closed} of {asked}");
