@@ -1,20 +1,13 @@
-//! The part of a monitor that runs on the threads of its callers: checks that they ask for, and admission.
+//! The checks that callers take on their own threads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::core::{Core, Shared};
 use super::handover::hand_over;
-use super::holders::Held;
-use super::permits::Grant;
-use super::waiters::Answer;
 use crate::host::events;
-use crate::judgement::queue::Ticket;
-use crate::judgement::{Judgement, Report};
-use crate::sys::{self, Latch};
-use crate::vocabulary::{
-    Holding, Reading, Reason, Resource, ResourceLimits, ResourceSnapshot, Verdict, Waited, Work, NAMED,
-};
+use crate::judgement::Report;
+use crate::sys;
+use crate::vocabulary::{Reading, ResourceSnapshot};
 
 /// Takes a check, after asking the manager for its counts, and publishes it like any other.
 pub(crate) fn check_now(shared: &Arc<Shared>) -> ResourceSnapshot {
@@ -27,41 +20,8 @@ pub(crate) fn check_now(shared: &Arc<Shared>) -> ResourceSnapshot {
     reading.snapshot
 }
 
-/// Judges the work on a fresh enough reading, taking one if need be, and reserves its cost.
-pub(crate) fn try_admit(shared: &Arc<Shared>, work: &Work) -> Result<Grant, Verdict> {
-    let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
-    if !core.admission.try_grant(work, sys::coarse_now()) {
-        check_if_old(shared, core);
-        core.admit_freshly(work, |_, verdict| verdict)?;
-    }
-    Ok(core.hold(work))
-}
-
-/// As [`try_admit`], but where it would be refused and waiting can help it waits, at most for `timeout`.
-pub(crate) fn admit(shared: &Arc<Shared>, work: &Work, timeout: Duration) -> Result<Grant, Verdict> {
-    let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
-    let began = Instant::now();
-    if core.admission.try_grant(work, sys::coarse_now()) {
-        return Ok(core.hold(work));
-    }
-    check_if_old(shared, core);
-    let mut waiter = None;
-    let enqueue = |judgement: &Judgement, verdict: Verdict| {
-        if !verdict.could_never_fit() && !judgement.is_hopeless() && !timeout.is_zero() {
-            waiter = Some(core.enqueue(judgement, work));
-        }
-        verdict
-    };
-    if let Err(refusal) = core.admit_freshly(work, enqueue) {
-        // A time that the clock cannot name is no deadline.
-        let deadline = began.checked_add(timeout);
-        waiter.ok_or(refusal)?.wait(shared, core, work, began, deadline)?;
-    }
-    Ok(core.hold(work))
-}
-
 /// Takes a check if the last one is too old to admit work by, unless another caller does so meanwhile.
-fn check_if_old(shared: &Arc<Shared>, core: &Core) {
+pub(super) fn check_if_old(shared: &Arc<Shared>, core: &Core) {
     let is_old = || core.judgement.lock().needs_fresh(sys::coarse_now());
     if !is_old() {
         return;
@@ -85,166 +45,5 @@ pub(super) fn follow_up(shared: &Arc<Shared>, core: &Core, report: &Report) {
     }
     if let Some(run) = core.lifecycle.current_run() {
         hand_over(shared, core, &run, None, report, false);
-    }
-}
-
-impl Core {
-    /// Admits work under the judgement's lock. What is cheap to read alone refuses nothing by an old reading: it is read
-    /// again first. The refusal that stands is passed to `refused`, under the lock.
-    fn admit_freshly<E>(&self, work: &Work, refused: impl FnOnce(&Judgement, Verdict) -> E) -> Result<(), E> {
-        let mut is_fresh = false;
-        loop {
-            let limits = self.limits.get();
-            let mut judgement = self.judgement.lock();
-            let Err(verdict) = self.admit_judged(&mut judgement, work, &limits) else { return Ok(()) };
-            let is_cheap = verdict.resource().is_some_and(|resource| resource.facts().read_alone);
-            if is_fresh || verdict.could_never_fit() || !is_cheap || !judgement.is_memory_old(sys::fine_now()) {
-                return Err(refused(&judgement, verdict));
-            }
-            let patience = judgement.max_age();
-            drop(judgement);
-            self.single_flight.with(patience, |_| self.read_memory_if_old());
-            is_fresh = true;
-        }
-    }
-
-    /// Admits work if nobody waits whom it may not pass.
-    fn admit_judged(&self, judgement: &mut Judgement, work: &Work, limits: &ResourceLimits) -> Result<(), Verdict> {
-        let now = sys::coarse_now();
-        self.serve(judgement);
-        let mut queue = self.queue.lock();
-        if queue.bars(work, now) {
-            return Err(judgement.refuse_behind(queue.len(), work, now, limits));
-        }
-        let mut admitted = judgement.admit(work, now, limits);
-        if admitted.is_err() && self.note_ends(judgement, limits) {
-            admitted = judgement.admit(work, now, limits);
-        }
-        if admitted.is_ok() {
-            queue.was_passed_by(work);
-        }
-        admitted
-    }
-
-    /// Puts work into the queue. Announced first and looked for room for afterwards, so that whoever frees some meanwhile
-    /// sees the waiter, or the waiter sees the room.
-    fn enqueue(&self, judgement: &Judgement, work: &Work) -> Waiter {
-        let latch = Arc::new(Latch::default());
-        let is_first = self.admission.room.add_waiter();
-        let ticket = self.queue.lock().push(*work, sys::coarse_now(), Arc::clone(&latch));
-        self.serve(judgement);
-        if is_first {
-            // The check thread sleeps as if nobody waited.
-            self.bell.ring();
-        }
-        Waiter { latch, ticket }
-    }
-}
-
-/// A caller that waits for room.
-struct Waiter {
-    latch: Arc<Latch>,
-    ticket: Ticket,
-}
-
-impl Waiter {
-    /// Waits until the room for the work is handed over, it cannot be any more, or the deadline has passed.
-    fn wait(
-        &self,
-        shared: &Arc<Shared>,
-        core: &Core,
-        work: &Work,
-        began: Instant,
-        deadline: Option<Instant>,
-    ) -> Result<(), Verdict> {
-        loop {
-            let until = if core.judgement.lock().is_running() {
-                deadline
-            } else {
-                // Without a check thread, the waiters check.
-                let next_check = Instant::now() + UNCHECKED.max(core.config.settings.refresh_after.min(LONGEST));
-                Some(deadline.map_or(next_check, |deadline| deadline.min(next_check)))
-            };
-            if let Some(answer) = self.latch.wait(until) {
-                return core.answered(Answer::from_number(answer), work, began);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return self.give_up(core, work, began);
-            }
-            check_if_old(shared, core);
-            core.serve_freshly();
-        }
-    }
-
-    /// Leaves the queue, unless the room was handed over at the last moment.
-    fn give_up(&self, core: &Core, work: &Work, began: Instant) -> Result<(), Verdict> {
-        let limits = core.limits.get();
-        let now = sys::coarse_now();
-        let judgement = core.judgement.lock();
-        core.serve(&judgement);
-        let ahead = core.queue.lock().ahead_of(self.ticket);
-        let Some(ahead) = ahead.filter(|_| core.queue.lock().remove(self.ticket).is_some()) else {
-            drop(judgement);
-            let answer = self.latch.wait(Some(began));
-            return core.answered(Answer::from_number(answer.unwrap_or_default()), work, began);
-        };
-        core.admission.room.remove_waiter();
-        // What may not pass this one may be served now.
-        core.serve(&judgement);
-        let verdict = judgement.why_refused(work, ahead, now, &limits);
-        let resource = verdict.resource();
-        let (holdings, fits_once_ended) =
-            resource.map_or_else(Default::default, |resource| core.who_holds(&judgement, resource, work, &limits));
-        Err(verdict.with_waited(Waited { waited: began.elapsed(), ahead, holdings, fits_once_ended }))
-    }
-}
-
-/// The least time between two checks by waiters of a monitor that is not running.
-const UNCHECKED: Duration = Duration::from_millis(10);
-/// The longest.
-const LONGEST: Duration = Duration::from_secs(1);
-
-impl Core {
-    fn answered(&self, answer: Answer, work: &Work, began: Instant) -> Result<(), Verdict> {
-        let (now, limits) = (sys::coarse_now(), self.limits.get());
-        let judgement = self.judgement.lock();
-        let verdict = match answer {
-            Answer::Granted => return Ok(()),
-            // It may have been started again since.
-            Answer::Closed if judgement.verdict(now, &limits).is_accepting() => Verdict::new(Reason::Stopped),
-            Answer::Closed => judgement.verdict(now, &limits),
-            Answer::NeverFits => judgement.why_refused(work, 0, now, &limits),
-        };
-        Err(verdict.with_waited(Waited { waited: began.elapsed(), ..Waited::default() }))
-    }
-
-    /// The permits that hold most of a resource, the largest first, and the first of them whose end alone would make
-    /// room for the work.
-    fn who_holds(
-        &self,
-        judgement: &Judgement,
-        resource: Resource,
-        work: &Work,
-        limits: &ResourceLimits,
-    ) -> (Vec<Holding>, Option<Holding>) {
-        let now = sys::coarse_now();
-        let held = self.holders.all();
-        let amount = |held: &Held, resource| match held.attached {
-            Some((id, _)) => judgement.held(id, resource),
-            None => held.work.of(resource),
-        };
-        let mut largest: Vec<&Held> = held.iter().filter(|held| amount(held, resource) > 0).collect();
-        largest.sort_by_key(|held| std::cmp::Reverse(amount(held, resource)));
-        largest.truncate(NAMED);
-        let holding = |held: &Held| Holding {
-            resource,
-            amount: amount(held, resource),
-            label: held.work.label_of(),
-            pid: held.attached.map(|(_, pid)| pid),
-            held_for: now.saturating_sub(held.since),
-        };
-        let mut by_size = largest.iter();
-        let fits = by_size.find(|held| judgement.fits_without(work, |resource| amount(held, resource), limits));
-        (largest.iter().map(|held| holding(held)).collect(), fits.map(|held| holding(held)))
     }
 }

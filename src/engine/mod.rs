@@ -4,7 +4,7 @@
 //!
 //! | thread | from | to | does |
 //! | --- | --- | --- | --- |
-//! | any thread of the host's | | | asks the gate ([`asking`]); takes checks with `start`, `check_now` and admission, waits for room ([`caller`]) |
+//! | any thread of the host's | | | asks the gate ([`asking`]), waits for room ([`admission`]), takes checks with `start`, `check_now` and admission ([`caller`]) |
 //! | `highwater` ([`checker`]) | `start` | `stop` | sleeps until a check is due, takes it, logs what came of it |
 //! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set | `stop` | calls the host: counts, sheds, keeps house |
 //!
@@ -21,11 +21,16 @@
 //! | `worker` | one thread, which can be stopped without waiting for the host's code | know of monitors |
 //! | `hooks` | what the host has set, and how it is called | call or drop anything of it under a lock |
 //! | `run` | the state of a run, and the inbox of its action thread | start a thread by itself |
-//! | `core` | the state of a monitor in one process | call any of the host's code but the logger |
+//! | `holders` | the permits that live | know what they have reserved |
+//! | `core` | the state of a monitor in one process | call any of the host's code |
+//! | `waiters` | the threads that wait for room, and how they are served | wait |
+//! | `permits` | granted work, its attachment and its end | wait for a check |
 //! | `checks` | one check, whoever takes it | wait for the host |
+//! | `asking` | the questions to the gate, and what keeps their answers young | call the host, wait for a check |
 //! | `actions` | the action thread | take a check |
 //! | `handover` | the way from a check to the action thread | wait for that thread |
-//! | `caller` | what callers have done on their own threads | start any thread but the action thread |
+//! | `caller` | the checks that callers take on their own threads | start any thread but the action thread |
+//! | `admission` | the admission of work, at once or after a wait | start any thread but the action thread |
 //! | `sleeper` | the sleep of the check thread, and what ends it | judge |
 //! | `checker` | the check thread | call a hook |
 //! | `lifecycle` | `start` and `stop` | hold a lock while it joins a thread |
@@ -43,10 +48,11 @@
 //! 5. `Core::publisher`: the last snapshot, and who subscribed.
 //!
 //! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`),
-//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
+//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
 //! child has a core of its own, and takes no lock that a thread of the parent's may hold.
 
 mod actions;
+mod admission;
 mod asking;
 mod caller;
 mod checker;
@@ -62,7 +68,8 @@ mod sleeper;
 mod waiters;
 mod worker;
 
-pub(crate) use self::caller::{admit, check_now, try_admit};
+pub(crate) use self::admission::{admit, try_admit};
+pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{attach, finish, release, usage, Grant};

@@ -20,18 +20,19 @@ pub(super) enum Answer {
     /// Its room is reserved.
     Granted = 1,
     /// The monitor was stopped.
-    Closed,
+    Closed = 2,
     /// The limits have become too small for it.
-    NeverFits,
+    NeverFits = 3,
 }
 
 impl Answer {
     /// The answer that was given as this number.
     pub(super) fn from_number(number: u32) -> Answer {
-        [Answer::Granted, Answer::Closed]
-            .into_iter()
-            .find(|answer| *answer as u32 == number)
-            .unwrap_or(Answer::NeverFits)
+        match number {
+            1 => Answer::Granted,
+            2 => Answer::Closed,
+            _ => Answer::NeverFits,
+        }
     }
 }
 
