@@ -48,8 +48,9 @@
 //! 5. `Core::publisher`: the last snapshot, and who subscribed.
 //!
 //! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`),
-//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the writers' lock in each `ForkCell`. A forked
-//! child has a core of its own, and takes no lock that a thread of the parent's may hold.
+//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the
+//! writers' lock in each `ForkCell`. A forked child has a core of its own, and takes no lock that a thread of the
+//! parent's may hold.
 
 mod actions;
 mod admission;

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::alarms::{Alarms, Watch};
+use super::alarms::Alarms;
 use super::controllers::is_switched_off;
 use super::kept_file::{Allowance, Failure, KeptFile, OwnFile, Workspace};
 use super::level::{least, Charge, GroupFiles};
@@ -15,6 +15,7 @@ use super::mountinfo::MountInfo;
 use super::mounts::parse_line;
 use super::psi::{self, Averages};
 use super::resolve::{look_at_folder, look_at_mount, Levels, Names, Sighting};
+use super::watch::Watch;
 use crate::readers::Roots;
 use crate::sys::coarse_now;
 use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, Origin, ReadOptional, ReadPart};

@@ -1,6 +1,8 @@
 //! The control groups of the process, of both versions. A file of the kernel's is parsed in the module of its name.
 
-/// The alarms that the kernel can be asked to wake the check thread by. The only module here that writes.
+/// One descriptor by which the check thread can be woken, and the meaning of its events.
+mod alarm;
+/// The alarms that are armed, and the wait for them.
 mod alarms;
 /// `/proc/cgroups`: bytes to which controllers are switched on.
 mod controllers;
@@ -26,6 +28,9 @@ pub(crate) mod psi;
 mod resolve;
 /// The kernel memory of a group of version 1 that can be given back.
 mod slab;
+/// The environment's wish as to what is watched. The only module here that writes.
+mod watch;
 
-pub(crate) use self::alarms::{Alarms, Watch};
+pub(crate) use self::alarms::Alarms;
 pub(crate) use self::groups::Cgroups;
+pub(crate) use self::watch::Watch;
