@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{ms, wait_until, ProcTree, PAGE};
-use highwater::{ResourceLimits, ResourceMonitor, Work};
+use highwater::{Permit, ResourceLimits, ResourceMonitor, Work};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -263,8 +263,10 @@ fn memory_refuses_nothing_by_an_old_reading() {
     monitor.check_now();
     assert!(monitor.try_admit(Work::new().memory_bytes(PAGE)).is_err());
     tree.set_resident_pages(1);
-    std::thread::sleep(ms(2)); // older than what a refusal may be judged on
-    monitor.try_admit(Work::new().memory_bytes(PAGE)).unwrap().finish();
+    // Nothing else reads it again for an hour.
+    wait_until("the reading is too old to refuse by", || {
+        monitor.try_admit(Work::new().memory_bytes(PAGE)).map(Permit::finish).is_ok()
+    });
     tree.set_resident_pages(900);
     // A grant may be: it is judged on a reading no older than `refresh_after`.
     monitor.try_admit(Work::new().memory_bytes(PAGE)).unwrap().finish();

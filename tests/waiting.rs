@@ -66,15 +66,19 @@ fn what_is_dropped_goes_to_a_waiter_with_the_next_check() {
 
 #[test]
 fn what_a_check_sees_go_goes_to_a_waiter_without_anybody_else_asking() {
-    let tree = ProcTree::new(1);
-    for pid in 200..208 {
-        tree.process(pid, ProcTree::OWN_PID);
+    // Without a check thread, those who wait check.
+    for is_started in [true, false] {
+        let tree = ProcTree::new(1);
+        for pid in 200..208 {
+            tree.process(pid, ProcTree::OWN_PID);
+        }
+        let monitor = if is_started { started(&tree) } else { monitor(&tree) };
+        monitor.check_now();
+        let waiter = admit(&monitor.readiness(), processes(2));
+        wait_for_waiters(&monitor, 1);
+        (200..208).for_each(|pid| tree.remove(pid));
+        waiter.join().unwrap().unwrap().finish();
     }
-    let monitor = started(&tree);
-    let waiter = admit(&monitor.readiness(), processes(2));
-    wait_for_waiters(&monitor, 1);
-    (200..208).for_each(|pid| tree.remove(pid));
-    waiter.join().unwrap().unwrap().finish();
 }
 
 #[test]
@@ -252,20 +256,6 @@ fn a_waiter_for_half_of_the_room_among_small_ones_is_passed_a_few_times_only() {
     holder.finish();
     large.join().unwrap().finish();
     small.into_iter().for_each(|thread| thread.join().unwrap());
-}
-
-#[test]
-fn a_monitor_that_is_not_running_serves_those_who_wait_by_their_own_checks() {
-    let tree = ProcTree::new(1);
-    let monitor = monitor(&tree);
-    for pid in 200..208 {
-        tree.process(pid, ProcTree::OWN_PID);
-    }
-    monitor.check_now();
-    let waiter = admit(&monitor.readiness(), processes(2));
-    wait_for_waiters(&monitor, 1);
-    (200..208).for_each(|pid| tree.remove(pid));
-    waiter.join().unwrap().unwrap().finish();
 }
 
 #[test]

@@ -210,12 +210,15 @@ int hw_update_limits(hw_monitor *monitor, const hw_limits *limits);
 /* ---- the gate ---------------------------------------------------------- */
 
 /*
- * Whether new work should be accepted: a few loads and a clock read. It never
- * blocks. False when usage, with what permits reserve, is at the warning
- * threshold of any limit; for NULL, before the first check that succeeded, after
- * one that failed, after a stop, in a forked child; and when the last check is
- * older than 2 s and three times what there is between checks at the most: the
- * interval, or what a hundredth of one core makes of it.
+ * Whether new work should be accepted: a few loads and a clock read. It waits
+ * for nobody. Of the callers that find the last check older than 100 ms, or what
+ * a hundredth of one core makes of it, one takes the next on its own thread, if
+ * the last cost at most 1 ms: what a rare caller is told is true now.
+ * False when usage, with what permits reserve, is at the warning threshold of
+ * any limit; for NULL, before the first check that succeeded, after one that
+ * failed, after a stop, in a forked child; and when the last check is older than
+ * 2 s and three times what there is between checks at the most: the interval, or
+ * what a hundredth of one core makes of it.
  */
 bool hw_is_accepting_work(const hw_monitor *monitor);
 

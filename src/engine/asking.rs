@@ -11,10 +11,8 @@ impl Core {
     pub(crate) fn is_accepting(&self) -> bool {
         let now = sys::coarse_now();
         if self.admission.word.take_demand(now) {
-            return sys::unnoticed(|| {
-                self.meet_demand();
-                self.admission.is_open(sys::coarse_now())
-            });
+            self.meet_demand_unnoticed();
+            return self.admission.is_open(sys::coarse_now());
         }
         self.admission.is_open(now)
     }
@@ -22,7 +20,7 @@ impl Core {
     /// The largest share of what closes the gate.
     pub(crate) fn pressure(&self) -> f64 {
         if self.admission.word.take_demand(sys::coarse_now()) {
-            sys::unnoticed(|| self.meet_demand());
+            self.meet_demand_unnoticed();
         }
         self.admission.pressure(sys::coarse_now())
     }
@@ -32,6 +30,11 @@ impl Core {
             self.meet_demand();
         }
         self.judgement.lock().verdict(sys::coarse_now(), &self.limits.get())
+    }
+
+    #[cold]
+    fn meet_demand_unnoticed(&self) {
+        sys::unnoticed(|| self.meet_demand());
     }
 
     /// Has a check taken, because the last one is old: on this thread if that is cheap and nobody else is checking,

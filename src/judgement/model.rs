@@ -70,8 +70,7 @@ impl Told {
     }
 }
 
-/// The hard bound is this many processes less one, as no percentage below 100 is exact for so few; the warning one is
-/// four fifths of it.
+/// Work is granted below this many processes, and the gate is closed from four fifths of them on.
 fn limits(processes: u64) -> ResourceLimits {
     ResourceLimits::builder().max_processes(processes).warn_percent(80).hard_percent(100).build().unwrap()
 }
@@ -245,6 +244,15 @@ fn ask(monitor: &Monitor, waits: bool) {
     monitor.done.fetch_add(1, Ordering::SeqCst);
 }
 
+/// Three threads that ask, of which two wait.
+fn askers(monitor: &Arc<Monitor>) -> Vec<thread::JoinHandle<()>> {
+    let asker = |waits| {
+        let monitor = Arc::clone(monitor);
+        thread::spawn(move || ask(&monitor, waits))
+    };
+    [false, true, true].map(asker).into()
+}
+
 /// Runs executions until there were enough grants.
 fn explore(execution: impl Fn() + Send + Sync + 'static) {
     let wanted = std::env::var("HIGHWATER_GRANTS").ok().and_then(|grants| grants.parse().ok()).unwrap_or(100_000);
@@ -267,12 +275,7 @@ fn config() -> shuttle::Config {
 fn no_order_of_events_grants_past_a_threshold_or_leaves_a_waiter_beside_room() {
     explore(|| {
         let monitor = Arc::new(Monitor::new(10));
-        let askers: Vec<_> = [false, true, true]
-            .map(|waits| {
-                let monitor = Arc::clone(&monitor);
-                thread::spawn(move || ask(&monitor, waits))
-            })
-            .into();
+        let askers = askers(&monitor);
         let changer = {
             let monitor = Arc::clone(&monitor);
             thread::spawn(move || {
@@ -302,12 +305,7 @@ fn no_order_of_events_grants_past_a_threshold_or_leaves_a_waiter_beside_room() {
 fn a_stop_ends_every_wait_and_nothing_is_granted_after_it() {
     explore(|| {
         let monitor = Arc::new(Monitor::new(8));
-        let askers: Vec<_> = [false, true, true]
-            .map(|waits| {
-                let monitor = Arc::clone(&monitor);
-                thread::spawn(move || ask(&monitor, waits))
-            })
-            .into();
+        let askers = askers(&monitor);
         monitor.check();
         monitor.stop();
         for asker in askers {

@@ -41,8 +41,9 @@ impl Permit {
     /// Gives the room back at once: the work has ended, and nothing of it is left. Whoever waits for room and fits now is
     /// granted it.
     ///
-    /// Work of which something is left, such as memory that the allocator keeps, is measured like anything else with the
-    /// next check. The cost is that of the grant while nobody waits: some atomic operations and no system call.
+    /// Of attached work, the processes that the last check has counted are taken off at once. So a host to which orphans
+    /// come (a child subreaper) finishes only once it has ended those that its work has left; until the next check they
+    /// would not count. Memory that the allocator keeps is measured like anything else. The cost is that of the grant while nobody waits: some atomic operations and no system call.
     pub fn finish(mut self) {
         self.is_finished = true;
     }
