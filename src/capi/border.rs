@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, CString};
 use std::fmt;
 use std::mem::{size_of, MaybeUninit};
 
+use super::reason::note_refusal;
 use crate::host::contained;
 use crate::sys::{cancel, errno};
 use crate::vocabulary::{Error, ErrorKind, Verdict};
@@ -84,6 +85,9 @@ pub(super) extern "C" fn hw_last_error_code() -> c_int {
 }
 
 fn set_last_error(failure: &Failure) {
+    if let Failure::Refused(verdict) = failure {
+        note_refusal(verdict);
+    }
     let text = failure.to_string().replace('\0', "");
     let _ = LAST_CODE.try_with(|last| last.set(failure.code()));
     let _ = LAST_TEXT.try_with(|last| {
@@ -134,13 +138,16 @@ pub(super) fn handed_over<T>(body: impl FnOnce() -> Result<T, Failure>) -> *mut 
     })
 }
 
+/// Takes a handle back, and passes what is behind it to `end`.
+///
 /// # Safety
 /// NULL, or a pointer of [`handed_over`] that is not used again.
-pub(super) unsafe fn taken_back<T>(handle: *mut T) {
+pub(super) unsafe fn taken_back<T>(handle: *mut T, end: impl FnOnce(T)) {
     guarded((), || {
         if !handle.is_null() {
             // SAFETY: it is from `Box::into_raw`, and is not used again.
-            drop(unsafe { Box::from_raw(handle) });
+            let made = unsafe { Box::from_raw(handle) };
+            end(*made);
         }
     });
 }
@@ -236,6 +243,41 @@ impl<T: Versioned> Destination<T> {
         let (from, to) = unsafe { ((from as *const T).cast::<u8>().add(head), self.to.cast::<u8>().add(head)) };
         // SAFETY: `known` bytes are there in both, which are two.
         unsafe { std::ptr::copy_nonoverlapping(from, to, length) };
+    }
+}
+
+/// An array of the caller's that is to be filled. Its rows are as long as the first one says.
+pub(super) struct Rows<T> {
+    first: *mut T,
+    length: usize,
+    /// The distance from one row to the next.
+    stride: usize,
+}
+
+/// The place of an array that is to be filled, judged before anything is done for it. NULL is filled with nothing, and
+/// so is one without room.
+///
+/// # Safety
+/// NULL, or a place for `length` structs as long as the first field of the first one says, for as long as the rows live.
+pub(super) unsafe fn rows<T: Versioned>(first: *mut T, length: usize) -> Result<Rows<T>, Failure> {
+    if first.is_null() || length == 0 {
+        return Ok(Rows { first, length: 0, stride: 0 });
+    }
+    // SAFETY: it is not NULL, and the first row is there.
+    let stride = unsafe { size(first) }?;
+    Ok(Rows { first, length, stride })
+}
+
+impl<T: Versioned> Rows<T> {
+    /// Fills in as many rows as there are, each with the size that the first one has.
+    pub(super) fn fill(self, values: impl Iterator<Item = T>) {
+        for (index, value) in values.take(self.length).enumerate() {
+            // SAFETY: `length` rows are there, and the index is below that.
+            let row = unsafe { self.first.cast::<u8>().add(index * self.stride) };
+            // SAFETY: each row begins with its size.
+            unsafe { row.cast::<usize>().write_unaligned(self.stride) };
+            Destination { to: row.cast::<T>(), known: self.stride.min(size_of::<T>()) }.fill(&value);
+        }
     }
 }
 

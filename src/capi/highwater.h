@@ -12,15 +12,20 @@
  *     ...
  *     hw_work work = HW_WORK_INIT;
  *     work.memory_bytes = UINT64_C(16) << 20;
- *     hw_permit *permit = hw_try_admit(monitor, &work);
- *     if (permit)
- *         start_next(permit); // hw_permit_free() once its memory is touched
+ *     hw_permit *permit = hw_admit(monitor, &work, 2000);
+ *     if (permit) {
+ *         serve();
+ *         hw_permit_finish(permit);
+ *     } else {
+ *         answer_busy(hw_last_error());
+ *     }
  *     ...
  *     hw_monitor_free(monitor);
  *
- * hw_try_admit() counts what it has admitted; hw_is_accepting_work() is the
- * answer of the last check, which cannot have seen what was started since. It is
- * for readiness probes, and for a program that starts one thing at a time.
+ * hw_admit() waits for room, hw_try_admit() does not; both count what they have
+ * admitted. hw_is_accepting_work() is the answer of the last check, which cannot
+ * have seen what was started since. It is for readiness probes, and for a program
+ * that starts one thing at a time.
  *
  * Linking. cc program.c libhighwater.a -lpthread -ldl -lm, or -lhighwater. The
  * shared library must not be unloaded again. Valgrind calls some 50 bytes
@@ -29,7 +34,9 @@
  *
  * Threads. Every function may be called from any thread, at the same time as
  * any other, but for the one that frees a handle: that must be the last call
- * with it. No function may be called from a signal handler.
+ * with it. So before a monitor is freed, hw_monitor_stop() ends every wait in
+ * hw_admit(), and the threads that waited are to have returned. No function may
+ * be called from a signal handler.
  *
  * Errors. A function that returns int returns -1 when it fails, and one that
  * returns a pointer returns NULL; both leave a text for hw_last_error(). 0, or
@@ -53,9 +60,11 @@
  *
  * fork(). In a forked child the gate is closed until the child calls
  * hw_check_now() or hw_monitor_start() itself. Every handle is good there, and
- * is the child's own to free; limits, log and callbacks are those of the fork,
- * what the parent's permits had reserved is not, and hw_snapshots of the
- * parent's have ended. No thread, lock or descriptor of the parent's is used.
+ * is the child's own to free; limits, settings, log and callbacks are those of
+ * the fork, what the parent's permits had reserved is not, nobody waits, and
+ * hw_snapshots of the parent's have ended. A permit of the parent's stands for
+ * nothing in the child, however it is given back there. No thread, lock or
+ * descriptor of the parent's is used.
  * Inherited callbacks shed the parent's jobs: a child that is to start the
  * monitor sets its own, or none, before. Of an inherited monitor, memory and
  * descriptors stay until the process ends, freed or not, because a thread of
@@ -66,16 +75,30 @@
  * hw_monitor_start(), then chroot(), then setuid(): what the first check opens
  * is kept, and stays readable behind another root and for another user. If
  * daemon() comes after the start, the child has to start the monitor once more,
- * and must still see /proc and the control groups then.
+ * and must still see /proc and the control groups then. At the end: stop the
+ * monitor, join the threads that wait, give the permits back, free the monitor.
  *
  * Cancellation. No function is a cancellation point, whatever it calls: a
  * thread is cancelled before or after it. A callback runs with the cancelability
  * of the thread that it is called on, and must not be cancelled in the middle:
  * one that prints, reads or waits disables cancellation around that. errno is
- * left as it was.
+ * left as it was. Nor is a wait in hw_admit() such a point: the thread is
+ * cancelled once it has returned, be it by room, the timeout or a stop. What it
+ * holds then is given back by a cleanup handler, and no room is lost:
  *
- * Environment. MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE are read by
- * hw_monitor_new(), and by nothing else; in a program that was given privileges
+ *     static void give_back(void *permit) { hw_permit_finish(*(hw_permit **)permit); }
+ *     ...
+ *     hw_permit *permit = NULL;
+ *     pthread_cleanup_push(give_back, &permit);
+ *     permit = hw_admit(monitor, &work, 2000);
+ *     ...
+ *     pthread_cleanup_pop(1);
+ *
+ * So a thread that others cancel and join waits with a timeout, and not with
+ * HW_FOREVER. One with PTHREAD_CANCEL_ASYNCHRONOUS calls no function at all.
+ *
+ * Environment. MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE are read when a
+ * monitor is made, and by nothing else; in a program that was given privileges
  * (set-user-ID, file capabilities) not at all.
  *
  * Signals. No function raises one. The threads of the library block every signal but the synchronous
@@ -89,15 +112,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* In a snapshot: it could not be read, or there is no such limit here. */
+/* In a snapshot or a reason: it could not be read, or there is no such limit
+ * here. In settings: zero, where 0 is the default. */
 #define HW_NONE UINT64_MAX
 
-/* Watched quantities, as callbacks name them. Later versions may have more. */
+/* As a timeout: none. */
+#define HW_FOREVER UINT64_MAX
+
+/* Watched quantities, as callbacks and reasons name them. Later versions may have
+ * more, but no more than HW_MOST_RESOURCES. */
 enum {
     HW_MEMORY = 0,
     HW_PROCESSES = 1,
@@ -106,6 +135,8 @@ enum {
     HW_OPEN_FILES = 4,
     HW_MEMORY_PRESSURE = 5
 };
+
+#define HW_MOST_RESOURCES 32
 
 /* ---- errors ------------------------------------------------------------ */
 
@@ -119,8 +150,8 @@ const char *hw_last_error(void);
 enum {
     HW_FAILED = 1,     /* something could not be done or read */
     HW_INVALID = 2,    /* an argument that makes no sense */
-    HW_REFUSED = 3,    /* hw_try_admit(): not now */
-    HW_NEVER_FITS = 4, /* hw_try_admit(): never, under these limits */
+    HW_REFUSED = 3,    /* an admission: not now */
+    HW_NEVER_FITS = 4, /* an admission: never, under these limits */
     HW_ENDED = 5       /* hw_snapshots_wait(): there will be no more */
 };
 
@@ -156,9 +187,11 @@ typedef struct hw_limits {
     uint32_t warn_percent;             /* the gate closes there; 0 means 80 */
     uint32_t hard_percent;             /* work is shed there; 0 means 95 */
     uint32_t resume_percent;           /* once closed, open below it; 0: none */
+    uint64_t background_percent;       /* HW_CLASS_BACKGROUND is refused there;
+                                          0: 20 below warn_percent */
 } hw_limits;
 
-#define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0}
+#define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0, 0}
 
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
@@ -178,6 +211,44 @@ typedef struct hw_monitor hw_monitor;
 /* A monitor with these limits, or with none for NULL. Nothing is started yet.
  * To be freed with hw_monitor_free(). */
 hw_monitor *hw_monitor_new(const hw_limits *limits);
+
+/* Whose resident memory is held against max_memory_bytes. */
+enum {
+    HW_SCOPE_OWN = 0, /* this process alone */
+    HW_SCOPE_TREE = 1 /* with every descendant */
+};
+
+/* What is fixed for the life of a monitor. Of each number 0 is the default, and
+ * HW_NONE is zero. Strings are copied. */
+typedef struct hw_settings {
+    size_t size;               /* sizeof(hw_settings) */
+    uint64_t max_age_ms;       /* a check that is older closes the gate; 0: see
+                                  hw_is_accepting_work() */
+    uint64_t refresh_after_ms; /* a caller who finds the last check older has one
+                                  taken; 0: 100. HW_NONE: as often as cpu_budget
+                                  allows */
+    uint64_t settle_ms;        /* what a shed is given to take effect, and how long
+                                  a level has been normal before the log says so;
+                                  0: one interval */
+    uint64_t inline_check_us;  /* CPU time of a check that a caller takes by itself
+                                  at the most; 0: 1000. HW_NONE: takes none */
+    uint64_t overtaking_times; /* so often is one that waits passed by work that
+                                  fits; 0: 16. HW_NONE: never */
+    uint64_t overtaking_ms;    /* and for so long; 0: 5000 */
+    uint64_t memory_scope;     /* HW_SCOPE_OWN, HW_SCOPE_TREE */
+    uint64_t ignored;          /* resources that are neither read nor judged, such as
+                                  UINT64_C(1) << HW_CGROUP_PIDS; not HW_MEMORY
+                                  and HW_PROCESSES */
+    double cpu_budget;         /* share of one core that checking may take, at most
+                                  1; 0: 0.01 */
+    const char *proc_root;     /* NULL: "/proc" */
+    const char *cgroup_root;   /* NULL: "/sys/fs/cgroup" */
+} hw_settings;
+
+#define HW_SETTINGS_INIT {sizeof(hw_settings), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, NULL, NULL}
+
+/* As hw_monitor_new(), with these settings, or the defaults for NULL. */
+hw_monitor *hw_monitor_new_with(const hw_limits *limits, const hw_settings *settings);
 
 /*
  * Stops the monitor and frees it. NULL is fine. Permits and snapshots that it
@@ -199,8 +270,9 @@ void hw_monitor_free(hw_monitor *monitor);
  */
 int hw_monitor_start(hw_monitor *monitor, uint64_t interval_ms);
 
-/* Closes the gate until the next start, and ends the threads. It waits at most
- * 100 ms for a callback that is running. Any number of times. */
+/* Closes the gate until the next start, ends every wait for room, and ends the
+ * threads. It waits at most 100 ms for a callback that is running. Any number of
+ * times. */
 void hw_monitor_stop(hw_monitor *monitor);
 
 /* Replaces the limits; the gate follows at once. On an error, which NULL is,
@@ -231,36 +303,178 @@ bool hw_is_accepting_work(const hw_monitor *monitor);
  */
 size_t hw_verdict(const hw_monitor *monitor, char *buffer, size_t size, bool *accepting);
 
-/* What a piece of work will add. */
+/*
+ * How full it is: the largest share of its warning threshold that a resource,
+ * measured and reserved, has reached. 1.0 and more is closed; infinity is not
+ * known, as for NULL. As young as the answer of hw_is_accepting_work(), and as
+ * cheap.
+ */
+double hw_pressure(const hw_monitor *monitor);
+
+/* The amounts that stand against the limit of one resource: bytes, counts, or
+ * hundredths of a percent. */
+typedef struct hw_usage {
+    uint64_t measured; /* by the last check; HW_NONE: it was not read */
+    uint64_t reserved; /* by permits, beyond what is measured */
+    uint64_t asked;    /* by work that was refused as too much */
+    uint64_t limit;    /* HW_NONE: none, or another resource's is judged for it */
+} hw_usage;
+
+/* A verdict as numbers. */
+typedef struct hw_reason {
+    size_t size;              /* sizeof(hw_reason) */
+    uint32_t accepting;       /* 1 or 0 */
+    uint32_t could_never_fit; /* 1: waiting does not help */
+    int64_t resource;         /* HW_MEMORY, ...: what closed the gate, or what the
+                                 work would have exhausted; -1: anything else, such as
+                                 a stop, a stale check, or others that wait */
+    uint64_t waited_ns;       /* in vain, by hw_admit() */
+    uint64_t ahead;           /* would have been served before it */
+    hw_usage usage[HW_MOST_RESOURCES]; /* by resource: usage[HW_MEMORY], ... */
+} hw_reason;
+
+#define HW_REASON_INIT {sizeof(hw_reason), 0, 0, -1, 0, 0, {{0, 0, 0, 0}}}
+
+/* The state of the gate as numbers, as hw_verdict() has it as a text. */
+int hw_verdict_reason(const hw_monitor *monitor, hw_reason *reason);
+
+/* Why work was last refused on this thread, as hw_last_error() said it; a success
+ * changes nothing. Fails before the first refusal. NULL is filled with nothing. */
+int hw_last_refusal(hw_reason *reason);
+
+/* ---- admission --------------------------------------------------------- */
+
+/* How much work matters: who is refused first, and who of those that wait is
+ * served first. */
+enum {
+    HW_CLASS_BACKGROUND = -1, /* refused from background_percent on */
+    HW_CLASS_NORMAL = 0,      /* refused from warn_percent on */
+    HW_CLASS_CRITICAL = 1     /* refused from hard_percent on only */
+};
+
+/* Room for a label, with its NUL. */
+#define HW_LABEL_SIZE 64
+
+/* What a piece of work will add, and whose it is. */
 typedef struct hw_work {
     size_t size; /* sizeof(hw_work) */
     uint64_t memory_bytes;
     uint64_t processes;
     uint64_t open_files;
+    /* The name of its kind in verdicts, in the log and among the holders, such as
+     * "thumbnail"; NULL for none. Copied once and kept: a program has few. What is
+     * longer than HW_LABEL_SIZE - 1 bytes is cut off, and after 256 labels every
+     * new one is "others". */
+    const char *label;
+    int64_t work_class; /* HW_CLASS_NORMAL, ... */
 } hw_work;
 
-#define HW_WORK_INIT {sizeof(hw_work), 0, 0, 0}
+#define HW_WORK_INIT {sizeof(hw_work), 0, 0, 0, NULL, 0}
 
+/*
+ * Leave for a piece of work. Its cost is reserved until the permit is given back,
+ * by one of two calls which say different things:
+ *
+ *     hw_permit_finish()  the work has ended, and nothing of it is left: a
+ *                         request, whose memory is freed. Its room is free at
+ *                         once.
+ *     hw_permit_free()    all that was declared can be seen by a check from now
+ *                         on: memory that is touched, and will be for long. It
+ *                         is reserved until the first good check after that.
+ *
+ * One that is held longer counts its work twice, measured and reserved, unless
+ * the work is a process that it is attached to.
+ */
 typedef struct hw_permit hw_permit;
 
 /*
- * Admits a piece of work, or returns NULL with the reason in hw_last_error():
- * HW_REFUSED and HW_NEVER_FITS are answers, everything else is a mistake. It is
- * admitted if the gate is open and the work, on top of what is measured and
- * reserved, stays below the hard threshold of every limit. NULL for the work is
- * work that adds nothing.
- * The cost is reserved until the first good check after the permit was freed:
- * free it with hw_permit_free() when all that was declared can be seen (forked,
- * allocated), or when the work has ended. Until that check it may be counted
- * twice, measured and reserved.
+ * Admits a piece of work, or returns NULL with the reason in hw_last_error() and
+ * hw_last_refusal(): HW_REFUSED and HW_NEVER_FITS are answers, everything else is
+ * a mistake. It is admitted if the gate is open to its class and the work, on top
+ * of what is measured and reserved, stays below the hard threshold of every
+ * limit, and if it passes nobody that waits and may not be passed. NULL for the
+ * work is work that adds nothing.
  * When the last check is more than 100 ms old (or what a hundredth of one core
  * makes of it), this takes one on the calling thread, or waits for another
  * thread's. Before the first check everything is refused.
  */
 hw_permit *hw_try_admit(hw_monitor *monitor, const hw_work *work);
 
-/* Gives a permit back. NULL is fine; after hw_monitor_free(), too. */
+/*
+ * As hw_try_admit(), but waits until the work is admitted, for at most timeout_ms
+ * milliseconds: 0 is hw_try_admit(), HW_FOREVER waits as long as it takes.
+ * First come, first served within a class, the more important class first. Work
+ * that fits may pass work that does not, until that has been passed 16 times or
+ * has waited for 5 s. Whatever makes room hands it over to those that fit, and
+ * wakes exactly them.
+ * Refused at once, or as soon as it is so, where waiting cannot help: it could
+ * never fit, or does not any more under new limits; the monitor is stopped, or
+ * was never started and has never checked; this process was forked. The reason
+ * of a refusal at the deadline says who holds the room.
+ */
+hw_permit *hw_admit(hw_monitor *monitor, const hw_work *work, uint64_t timeout_ms);
+
+/* Waits until the gate is open, as hw_admit() does for work that adds nothing, and
+ * keeps nothing. 0, or -1 with HW_REFUSED. */
+int hw_wait_until_accepting(hw_monitor *monitor, uint64_t timeout_ms);
+
+/* Gives a permit back; see hw_permit. NULL is fine; after hw_monitor_free(), too. */
 void hw_permit_free(hw_permit *permit);
+
+/* Gives a permit back, and its room at once; see hw_permit. NULL is fine; after
+ * hw_monitor_free(), too. */
+void hw_permit_finish(hw_permit *permit);
+
+/*
+ * Says that the work is the process pid, a descendant of this one, and everything
+ * below it. From now on reserved is what was declared beyond what a check has
+ * measured of them, in memory and in processes: the permit may live as long as
+ * the work, and nothing counts twice. Once the process has ended nothing is
+ * reserved; its exit status is left for whoever waits for it. Fails, and leaves
+ * the permit as it was, for a process that is not there, is no descendant, or has
+ * another permit, and for a permit that is attached already.
+ */
+int hw_permit_attach(hw_permit *permit, pid_t pid);
+
+/* What the process that a permit is attached to, and everything below it, uses. */
+typedef struct hw_work_usage {
+    size_t size;                /* sizeof(hw_work_usage) */
+    uint64_t memory_bytes;      /* resident; shared pages count for each */
+    uint64_t processes;         /* zombies included */
+    uint64_t peak_memory_bytes; /* the largest that a check saw */
+    uint64_t peak_processes;
+} hw_work_usage;
+
+#define HW_WORK_USAGE_INIT {sizeof(hw_work_usage), 0, 0, 0, 0}
+
+/* As the last check saw it. Fails before one has, and for a permit that is not
+ * attached. NULL is filled with nothing. */
+int hw_permit_usage(const hw_permit *permit, hw_work_usage *usage);
+
+/* A permit that lives. */
+typedef struct hw_holder {
+    size_t size;                /* sizeof(hw_holder) */
+    uint64_t memory_bytes;      /* as it was declared */
+    uint64_t processes;
+    uint64_t open_files;
+    int64_t work_class;
+    uint64_t held_for_ns;
+    int64_t pid;                /* that it is attached to; 0: none */
+    char label[HW_LABEL_SIZE];  /* empty: none */
+} hw_holder;
+
+/*
+ * Every permit that lives, the one held longest first: who holds the room, and
+ * since when. Fills at most length of them, an array whose first element has its
+ * size set: HW_HOLDER_INIT will do for all of it. Returns how many there are, which
+ * may be more. With a length of 0, holders may be NULL.
+ */
+int hw_holders(const hw_monitor *monitor, hw_holder *holders, size_t length);
+
+#define HW_HOLDER_INIT {sizeof(hw_holder), 0, 0, 0, 0, 0, 0, {0}}
+
+/* How many threads wait in hw_admit() now. */
+uint64_t hw_waiters(const hw_monitor *monitor);
 
 /* ---- snapshots --------------------------------------------------------- */
 
@@ -268,7 +482,7 @@ void hw_permit_free(hw_permit *permit);
  * fields of a control group without any limit. */
 typedef struct hw_snapshot {
     size_t size;                        /* sizeof(hw_snapshot) */
-    uint64_t memory_bytes;              /* resident */
+    uint64_t memory_bytes;              /* resident, in the scope of the settings */
     uint64_t processes;                 /* descendants, zombies included */
     uint64_t zombies;                   /* ended, and nobody has waited */
     uint64_t running_jobs;              /* as the callbacks said */

@@ -1,6 +1,7 @@
-//! `hw_limits` and `hw_work`.
+//! `hw_limits`.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::mem::size_of;
 
 use super::border::{self, Versioned};
@@ -18,12 +19,13 @@ pub(super) struct Limits {
     pub(super) warn_percent: u32,
     pub(super) hard_percent: u32,
     pub(super) resume_percent: u32,
+    pub(super) background_percent: u64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, and integers.
 unsafe impl Versioned for Limits {
     const NAME: &'static str = "hw_limits";
-    const FIRST_SIZE: usize = size_of::<Limits>();
+    const FIRST_SIZE: usize = size_of::<usize>() + 40;
 }
 
 impl Limits {
@@ -54,12 +56,15 @@ impl Limits {
         if self.resume_percent > 0 {
             builder = builder.resume_percent(percent("resume threshold", self.resume_percent)?);
         }
+        if self.background_percent > 0 {
+            builder = builder.background_percent(percent("background threshold", self.background_percent)?);
+        }
         Ok(builder)
     }
 }
 
-fn percent(name: &str, percent: u32) -> Result<u8, Error> {
-    u8::try_from(percent).map_err(|_| Error::limit(format!("{name} {percent} % must not be above 100 %")))
+fn percent(name: &str, percent: impl TryInto<u8> + fmt::Display + Copy) -> Result<u8, Error> {
+    percent.try_into().map_err(|_| Error::limit(format!("{name} {percent} % must not be above 100 %")))
 }
 
 #[no_mangle]
@@ -78,27 +83,4 @@ pub(super) unsafe extern "C" fn hw_limits_detect(limits: *mut Limits) -> c_int {
         unsafe { border::destination(limits) }?.fill(&found);
         Ok(0)
     })
-}
-
-/// `hw_work`.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Work {
-    pub(super) size: usize,
-    pub(super) memory_bytes: u64,
-    pub(super) processes: u64,
-    pub(super) open_files: u64,
-}
-
-// SAFETY: `repr(C)`, a `usize` first, and integers.
-unsafe impl Versioned for Work {
-    const NAME: &'static str = "hw_work";
-    const FIRST_SIZE: usize = size_of::<Work>();
-}
-
-impl From<Work> for crate::vocabulary::Work {
-    fn from(work: Work) -> Self {
-        let declared = Self::new().memory_bytes(work.memory_bytes);
-        declared.processes(work.processes).open_files(work.open_files)
-    }
 }

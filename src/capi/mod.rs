@@ -5,10 +5,16 @@
 #![allow(unsafe_code)]
 
 mod border;
+mod holders;
+mod labels;
 mod limits;
 mod log;
 mod manager;
+mod permit;
+mod reason;
+mod settings;
 mod snapshot;
+mod work;
 
 use std::ffi::{c_char, c_int};
 use std::sync::Arc;
@@ -17,8 +23,9 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 
 use self::border::Failure;
-use self::limits::{Limits, Work};
+use self::limits::Limits;
 use self::manager::{Callbacks, Manager};
+use self::settings::Settings;
 use self::snapshot::Snapshot;
 use crate::host::Snapshots;
 use crate::monitor::Permit;
@@ -50,9 +57,22 @@ unsafe extern "C" fn hw_monitor_new(limits: *const Limits) -> *mut Monitor {
 }
 
 #[no_mangle]
+unsafe extern "C" fn hw_monitor_new_with(limits: *const Limits, settings: *const Settings) -> *mut Monitor {
+    border::handed_over(|| {
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        let limits = unsafe { border::read(limits) }?.unwrap_or_default();
+        // SAFETY: the caller passes NULL or a struct that is as long as it says.
+        let settings = unsafe { border::read(settings) }?.unwrap_or_default();
+        // SAFETY: the caller passes NULL or a string for each root.
+        let builder = unsafe { settings.builder(limits.build()?) }?;
+        Ok(Monitor(builder.build()?))
+    })
+}
+
+#[no_mangle]
 unsafe extern "C" fn hw_monitor_free(monitor: *mut Monitor) {
-    // SAFETY: a handle is freed once, and was made by `hw_monitor_new`.
-    unsafe { border::taken_back(monitor) };
+    // SAFETY: a handle is freed once, and was made by `hw_monitor_new` or `hw_monitor_new_with`.
+    unsafe { border::taken_back(monitor, drop) };
 }
 
 #[no_mangle]
@@ -126,20 +146,11 @@ unsafe extern "C" fn hw_verdict(
 }
 
 #[no_mangle]
-unsafe extern "C" fn hw_try_admit(monitor: *mut Monitor, work: *const Work) -> *mut Permit {
-    border::handed_over(|| {
+unsafe extern "C" fn hw_pressure(monitor: *const Monitor) -> f64 {
+    border::guarded_atomics(f64::INFINITY, || {
         // SAFETY: the caller passes NULL or a handle that is not freed yet.
-        let monitor = unsafe { border::given(monitor, MONITOR) }?;
-        // SAFETY: the caller passes NULL or a struct that is as long as it says.
-        let work = unsafe { border::read(work) }?.unwrap_or_default();
-        Ok(monitor.0.try_admit(work.into())?)
+        unsafe { monitor.as_ref() }.map_or(f64::INFINITY, |monitor| monitor.0.readiness().pressure())
     })
-}
-
-#[no_mangle]
-unsafe extern "C" fn hw_permit_free(permit: *mut Permit) {
-    // SAFETY: a handle is freed once, and was made by `hw_try_admit`.
-    unsafe { border::taken_back(permit) };
 }
 
 #[no_mangle]
@@ -209,7 +220,7 @@ unsafe extern "C" fn hw_snapshots_missed(snapshots: *const Subscription) -> u64 
 #[no_mangle]
 unsafe extern "C" fn hw_snapshots_free(snapshots: *mut Subscription) {
     // SAFETY: a handle is freed once, and was made by `hw_snapshots_new`.
-    unsafe { border::taken_back(snapshots) };
+    unsafe { border::taken_back(snapshots, drop) };
 }
 
 #[no_mangle]

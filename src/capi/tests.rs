@@ -7,10 +7,14 @@ use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
+use super::holders::{hw_holders, hw_waiters, Holder};
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
+use super::permit::*;
+use super::reason::{hw_last_refusal, hw_verdict_reason, Reason, Usage};
+use super::work::Work;
 use super::*;
-use crate::vocabulary::{Resource, ResourceLimits};
+use crate::vocabulary::{self, Class, Resource, ResourceLimits, Verdict};
 
 fn last_error() -> String {
     // SAFETY: the text is good until the next failure on this thread.
@@ -39,15 +43,25 @@ macro_rules! layout {
 fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
     let layouts = [
         layout!(Limits: size max_memory_bytes max_processes max_open_files max_pressure_percent warn_percent hard_percent
-            resume_percent),
-        layout!(Work: size memory_bytes processes open_files),
+            resume_percent background_percent),
+        layout!(Settings: size max_age_ms refresh_after_ms settle_ms inline_check_us overtaking_times overtaking_ms
+            memory_scope ignored cpu_budget proc_root cgroup_root),
+        layout!(Reason: size accepting could_never_fit resource waited_ns ahead usage),
+        layout!(Work: size memory_bytes processes open_files label work_class),
+        layout!(WorkUsage: size memory_bytes processes peak_memory_bytes peak_processes),
+        layout!(Holder: size memory_bytes processes open_files work_class held_for_ns pid label),
         layout!(Snapshot: size memory_bytes processes zombies running_jobs active_jobs threads cgroup_memory_bytes
             cgroup_memory_raw_bytes cgroup_memory_limit_bytes cgroup_pids cgroup_pids_limit open_files open_files_limit
             pressure_some_avg10 pressure_full_avg10 age_ns check_duration_ns lateness_ns),
         layout!(Callbacks: size user running_count active_job_count oldest_running_job pause_job cancel_job
             pressure_cleared dropped),
     ];
-    let mut statements = String::new();
+    // The rows of a reason have no size of their own.
+    let rows =
+        [offset_of!(Usage, measured), offset_of!(Usage, reserved), offset_of!(Usage, asked), offset_of!(Usage, limit)];
+    let rows = rows.into_iter().zip(["measured", "reserved", "asked", "limit"]);
+    let assert = |(offset, field)| format!("_Static_assert(offsetof(hw_usage, {field}) == {offset}, \"{field}\");\n");
+    let mut statements: String = rows.map(assert).collect();
     for (name, size, fields) in layouts {
         writeln!(statements, "_Static_assert(sizeof({name}) == {size}, \"{name}\");").unwrap();
         let (last, offset) = fields.last().unwrap();
@@ -66,7 +80,15 @@ fn every_constant_is_what_the_header_says() {
     let resources =
         Resource::ALL.map(|resource| (resource.facts().event_key.to_uppercase(), resource as u64)).into_iter();
     let levels = ::log::Level::iter().map(|level| (format!("LOG_{level}"), level as u64));
-    let others = [("NONE", snapshot::NONE), ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64)];
+    let others = [
+        ("NONE", snapshot::NONE),
+        ("FOREVER", permit::FOREVER),
+        ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64),
+        ("LABEL_SIZE", holders::LABEL_SIZE as u64),
+        ("MOST_RESOURCES", reason::MOST_RESOURCES as u64),
+        ("SCOPE_OWN", 0),
+        ("SCOPE_TREE", 1),
+    ];
     let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
     // Before the first check everything is refused.
     let monitor = ResourceMonitor::new(ResourceLimits::builder().max_processes(10).build().unwrap());
@@ -82,7 +104,13 @@ fn every_constant_is_what_the_header_says() {
     ];
     let failures = failures.into_iter().map(|(name, failure)| (name.to_owned(), failure.code() as u64));
     let assert = |(name, value)| format!("_Static_assert(HW_{name} == {value}u, \"{name}\");\n");
-    holds_in_c(&resources.chain(levels).chain(others).chain(failures).map(assert).collect::<String>());
+    let unsigned: String = resources.chain(levels).chain(others).chain(failures).map(assert).collect();
+    let classes = [("BACKGROUND", Class::Background), ("NORMAL", Class::Normal), ("CRITICAL", Class::Critical)];
+    let classes = classes.map(|(name, class)| {
+        let number = work::class_number(class);
+        format!("_Static_assert(HW_CLASS_{name} == {number}, \"{name}\");\n")
+    });
+    holds_in_c(&(unsigned + &classes.concat()));
 }
 
 #[test]
@@ -96,7 +124,11 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
         warn_percent: 1,
         hard_percent: 3,
         resume_percent: 0,
+        background_percent: 1,
     };
+    assert_eq!(all.build().unwrap().background_percent(), 1);
+    let too_much = Limits { background_percent: 1 << 40, ..all }.build().unwrap_err().to_string();
+    assert_eq!(too_much, "background threshold 1099511627776 % must not be above 100 %");
     // To be named here until C has a field for it.
     let only_in_rust: [Resource; 0] = [];
     let limits = all.build().unwrap();
@@ -134,8 +166,26 @@ fn every_function_has_the_type_that_the_header_says() {
             = "bool hw_is_accepting_work(const hw_monitor *);";
         hw_verdict: unsafe extern "C" fn(*const Monitor, *mut c_char, usize, *mut bool) -> usize
             = "size_t hw_verdict(const hw_monitor *, char *, size_t, bool *);";
+        hw_monitor_new_with: unsafe extern "C" fn(*const Limits, *const Settings) -> *mut Monitor
+            = "hw_monitor *hw_monitor_new_with(const hw_limits *, const hw_settings *);";
+        hw_pressure: unsafe extern "C" fn(*const Monitor) -> f64 = "double hw_pressure(const hw_monitor *);";
+        hw_verdict_reason: unsafe extern "C" fn(*const Monitor, *mut Reason) -> c_int
+            = "int hw_verdict_reason(const hw_monitor *, hw_reason *);";
+        hw_last_refusal: unsafe extern "C" fn(*mut Reason) -> c_int = "int hw_last_refusal(hw_reason *);";
         hw_try_admit: unsafe extern "C" fn(*mut Monitor, *const Work) -> *mut Permit
             = "hw_permit *hw_try_admit(hw_monitor *, const hw_work *);";
+        hw_admit: unsafe extern "C" fn(*mut Monitor, *const Work, u64) -> *mut Permit
+            = "hw_permit *hw_admit(hw_monitor *, const hw_work *, uint64_t);";
+        hw_wait_until_accepting: unsafe extern "C" fn(*mut Monitor, u64) -> c_int
+            = "int hw_wait_until_accepting(hw_monitor *, uint64_t);";
+        hw_permit_finish: unsafe extern "C" fn(*mut Permit) = "void hw_permit_finish(hw_permit *);";
+        hw_permit_attach: unsafe extern "C" fn(*mut Permit, libc::pid_t) -> c_int
+            = "int hw_permit_attach(hw_permit *, pid_t);";
+        hw_permit_usage: unsafe extern "C" fn(*const Permit, *mut WorkUsage) -> c_int
+            = "int hw_permit_usage(const hw_permit *, hw_work_usage *);";
+        hw_holders: unsafe extern "C" fn(*const Monitor, *mut Holder, usize) -> c_int
+            = "int hw_holders(const hw_monitor *, hw_holder *, size_t);";
+        hw_waiters: unsafe extern "C" fn(*const Monitor) -> u64 = "uint64_t hw_waiters(const hw_monitor *);";
         hw_permit_free: unsafe extern "C" fn(*mut Permit) = "void hw_permit_free(hw_permit *);";
         hw_check_now: unsafe extern "C" fn(*mut Monitor, *mut Snapshot) -> c_int
             = "int hw_check_now(hw_monitor *, hw_snapshot *);";
@@ -175,7 +225,14 @@ fn null_is_a_monitor_that_accepts_nothing() {
         assert_eq!((CStr::from_ptr(text.as_ptr()), accepting), (c"not accepting work:", false));
         assert_eq!(hw_verdict(none, std::ptr::null_mut(), 0, std::ptr::null_mut()), 39);
         assert!(hw_try_admit(none, std::ptr::null()).is_null());
+        assert!(hw_admit(none, std::ptr::null(), permit::FOREVER).is_null());
+        assert_eq!((hw_pressure(none), hw_waiters(none)), (f64::INFINITY, 0));
+        assert_eq!(hw_holders(none, std::ptr::null_mut(), 7), 0);
         for failed in [
+            hw_wait_until_accepting(none, permit::FOREVER),
+            hw_verdict_reason(none, std::ptr::null_mut()),
+            hw_permit_attach(std::ptr::null_mut(), 1),
+            hw_permit_usage(std::ptr::null(), std::ptr::null_mut()),
             hw_monitor_start(none, 1),
             hw_update_limits(none, std::ptr::null()),
             hw_check_now(none, std::ptr::null_mut()),
@@ -192,6 +249,7 @@ fn null_is_a_monitor_that_accepts_nothing() {
         hw_monitor_stop(none);
         hw_monitor_free(none);
         hw_permit_free(std::ptr::null_mut());
+        hw_permit_finish(std::ptr::null_mut());
         hw_snapshots_free(std::ptr::null_mut());
     }
 }
@@ -234,6 +292,145 @@ fn what_a_caller_does_not_know_of_a_struct_is_neither_read_nor_written() {
         unsafe { border::destination(&mut theirs) }.unwrap().fill(&Grown { size: 24, first: 3, second: 4 });
         assert_eq!(theirs, Grown { size, first: 3, second });
     }
+}
+
+#[test]
+fn an_array_is_filled_as_far_as_there_is_room_in_rows_as_long_as_the_first() {
+    let values = || (1..=3).map(|number| Grown { size: 24, first: number, second: 7 });
+    for (row, known) in [(2, 0), (3, 7), (4, 7)] {
+        // Rows of an older, this and a later version; of the last one a field that is not known stays as it is.
+        let mut theirs = [9; 12];
+        theirs[0] = row as u64 * 8;
+        // SAFETY: there is room for two rows that are as long as the first one says.
+        unsafe { border::rows(theirs.as_mut_ptr().cast::<Grown>(), 2) }.unwrap().fill(values());
+        let filled = [1, 2].into_iter().flat_map(|first| [row as u64 * 8, first, known, 9].into_iter().take(row));
+        let expected: Vec<_> = filled.chain(std::iter::repeat(9)).take(theirs.len()).collect();
+        assert_eq!(theirs[..], expected);
+    }
+    // SAFETY: there is no row to look at.
+    unsafe { border::rows(std::ptr::null_mut::<Grown>(), 2) }.unwrap().fill(values());
+    let mut unset = [0_u64; 6];
+    // SAFETY: of a row that says something impossible nothing but that is read.
+    assert!(unsafe { border::rows(unset.as_mut_ptr().cast::<Grown>(), 2) }.is_err());
+}
+
+#[test]
+fn work_of_the_first_version_has_no_label_and_is_of_the_usual_class() {
+    let theirs = [32_u64, 1, 2, 3];
+    // SAFETY: the struct is as long as it says.
+    let work = unsafe { work::declared(theirs.as_ptr().cast()) }.unwrap();
+    let expected = crate::vocabulary::Work::new().memory_bytes(1).processes(2).open_files(3);
+    assert_eq!(work, expected);
+}
+
+#[test]
+fn work_has_a_label_and_a_class_that_is_known() {
+    let label = CString::new("import").unwrap();
+    let pointer = std::ptr::NonNull::new(label.as_ptr().cast_mut());
+    let of_class =
+        |work_class| Work { size: size_of::<Work>(), processes: 1, label: pointer, work_class, ..Work::default() };
+    let expected = crate::vocabulary::Work::new().processes(1).label("import");
+    for (number, class) in [(-1, Class::Background), (0, Class::Normal), (1, Class::Critical)] {
+        // SAFETY: the struct is as long as it says, and its label is a string.
+        assert_eq!(unsafe { work::declared(&of_class(number)) }.unwrap(), expected.class(class));
+    }
+    for unknown in [-2, 2, i64::MIN] {
+        // SAFETY: as above.
+        let error = unsafe { work::declared(&of_class(unknown)) }.unwrap_err();
+        assert_eq!(error.code(), 2, "{error}");
+    }
+    // SAFETY: as above.
+    assert_eq!(unsafe { work::declared(std::ptr::null()) }.unwrap(), crate::vocabulary::Work::new());
+}
+
+#[test]
+fn every_setting_of_the_builder_is_made_from_c_and_has_its_default() {
+    use std::time::Duration;
+
+    use crate::vocabulary::MemoryScope;
+
+    let limits = || ResourceLimits::builder().build().unwrap();
+    // What a monitor was built with, as its `Debug` shows it.
+    // SAFETY: every root is NULL.
+    let made = |settings: Settings| format!("{:?}", unsafe { settings.builder(limits()) }.unwrap());
+    let default = Settings { size: size_of::<Settings>(), ..Settings::default() };
+    assert_eq!(made(default), format!("{:?}", ResourceMonitor::builder(limits())));
+
+    let [proc_root, cgroup_root] = ["/proc/self", "/sys"].map(|root| CString::new(root).unwrap());
+    let pointer = |text: &CString| std::ptr::NonNull::new(text.as_ptr().cast_mut());
+    let all = Settings {
+        size: size_of::<Settings>(),
+        max_age_ms: 1,
+        refresh_after_ms: 2,
+        settle_ms: 3,
+        inline_check_us: 4,
+        overtaking_times: 5,
+        overtaking_ms: 6,
+        memory_scope: 1,
+        ignored: 1 << Resource::CgroupPids as u64 | 1 << Resource::MemoryPressure as u64,
+        cpu_budget: 0.5,
+        proc_root: pointer(&proc_root),
+        cgroup_root: pointer(&cgroup_root),
+    };
+    let millis = Duration::from_millis;
+    let expected = ResourceMonitor::builder(limits()).max_age(millis(1)).refresh_after(millis(2)).settle(millis(3));
+    let expected = expected.inline_check(Duration::from_micros(4)).overtaking(5, millis(6)).cpu_budget(0.5);
+    let expected = expected.memory_scope(MemoryScope::Tree).ignore(Resource::CgroupPids);
+    let expected = expected.ignore(Resource::MemoryPressure).proc_root("/proc/self").cgroup_root("/sys");
+    assert_eq!(made(all), format!("{expected:?}"));
+
+    let none = snapshot::NONE;
+    let zero = Settings { refresh_after_ms: none, inline_check_us: none, overtaking_times: none, ..default };
+    let expected = ResourceMonitor::builder(limits()).refresh_after(Duration::ZERO).inline_check(Duration::ZERO);
+    assert_eq!(made(zero), format!("{:?}", expected.overtaking(0, Duration::from_secs(5))));
+}
+
+#[test]
+fn a_bad_setting_is_refused_with_its_value() {
+    let nowhere = CString::new("/nonexistent").unwrap();
+    let default = Settings { size: size_of::<Settings>(), ..Settings::default() };
+    let cases = [
+        (Settings { cpu_budget: 1.5, ..default }, "CPU budget 1.5 must be above 0 and at most 1"),
+        (Settings { cpu_budget: f64::NAN, ..default }, "CPU budget NaN must be above 0 and at most 1"),
+        (Settings { max_age_ms: snapshot::NONE, ..default }, "max_age 0 s would never accept work"),
+        (Settings { memory_scope: 2, ..default }, "memory_scope 2 is not known"),
+        (Settings { ignored: 1 << 40, ..default }, "ignored 0x10000000000 names a resource that is not known"),
+        (Settings { ignored: 1, ..default }, "memory cannot be ignored: without it no check succeeds"),
+        (
+            Settings { proc_root: std::ptr::NonNull::new(nowhere.as_ptr().cast_mut()), ..default },
+            "proc_root /nonexistent is not a directory",
+        ),
+    ];
+    for (settings, expected) in cases {
+        // SAFETY: the struct is as long as it says, and its root is a string.
+        assert!(unsafe { hw_monitor_new_with(std::ptr::null(), &settings) }.is_null());
+        assert_eq!((hw_last_error_code(), &*last_error()), (2, expected));
+    }
+}
+
+#[test]
+fn a_refusal_is_kept_as_numbers_for_the_thread_that_was_refused() {
+    let limits = Limits { size: size_of::<Limits>(), max_processes: 10, ..Limits::default() };
+    let work = |processes| Work { size: size_of::<Work>(), processes, ..Work::default() };
+    let last = || {
+        let mut reason = Reason::from(&Verdict::new(vocabulary::Reason::Forked));
+        // SAFETY: the struct is as long as it says.
+        assert_eq!(unsafe { hw_last_refusal(&mut reason) }, 0);
+        reason
+    };
+    // SAFETY: NULL is filled with nothing; the handle is freed once.
+    unsafe {
+        assert_eq!(hw_last_refusal(std::ptr::null_mut()), -1);
+        assert_eq!(last_error(), "nothing was refused on this thread");
+        let monitor = hw_monitor_new(&limits);
+        assert!(hw_try_admit(monitor, &work(20)).is_null());
+        let reason = last();
+        assert_eq!((reason.resource, reason.could_never_fit, reason.accepting), (-1, 1, 0));
+        assert_eq!(reason.usage[Resource::Processes as usize].measured, snapshot::NONE, "no check was taken");
+        hw_monitor_free(monitor);
+    }
+    // SAFETY: NULL is filled with nothing.
+    std::thread::spawn(|| assert_eq!(unsafe { hw_last_refusal(std::ptr::null_mut()) }, -1)).join().unwrap();
 }
 
 #[test]

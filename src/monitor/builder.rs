@@ -33,6 +33,13 @@ impl ResourceMonitorBuilder {
         ResourceMonitorBuilder { limits, settings: Settings::default(), proc_root: None, cgroup_root: None }
     }
 
+    /// Replaces all settings but the roots.
+    #[cfg(feature = "capi")]
+    pub(crate) fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// The age beyond which a check is stale and the gate is closed. Default: the larger of 2 s and three times the
     /// larger of the interval and the gap that the CPU budget puts between checks.
     pub fn max_age(mut self, max_age: Duration) -> Self {

@@ -168,6 +168,18 @@ impl Verdict {
         self
     }
 
+    /// The amounts that were compared; `None` where nothing was read.
+    #[cfg(feature = "capi")]
+    pub(crate) fn usages(&self) -> &PerResource<Option<Usage>> {
+        &self.parts.usages
+    }
+
+    /// How long the work waited in vain, and behind how many others.
+    #[cfg(feature = "capi")]
+    pub(crate) fn waited(&self) -> Option<(Duration, usize)> {
+        self.parts.waited.as_ref().map(|waited| (waited.waited, waited.ahead))
+    }
+
     fn usage(&self, resource: Resource) -> Usage {
         self.parts.usages.get(resource).clone().unwrap_or_default()
     }

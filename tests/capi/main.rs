@@ -120,7 +120,10 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
     let include = format!("-I{ROOT}/src/capi");
     let body = "#include \"highwater.h\"\nint main(void) { hw_limits l = HW_LIMITS_INIT; hw_work w = HW_WORK_INIT; \
                 hw_snapshot s = HW_SNAPSHOT_INIT; hw_callbacks c = HW_CALLBACKS_INIT; \
-                return (int)(l.size + w.size + s.size + c.size) & hw_is_accepting_work(NULL); }\n";
+                hw_settings t = HW_SETTINGS_INIT; hw_reason r = HW_REASON_INIT; hw_holder h = HW_HOLDER_INIT; \
+                hw_work_usage u = HW_WORK_USAGE_INIT; \
+                return (int)(l.size + w.size + s.size + c.size + t.size + r.size + h.size + u.size) & \
+                hw_is_accepting_work(NULL); }\n";
     for (compiler, standard, file) in [("cc", "-std=c11", "all.c"), ("c++", "-std=c++17", "all.cpp")] {
         let source = folder.path().join(file);
         fs::write(&source, body).unwrap();
