@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{ensure, in_forked_child, ms, wait_until, Children};
-use highwater::{ErrorKind, MemoryScope, ResourceLimits, ResourceMonitor, Verdict, Work};
+use highwater::{ErrorKind, MemoryScope, Permit, ResourceLimits, ResourceMonitor, Verdict, Work};
 use rusty_fork::rusty_fork_test;
 
 const FOREVER: Duration = Duration::MAX;
@@ -97,6 +97,20 @@ rusty_fork_test! {
         end(child);
         wait_until("what it had reserved is free", || monitor.try_admit(Work::new().processes(9)).is_ok());
         assert_eq!(monitor.holders()[0].pid, Some(pid));
+    }
+
+    #[test]
+    fn a_child_that_ended_before_any_check_counts_until_it_is_waited_for() {
+        let monitor = unstarted(10);
+        let permit = monitor.try_admit(Work::new().processes(7)).unwrap();
+        let mut child = shell("read line");
+        permit.attach(child.id()).unwrap();
+        drop(child.stdin.take());
+        wait_until("its end is seen", || monitor.try_admit(Work::new().processes(8)).map(Permit::finish).is_ok());
+        assert_eq!(reserved(&monitor), "0 + 1 reserved", "it is a zombie");
+        child.wait().unwrap();
+        wait_until("it is gone", || monitor.try_admit(Work::new().processes(9)).map(Permit::finish).is_ok());
+        assert_eq!(reserved(&monitor), "0");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::core::{Core, Shared};
 use super::holders::Place;
-use super::waiters::lives;
+use super::waiters::end_of;
 use crate::judgement::AttachedId;
 use crate::sys::{self, ProcessMark};
 use crate::vocabulary::{Error, Work, WorkUsage};
@@ -77,7 +77,7 @@ pub(crate) fn release(shared: &Arc<Shared>, grant: &Grant) {
     };
     let mut judgement = core.judgement.lock();
     // If its process has ended, there is nothing to wait for.
-    judgement.release(*id, core.next_number(), lives, &core.limits.get());
+    judgement.release(*id, core.next_number(), end_of, &core.limits.get());
     core.serve(&judgement);
 }
 

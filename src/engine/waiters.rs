@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::host::events;
-use crate::judgement::{Judgement, Stopped};
+use crate::judgement::{End, Judgement, Stopped};
 use crate::sys::child::{self, Child};
 use crate::sys::{self, Latch};
 use crate::vocabulary::{ResourceLimits, Work};
@@ -91,7 +91,7 @@ impl Core {
 
     /// Notes which children of attached permits have ended. Returns `true` if that has made room.
     pub(super) fn note_ends(&self, judgement: &mut Judgement, limits: &ResourceLimits) -> bool {
-        judgement.note_ends(sys::fine_now(), lives, limits)
+        judgement.note_ends(sys::fine_now(), end_of, limits)
     }
 
     /// Replaces the limits, and judges the last check by the new ones at once.
@@ -122,9 +122,13 @@ impl Core {
     }
 }
 
-/// Returns `true` if this is a child of ours that has not ended.
-pub(super) fn lives(pid: u32) -> bool {
-    child::find(pid) == Child::Alive
+/// Whether a child of ours has ended, as the kernel says without a check.
+pub(super) fn end_of(pid: u32) -> End {
+    match child::find(pid) {
+        Child::Alive => End::NotYet,
+        Child::Ended => End::Zombie,
+        Child::Unknown => End::Over,
+    }
 }
 
 #[cfg(test)]

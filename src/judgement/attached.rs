@@ -2,7 +2,8 @@
 //!
 //! A permit that is dropped once its work can be seen leaves what the work will grow to uncounted; one that is held
 //! counts the work twice. An attached one does neither. A check measures the process and everything below it, and
-//! reserved is the declared amount less that. Once the process has ended nothing is.
+//! reserved is the declared amount less that. Once the process has ended nothing is, but for the zombie that it is until
+//! somebody waits for it: that is a process, and one that ended before any check has measured it was counted by none.
 
 use crate::vocabulary::{Error, Identity, MemoryScope, Resource, Subtree, Work, WorkUsage};
 
@@ -27,9 +28,19 @@ struct Attached {
     usage: Option<WorkUsage>,
     /// The number of the check that measured it last.
     measured_by: u64,
-    has_ended: bool,
+    end: End,
     /// The number of the first check that sees all that it declared, once the permit was dropped.
     dropped: Option<u64>,
+}
+
+/// The end of an attached process, or of any child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    NotYet,
+    /// It was a zombie when it was asked for, which a check may not have counted yet.
+    Zombie,
+    /// It is gone, or a check has seen it as the zombie that it is, and counts it.
+    Over,
 }
 
 impl AttachedPermits {
@@ -46,7 +57,7 @@ impl AttachedPermits {
         self.next += 1;
         let id = AttachedId(self.next);
         let attached =
-            Attached { id, work, root, is_child, usage: None, measured_by: 0, has_ended: false, dropped: None };
+            Attached { id, work, root, is_child, usage: None, measured_by: 0, end: End::NotYet, dropped: None };
         self.list.push(attached);
         Ok(id)
     }
@@ -59,7 +70,8 @@ impl AttachedPermits {
     /// Lists the processes that are to be measured, in ascending order of process id.
     pub(super) fn list_roots(&self, into: &mut Vec<Subtree>) {
         into.clear();
-        into.extend(self.list.iter().filter(|attached| !attached.has_ended).map(|attached| Subtree::of(attached.root)));
+        let measured = self.list.iter().filter(|attached| attached.end != End::Over);
+        into.extend(measured.map(|attached| Subtree::of(attached.root)));
         into.sort_unstable_by_key(|subtree| subtree.root);
     }
 
@@ -75,13 +87,11 @@ impl AttachedPermits {
         }
     }
 
-    /// Notes the ends of children: `lives` says whether a child is still there and has not ended. Returns `true` if
-    /// anything was noted.
-    pub(super) fn note_ends(&mut self, lives: impl Fn(u32) -> bool) -> bool {
+    /// Notes the ends of children, as `end_of` each says. Returns `true` if anything was noted.
+    pub(super) fn note_ends(&mut self, end_of: impl Fn(u32) -> End) -> bool {
         let mut noted = false;
-        for attached in self.list.iter_mut().filter(|attached| attached.is_child && !attached.has_ended) {
-            attached.has_ended = !lives(attached.root.pid);
-            noted |= attached.has_ended;
+        for attached in &mut self.list {
+            noted |= attached.note_end(&end_of);
         }
         noted
     }
@@ -101,12 +111,12 @@ impl AttachedPermits {
         }
     }
 
-    /// Notes that a permit was dropped: checks numbered from here see all that it declared. `lives` says of a child
-    /// whether it has not ended.
-    pub(super) fn release(&mut self, id: AttachedId, next_number: u64, lives: impl Fn(u32) -> bool) {
+    /// Notes that a permit was dropped: checks numbered from here see all that it declared. `end_of` says whether
+    /// a child has ended.
+    pub(super) fn release(&mut self, id: AttachedId, next_number: u64, end_of: impl Fn(u32) -> End) {
         if let Some(attached) = self.list.iter_mut().find(|attached| attached.id == id) {
             attached.dropped = Some(next_number);
-            attached.has_ended |= attached.is_child && !lives(attached.root.pid);
+            attached.note_end(end_of);
         }
     }
 
@@ -131,14 +141,34 @@ impl Attached {
             peak_processes: peak.peak_processes.max(subtree.processes),
         });
         self.measured_by = number;
-        self.has_ended |= !subtree.is_alive;
+        if !subtree.is_alive {
+            self.end = End::Over;
+        }
+    }
+
+    /// Returns `true` if that changes what is reserved.
+    fn note_end(&mut self, end_of: impl Fn(u32) -> End) -> bool {
+        if !self.is_child || self.end == End::Over {
+            return false;
+        }
+        let end = match (self.end, end_of(self.root.pid)) {
+            // It does not live again: its number was given to another child.
+            (End::Zombie, End::NotYet) => End::Over,
+            (_, end) => end,
+        };
+        std::mem::replace(&mut self.end, end) != end
     }
 
     fn reserved(&self, resource: Resource, scope: MemoryScope) -> u64 {
-        if self.has_ended || !is_counted(resource, scope) {
+        if !is_counted(resource, scope) {
             return 0;
         }
-        self.work.of(resource).saturating_sub(self.measured(resource))
+        let to_come = match (self.end, resource) {
+            (End::NotYet, _) => self.work.of(resource),
+            (End::Zombie, Resource::Processes | Resource::CgroupPids) => self.work.of(resource).min(1),
+            (End::Zombie | End::Over, _) => 0,
+        };
+        to_come.saturating_sub(self.measured(resource))
     }
 
     fn measured(&self, resource: Resource) -> u64 {
@@ -218,7 +248,8 @@ mod tests {
         let mut permits = AttachedPermits::default();
         let id = permits.attach(work(), root(7), true).unwrap();
         let grandchild = permits.attach(work(), root(9), false).unwrap();
-        assert!(!permits.note_ends(|_| true) && permits.note_ends(|_| false) && !permits.note_ends(|_| false));
+        assert!(!permits.note_ends(|_| End::NotYet) && permits.note_ends(|_| End::Over));
+        assert!(!permits.note_ends(|_| End::Over));
         assert_eq!(reserved(&permits, OWN), [0, 200, 3, 3, 0], "that of no child is left to a check");
         permits.record(4, &[subtree(9, 0, 0, false)]);
         assert_eq!(reserved(&permits, OWN), [0; 5]);
@@ -230,17 +261,43 @@ mod tests {
     }
 
     #[test]
+    fn a_zombie_is_a_process_until_somebody_waits_for_it_though_no_check_has_counted_it() {
+        let mut permits = AttachedPermits::default();
+        let [first, second] = [7, 8].map(|pid| permits.attach(work(), root(pid), true).unwrap());
+        assert!(permits.note_ends(|_| End::Zombie) && !permits.note_ends(|_| End::Zombie));
+        assert_eq!(reserved(&permits, OWN), [0, 0, 2, 2, 0]);
+        permits.release(first, 4, |_| End::Zombie);
+        assert!(permits.note_ends(|pid| if pid == 8 { End::NotYet } else { End::Zombie }));
+        assert_eq!(
+            reserved(&permits, OWN),
+            [0, 0, 1, 1, 0],
+            "the other was waited for, and its number given away again"
+        );
+        permits.record(4, &[subtree(7, 0, 1, false)]);
+        assert_eq!(reserved(&permits, OWN), [0; 5], "it is measured");
+        permits.finish(second, 4);
+        let counted = permits.attach(work(), root(9), true).unwrap();
+        permits.record(5, &[subtree(9, 1, 1, true)]);
+        permits.note_ends(|_| End::Zombie);
+        assert_eq!(reserved(&permits, OWN), [0; 5], "it was counted while it lived");
+        permits.finish(counted, 5);
+        let free = permits.attach(Work::new(), root(10), true).unwrap();
+        permits.note_ends(|_| End::Zombie);
+        assert_eq!((permits.finish(free, 5), reserved(&permits, OWN)), (0, [0; 5]), "more than was declared never is");
+    }
+
+    #[test]
     fn a_dropped_one_reserves_what_is_not_measured_until_a_check_after_it() {
         let mut permits = AttachedPermits::default();
         let id = permits.attach(work(), root(7), true).unwrap();
         permits.record(1, &[subtree(7, 150, 1, true)]);
-        permits.release(id, 3, |_| true);
+        permits.release(id, 3, |_| End::NotYet);
         permits.record(2, &[subtree(7, 150, 1, true)]);
         assert_eq!(reserved(&permits, OWN), [0, 50, 2, 2, 0]);
         permits.record(3, &[subtree(7, 150, 1, true)]);
         assert_eq!((reserved(&permits, OWN), permits.list.len()), ([0; 5], 0));
         let id = permits.attach(work(), root(7), true).unwrap();
-        permits.release(id, 5, |_| false);
+        permits.release(id, 5, |_| End::Over);
         assert_eq!(reserved(&permits, OWN), [0; 5], "it has ended");
     }
 
@@ -259,7 +316,7 @@ mod tests {
         let id = permits.attach(work(), root(7), true).unwrap();
         let error = permits.attach(work(), root(7), true).unwrap_err();
         assert_eq!(error.to_string(), "process 7 has a permit attached to it already");
-        permits.release(id, 9, |_| true);
+        permits.release(id, 9, |_| End::NotYet);
         permits.attach(Work::new().processes(1), root(7), true).unwrap();
         assert_eq!(permits.reserved(Resource::Processes, OWN), 1);
         let later = Identity { start_ticks: 6, ..root(7) };

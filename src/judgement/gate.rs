@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attached::AttachedId;
+use super::attached::{AttachedId, End};
 use super::room::Left;
 use super::word::Publication;
 use super::{amount, attached, cadence, judged_as, limit, threshold, unread_error, Judgement, Last, Stopped};
@@ -163,32 +163,32 @@ impl Judgement {
         self.publish_rejudged(limits);
     }
 
-    /// Takes an attached permit back that was dropped: checks numbered from here see all that it declared. `lives` says
-    /// of a child whether it has not ended.
+    /// Takes an attached permit back that was dropped: checks numbered from here see all that it declared. `end_of` says
+    /// whether a child has ended.
     pub(crate) fn release(
         &mut self,
         id: AttachedId,
         next_number: u64,
-        lives: impl Fn(u32) -> bool,
+        end_of: impl Fn(u32) -> End,
         limits: &ResourceLimits,
     ) {
-        self.attached.release(id, next_number, lives);
+        self.attached.release(id, next_number, end_of);
         self.publish_rejudged(limits);
     }
 
-    /// Notes which children of attached permits have ended, unless that was done just now; `lives` says of one whether
-    /// it has not. Returns `true` if that has made room.
+    /// Notes which children of attached permits have ended, unless that was done just now; `end_of` says whether one
+    /// has. Returns `true` if that has made room.
     pub(crate) fn note_ends(
         &mut self,
         precise_now: Duration,
-        lives: impl Fn(u32) -> bool,
+        end_of: impl Fn(u32) -> End,
         limits: &ResourceLimits,
     ) -> bool {
         if precise_now.saturating_sub(self.ends_noted_at) <= cadence::REFUSED_BY {
             return false;
         }
         self.ends_noted_at = precise_now;
-        let noted = self.attached.note_ends(lives);
+        let noted = self.attached.note_ends(end_of);
         if noted {
             self.publish_rejudged(limits);
         }

@@ -42,8 +42,8 @@ use crate::vocabulary::{
 };
 
 use self::admission::Admission;
-pub(crate) use self::attached::AttachedId;
 use self::attached::AttachedPermits;
+pub(crate) use self::attached::{AttachedId, End};
 use self::breaker::Breaker;
 use self::climb::Climb;
 use self::damping::Damping;

@@ -54,8 +54,9 @@ impl Permit {
     /// the permit may live as long as the work. Their memory stands against the control group; against the memory limit
     /// in scope [`Tree`](crate::MemoryScope::Tree) only. Once the process has ended nothing is reserved any more: a check
     /// sees that, and so does a refusal or the drop of the permit if it is a child of this process, whose exit status is
-    /// left for whoever waits for it. Descendants that outlive it, as those of a daemon do, count as measured wherever
-    /// they do, and reserve nothing. Attached work is measured in each check, which costs it 8 us a process.
+    /// left for whoever waits for it. Until then it is a zombie, which is a process and counts as one. Descendants that
+    /// outlive it, as those of a daemon do, count as measured wherever they do, and reserve nothing. Attached work is
+    /// measured in each check, which costs it 8 us a process.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process) if `pid` is not there, is a thread, does not descend from this process, or
