@@ -447,6 +447,18 @@ fn a_second_sigint_kills_before_the_grace_is_over() {
 }
 
 #[test]
+fn a_job_is_done_once_what_it_left_without_its_environment_has_ended() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    // In a session of its own, and slow to end. Nothing says whose it is, but that it was seen below the job.
+    let deaf = "trap 'sleep 0.3; touch ended; exit' TERM; touch deaf; while :; do sleep 0.05; done";
+    run.feed(&format!("env -i setsid sh -c \"{deaf}\" & until [ -e deaf ]; do sleep 0.05; done; sleep 0.5"));
+    // Starts when the first has shown what a job costs, which is at its end.
+    run.feed("cp ended seen");
+    let ended = run.end();
+    assert_eq!(ended.counts(), (2, 0, 0), "{ended:?}");
+}
+
+#[test]
 fn what_jobs_leave_behind_is_ended_and_nobody_elses() {
     let stranger = common::Children::sleepers(1);
     let mut run = Run::start(&["--max-processes", "20"]);

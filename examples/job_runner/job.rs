@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::{Permit, ProcessGroupManager, SystemProbe, Work};
+use highwater::{Permit, ProcessGroupManager, Work, WorkUsage};
+use nix::errno::Errno;
 use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
-use crate::sample::Sample;
+use crate::orphans::Orphan;
 
-/// How long a permit is held at most for a job that stays smaller than others have been seen to get.
-const RAMP: Duration = Duration::from_secs(2);
+/// The age from which on the process group manager has charge of a job, which costs a look each. What a younger one
+/// leaves behind is known by its mark.
+const LONG_LIVED: Duration = Duration::from_millis(50);
 
 /// How long a cancelled job may take to end before it is killed.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -37,9 +39,9 @@ impl Cost {
         Cost { processes: self.processes.max(other.processes), memory_bytes: self.memory_bytes.max(other.memory_bytes) }
     }
 
-    /// Whether this is as much as `expected`. Jobs of one kind differ by a few pages, so nine tenths of the memory do.
-    fn has_reached(self, expected: Cost) -> bool {
-        self.processes >= expected.processes && self.memory_bytes >= expected.memory_bytes / 10 * 9
+    /// The most that checks have measured.
+    fn peak(usage: WorkUsage) -> Cost {
+        Cost { processes: usage.peak_processes, memory_bytes: usage.peak_memory_bytes }
     }
 
     /// This cost, as the monitor is asked to admit it.
@@ -63,36 +65,40 @@ impl Job {
         Job { id: line.to_string(), command, cost: Cost::FIRST_GUESS }
     }
 
-    /// Runs it in a process group of its own, and has the manager take charge of what it starts elsewhere. The job
-    /// comes back with the error when it could not be started.
+    /// Runs it in a process group of its own. The permit goes with the processes that it is for: what they have grown to
+    /// is not reserved any more, what they may still grow to is, as long as they live. The job comes back with the error
+    /// when it could not be started.
     pub(crate) fn start(
         self,
         permit: Permit,
         processes: &Arc<ProcessGroupManager>,
     ) -> Result<RunningJob, (Job, io::Error)> {
         let serial = Serial::next();
-        let mut shell = Command::new("sh");
+        let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(&self.command).stdin(Stdio::null()).process_group(0).env(Serial::MARK, serial.mark());
-        match shell.spawn() {
-            Ok(child) => {
-                if let Err(error) = processes.track_backend_pid(child.id()) {
-                    log::warn!("job {} is not watched for what it leaves behind: {error}", self.id);
-                }
-                Ok(RunningJob {
-                    serial,
-                    child,
-                    adopted: Vec::new(),
-                    processes: Arc::clone(processes),
-                    started: Instant::now(),
-                    permit: Some(permit),
-                    state: State::Running,
-                    leaving: None,
-                    alive: true,
-                    job: self,
-                })
+        let child = match shell.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                permit.finish();
+                return Err((self, error));
             }
-            Err(error) => Err((self, error)),
+        };
+        if let Err(error) = permit.attach(child.id()) {
+            log::warn!("job {} counts twice while it runs: {error}", self.id);
         }
+        Ok(RunningJob {
+            job: self,
+            serial,
+            started: Instant::now(),
+            child,
+            shell_end: None,
+            orphans: Vec::new(),
+            processes: Arc::clone(processes),
+            is_tracked: false,
+            permit,
+            state: State::Running,
+            leaving: None,
+        })
     }
 }
 
@@ -158,15 +164,16 @@ pub(crate) struct RunningJob {
     /// The shell, which leads the job's process group. Nobody else can be given the group's number until the shell is
     /// waited for: the group is signalled only while it has not been.
     child: Child,
-    /// What it has started, and what was handed to this process when its parent was gone.
-    adopted: Vec<u32>,
+    /// Set once the shell has ended. The error says that its status is lost.
+    shell_end: Option<Result<(), Errno>>,
+    /// What it has started and was handed to this process, as of the last look at its orphans.
+    orphans: Vec<u32>,
     processes: Arc<ProcessGroupManager>,
-    permit: Option<Permit>,
+    is_tracked: bool,
+    permit: Permit,
     state: State,
     /// When to kill what the shell has left behind, once it has ended.
     leaving: Option<Instant>,
-    /// Whether a process of the job was alive in the last sample.
-    alive: bool,
 }
 
 impl RunningJob {
@@ -183,49 +190,45 @@ impl RunningJob {
         matches!(self.state, State::Cancelled { why: Cancel::TooLarge(_), .. })
     }
 
-    /// Whether its permit is still held, or its end is being waited for.
-    pub(crate) fn is_changing(&self) -> bool {
-        self.permit.is_some() || self.is_cancelled() || self.leaving.is_some()
-    }
-
-    /// Takes note of what it uses.
-    pub(crate) fn observe(&mut self, sample: &Sample) {
-        self.adopted.retain(|adopted| sample.children.iter().any(|child| child.pid == *adopted));
-        for child in sample.children.iter().filter(|child| child.job == Some(self.serial)) {
-            let is_new = child.alive && child.pid != self.child.id() && !self.adopted.contains(&child.pid);
-            if is_new && self.processes.track_backend_pid(child.pid).is_ok() {
-                self.adopted.push(child.pid);
-            }
-        }
-        let usage = sample.of_job(self.child.id(), &self.elsewhere());
-        self.job.cost = self.job.cost.max(usage.cost);
-        self.alive = usage.alive;
-    }
-
-    pub(crate) fn is_started_as(&self, serial: Serial) -> bool {
-        self.serial == serial
-    }
-
     pub(crate) fn shell_id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What was seen of it besides its shell.
-    fn elsewhere(&self) -> Vec<u32> {
-        let below = |pid: &u32| self.processes.backend_pids(*pid).unwrap_or_default();
-        let mut pids = below(&self.child.id());
-        pids.extend(self.adopted.iter().flat_map(below));
-        pids.extend(&self.adopted);
-        pids.sort_unstable();
-        pids.dedup();
-        pids
+    /// Takes note of what it has grown to, and of what is below it if it goes on for longer.
+    pub(crate) fn observe(&mut self) {
+        self.note_cost();
+        if self.started.elapsed() >= LONG_LIVED {
+            self.track();
+        }
     }
 
-    /// Gives the permit back once a check sees what was reserved: all of `expected` is there, or will not come.
-    pub(crate) fn release_permit(&mut self, expected: Cost) {
-        if self.job.cost.has_reached(expected) || self.started.elapsed() >= RAMP {
-            self.permit = None;
+    fn note_cost(&mut self) {
+        if let Some(usage) = self.permit.usage() {
+            self.job.cost = self.job.cost.max(Cost::peak(usage));
         }
+    }
+
+    /// Puts the manager in charge of the shell and of all that is below it, in whatever group and session.
+    fn track(&mut self) {
+        if !self.is_tracked && self.shell_end.is_none() {
+            self.is_tracked = self.processes.track_backend_pid(self.child.id()).is_ok();
+        }
+    }
+
+    /// Takes note of which orphans are its own.
+    pub(crate) fn adopt(&mut self, orphans: &[Orphan]) {
+        self.orphans = if orphans.is_empty() {
+            Vec::new()
+        } else {
+            let below = self.processes.backend_pids(self.child.id()).unwrap_or_default();
+            let own = orphans.iter().filter(|orphan| self.has_started(orphan) || below.contains(&orphan.pid));
+            own.map(|orphan| orphan.pid).collect()
+        };
+    }
+
+    /// Whether the mark or the group of an orphan says that it comes from this start of the job.
+    pub(crate) fn has_started(&self, orphan: &Orphan) -> bool {
+        orphan.job == Some(self.serial) || orphan.group == Some(self.child.id())
     }
 
     pub(crate) fn pause(&mut self) -> io::Result<()> {
@@ -267,45 +270,48 @@ impl RunningJob {
 
     /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in
     /// both may get it twice; what is just being forked gets it once at least.
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
         killpg(Pid::from_raw(self.child.id() as i32), signal)?;
-        for pid in self.adopted.iter().chain([&self.child.id()]) {
-            // Those that have ended are tracked no more.
+        self.track();
+        for orphan in &self.orphans {
+            // One that has ended meanwhile is tracked no more, here and below.
+            let _ = self.processes.track_backend_pid(*orphan);
+        }
+        for pid in self.orphans.iter().chain([&self.child.id()]) {
             let _ = self.processes.signal_backend(*pid, signal as i32);
         }
         Ok(())
     }
 
+    /// Looks at the shell without taking its status: its zombie holds the number of the group.
+    pub(crate) fn look_at_shell(&mut self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        self.shell_end = match waitid(Id::Pid(Pid::from_raw(self.child.id() as i32)), look) {
+            Ok(WaitStatus::StillAlive) => None,
+            Ok(_) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        };
+    }
+
     /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when
     /// the shell has ended, and killed after a grace: run again beside what was left, a job would be there twice.
-    pub(crate) fn try_end(&mut self, probe: &SystemProbe) -> io::Result<Option<Outcome>> {
-        match self.leaving {
-            None if !self.shell_has_ended()? => return Ok(None),
-            None if self.has_left_something(probe) => {
-                self.leaving = Some(Instant::now() + GRACE);
-                self.alive = true; // until a sample says otherwise
-                self.signal(Signal::SIGTERM)?;
-                return Ok(None);
+    pub(crate) fn try_end(&mut self) -> io::Result<Option<Outcome>> {
+        match self.shell_end {
+            None => return Ok(None),
+            Some(end) => end?,
+        }
+        if !self.orphans.is_empty() {
+            match self.leaving {
+                None => {
+                    self.leaving = Some(Instant::now() + GRACE);
+                    self.signal(Signal::SIGTERM)?;
+                    return Ok(None);
+                }
+                Some(kill_at) if Instant::now() < kill_at => return Ok(None),
+                Some(_) => self.signal(Signal::SIGKILL)?,
             }
-            Some(kill_at) if self.alive && Instant::now() < kill_at => return Ok(None),
-            Some(_) => self.signal(Signal::SIGKILL)?,
-            None => {}
         }
         Ok(self.child.try_wait()?.map(|status| self.outcome(status)))
-    }
-
-    /// Looks at the shell without taking its status: its zombie holds the number of the group.
-    fn shell_has_ended(&self) -> io::Result<bool> {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        Ok(waitid(Id::Pid(Pid::from_raw(self.child.id() as i32)), look)? != WaitStatus::StillAlive)
-    }
-
-    fn has_left_something(&self, probe: &SystemProbe) -> bool {
-        let shell = self.child.id();
-        // What cannot be counted may be there.
-        let in_group = probe.count_group_members(shell, shell).unwrap_or(1);
-        let seen = self.processes.look().map_or(true, |()| !self.elsewhere().is_empty());
-        in_group > 0 || seen
     }
 
     fn outcome(&self, status: ExitStatus) -> Outcome {
@@ -315,5 +321,12 @@ impl RunningJob {
             State::Cancelled { why, .. } => Outcome::Cancelled(why.clone()),
             State::Running | State::Paused => Outcome::Failed(status.to_string()),
         }
+    }
+
+    /// Gives its room back at once: nothing of it is left.
+    pub(crate) fn finish(mut self) -> Job {
+        self.note_cost();
+        self.permit.finish();
+        self.job
     }
 }

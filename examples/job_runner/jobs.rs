@@ -1,24 +1,24 @@
 //! The running jobs, and what the monitor may do to them.
 
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use highwater::{BoxError, JobManager, ProcessGroupManager, Readiness, Resource, SystemProbe};
+use highwater::{BoxError, JobManager, Permit, ProcessGroupManager, Readiness, Resource};
 use nix::sys::signal::Signal;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::job::{Cancel, Cost, Job, Outcome, RunningJob, GRACE};
-use crate::sample::Sample;
+use crate::orphans::{self, Orphan};
 
 /// The running jobs, in the order of their start. The runner adds, measures and removes them; the monitor pauses and
-/// cancels them from its own thread. The lock is only ever held for moments, and never while the monitor is asked.
+/// cancels them from its own thread. The lock is only ever held for moments, and never while a job is started.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     running: Mutex<Vec<RunningJob>>,
     readiness: Readiness,
     processes: Arc<ProcessGroupManager>,
-    probe: SystemProbe,
     leftovers: Mutex<Vec<Leftover>>,
 }
 
@@ -31,12 +31,14 @@ struct Leftover {
 
 impl Jobs {
     pub(crate) fn new(readiness: Readiness, processes: Arc<ProcessGroupManager>) -> Jobs {
-        let (running, leftovers) = (Mutex::default(), Mutex::default());
-        Jobs { running, readiness, processes, probe: SystemProbe::new(), leftovers }
+        Jobs { running: Mutex::default(), readiness, processes, leftovers: Mutex::default() }
     }
 
-    pub(crate) fn add(&self, job: RunningJob) {
+    /// Starts a job. It comes back with the error when that failed.
+    pub(crate) fn start(&self, job: Job, permit: Permit) -> Result<(), (Job, io::Error)> {
+        let job = job.start(permit, &self.processes)?;
         self.running.lock().push(job);
+        Ok(())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,11 +50,6 @@ impl Jobs {
         let running = self.running.lock();
         let paused = running.iter().filter(|job| job.is_paused()).count();
         (running.len() - paused, paused)
-    }
-
-    /// Whether some job needs to be watched closely: it holds its permit, or was told to end.
-    pub(crate) fn are_changing(&self) -> bool {
-        self.running.lock().iter().any(RunningJob::is_changing)
     }
 
     /// The most that a running job has been seen to cost.
@@ -68,23 +65,18 @@ impl Jobs {
     }
 
     /// Takes note of what every job uses.
-    pub(crate) fn observe(&self, sample: &Sample) {
-        let mut running = self.running.lock();
-        for job in running.iter_mut() {
-            job.observe(sample);
-        }
-        // Whatever else hangs from this process was handed to it: nobody here forks anything but shells.
-        let handed_over = sample.children.iter().filter(|child| running.iter().all(|job| job.shell_id() != child.pid));
-        for child in handed_over {
-            if !child.alive {
-                if self.processes.watch_child(child.pid).is_ok() {
-                    self.processes.unwatch_child(child.pid);
-                }
-            } else if child.job.is_some_and(|serial| !running.iter().any(|job| job.is_started_as(serial))) {
-                self.end_leftover(child.pid);
+    pub(crate) fn observe(&self) {
+        self.running.lock().iter_mut().for_each(RunningJob::observe);
+    }
+
+    /// Ends what jobs that are not running any more have left behind.
+    fn end_leftovers(&self, running: &[RunningJob], orphans: &[Orphan]) {
+        for orphan in orphans.iter().filter(|orphan| orphan.job.is_some()) {
+            if !running.iter().any(|job| job.has_started(orphan)) {
+                self.end_leftover(orphan.pid);
             }
         }
-        self.leftovers.lock().retain(|leftover| sample.children.iter().any(|child| child.pid == leftover.pid));
+        self.leftovers.lock().retain(|leftover| orphans.iter().any(|orphan| orphan.pid == leftover.pid));
     }
 
     /// Tells it to end, and kills it when it has had its time.
@@ -105,30 +97,32 @@ impl Jobs {
         }
     }
 
-    /// Gives back the permits of the jobs that have grown to the `expected` cost, or are not going to.
-    pub(crate) fn release_permits(&self, expected: Cost) {
-        for job in self.running.lock().iter_mut() {
-            job.release_permit(expected);
-        }
-    }
-
     /// Removes the jobs that have ended, and kills those that were told to and took too long.
     pub(crate) fn take_ended(&self) -> Vec<(Job, Outcome)> {
         let mut running = self.running.lock();
+        running.iter_mut().for_each(RunningJob::look_at_shell);
+        // After that: what a shell leaves behind is handed over before it can be seen to have ended.
+        let orphans = known(orphans::collect(&shells(&running)));
+        running.iter_mut().for_each(|job| job.adopt(&orphans));
+        self.end_leftovers(&running, &orphans);
+
         let mut ended = Vec::new();
         let mut index = 0;
         while index < running.len() {
-            match running[index].try_end(&self.probe) {
-                Ok(Some(outcome)) => ended.push((running.remove(index).job, outcome)),
+            let outcome = match running[index].try_end() {
+                Ok(Some(outcome)) => outcome,
                 Ok(None) => {
                     complain(running[index].kill_if_due(false), "kill", &running[index].job);
                     index += 1;
+                    continue;
                 }
                 // Its status is lost, so it cannot be called done.
-                Err(error) => ended.push((running.remove(index).job, Outcome::Failed(error.to_string()))),
-            }
+                Err(error) => Outcome::Failed(error.to_string()),
+            };
+            ended.push((running.remove(index), outcome));
         }
-        ended
+        drop(running);
+        ended.into_iter().map(|(job, outcome)| (job.finish(), outcome)).collect()
     }
 
     /// Continues the last job if it is paused. Nothing else is left that could end and so relieve the pressure, and a
@@ -141,11 +135,32 @@ impl Jobs {
 
     /// Tells every job to end, without running it again; `at_once` leaves it no time for that.
     pub(crate) fn interrupt(&self, at_once: bool) {
-        for job in self.running.lock().iter_mut() {
+        for job in self.lock_with_orphans().iter_mut() {
             complain(job.cancel(Cancel::Interrupted), "terminate", &job.job);
             complain(job.kill_if_due(at_once), "kill", &job.job);
         }
     }
+
+    /// The running jobs, each knowing its orphans as they are now: before they are signalled.
+    fn lock_with_orphans(&self) -> MutexGuard<'_, Vec<RunningJob>> {
+        let mut running = self.running.lock();
+        let orphans = known(orphans::list(&shells(&running)));
+        running.iter_mut().for_each(|job| job.adopt(&orphans));
+        running
+    }
+}
+
+fn shells(running: &[RunningJob]) -> HashSet<u32> {
+    running.iter().map(RunningJob::shell_id).collect()
+}
+
+/// The orphans that could be listed: none, where the kernel lists no children.
+fn known(listed: io::Result<Vec<Orphan>>) -> Vec<Orphan> {
+    static COMPLAINED: Once = Once::new();
+    listed.unwrap_or_else(|error| {
+        COMPLAINED.call_once(|| log::warn!("what jobs leave behind is seen late: {error}"));
+        Vec::new()
+    })
 }
 
 impl JobManager for Jobs {
@@ -166,7 +181,7 @@ impl JobManager for Jobs {
         if !matches!(critical, Resource::Memory | Resource::CgroupMemory | Resource::MemoryPressure) {
             return Err(format!("a stopped job frees no {critical}").into());
         }
-        let mut running = self.running.lock();
+        let mut running = self.lock_with_orphans();
         if running.len() == 1 {
             return Err("it runs alone: no other job could end and free memory".into());
         }
@@ -175,7 +190,7 @@ impl JobManager for Jobs {
 
     fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
         let verdict = self.readiness.verdict();
-        let mut running = self.running.lock();
+        let mut running = self.lock_with_orphans();
         let why = match running.len() {
             1 => Cancel::TooLarge(format!("{critical} too much for it alone: {verdict}")),
             _ => Cancel::Shed,

@@ -4,8 +4,8 @@
 //! seq 200 | sed 's/.*/sleep 0.2/' | cargo run --release --example job_runner -- --max-processes 20
 //! ```
 //!
-//! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` holds it until a
-//! check can see the job, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near. What
+//! Where to look for what a host has to do: `runner.rs` asks for a permit before each start, `job.rs` attaches it to the
+//! job's shell and finishes it when nothing of the job is left, and `jobs.rs` is the `JobManager` that pauses and cancels jobs when a limit is near. What
 //! jobs leave behind, the `ProcessGroupManager` set up in this file cleans up.
 //!
 //! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
@@ -16,9 +16,9 @@ mod job;
 mod jobs;
 mod limits;
 mod options;
+mod orphans;
 mod progress;
 mod runner;
-mod sample;
 mod tally;
 
 use std::process::ExitCode;
@@ -80,5 +80,5 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     let snapshots = monitor.snapshots();
     monitor.start(options.interval)?;
 
-    Ok(Runner { options, monitor, snapshots, jobs, processes, input: input::jobs()?, signals, progress }.run())
+    Ok(Runner { options, monitor, snapshots, jobs, input: input::jobs()?, signals, progress }.run())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
-use highwater::{Permit, ProcessGroupManager, ResourceMonitor, ResourceSnapshot, Snapshots};
+use highwater::{Permit, ResourceMonitor, ResourceSnapshot, Snapshots};
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 
 use crate::job::{Cancel, Cost, Job, Outcome};
@@ -14,7 +14,6 @@ use crate::jobs::Jobs;
 use crate::limits;
 use crate::options::Options;
 use crate::progress::{Counts, Progress};
-use crate::sample::Sampler;
 use crate::tally::Tally;
 
 /// How long the first job is watched at most before others are started beside it.
@@ -22,6 +21,10 @@ const LEARNING: Duration = Duration::from_secs(10);
 
 /// How long the gate may refuse while no job runs before it is taken not to open again.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a check is taken while the first job is watched: less than a job of a few processes takes to start them all
+/// (some 20 ms), so that its growth is seen.
+const CLOSELY: Duration = Duration::from_millis(5);
 
 /// How long nothing is looked at when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
@@ -32,7 +35,6 @@ pub(crate) struct Runner {
     pub(crate) monitor: ResourceMonitor,
     pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) processes: Arc<ProcessGroupManager>,
     pub(crate) input: Receiver<io::Result<Job>>,
     pub(crate) signals: Receiver<i32>,
     pub(crate) progress: Progress,
@@ -48,7 +50,6 @@ pub(crate) struct Ending {
 /// A run in progress. It has one thread, and waits in one place.
 struct Run {
     runner: Runner,
-    sampler: Sampler,
     queue: VecDeque<Job>,
     input_open: bool,
     interrupted: Option<i32>,
@@ -78,7 +79,6 @@ impl Runner {
     pub(crate) fn run(self) -> Ending {
         let mut run = Run {
             runner: self,
-            sampler: Sampler::new(),
             queue: VecDeque::new(),
             input_open: true,
             interrupted: None,
@@ -88,9 +88,11 @@ impl Runner {
         };
         while !run.is_over() {
             let event = run.next_event();
+            let is_input = matches!(event, Event::Job(_));
             run.handle(event);
-            run.measure();
-            run.account();
+            if !is_input {
+                run.account();
+            }
             run.start_jobs();
             run.show();
         }
@@ -113,7 +115,7 @@ impl Run {
         let no_input = never();
         let wants_input = self.input_open && self.queue.is_empty() && self.interrupted.is_none();
         let input = if wants_input { &self.runner.input } else { &no_input };
-        let timeout = if self.runner.jobs.are_changing() || self.is_learning() { Sampler::SHORTEST_GAP } else { IDLE };
+        let timeout = if self.is_watching_the_first() { CLOSELY } else { IDLE };
         select! {
             recv(input) -> job => match job {
                 Ok(Ok(job)) => Event::Job(job),
@@ -143,8 +145,16 @@ impl Run {
                 self.interrupted = Some(signal);
                 self.held_back = Some("told to stop; a second signal kills what still runs".into());
             }
-            Event::Snapshot(snapshot) => self.tally.record(&snapshot),
-            Event::Nothing => {}
+            Event::Snapshot(snapshot) => {
+                self.tally.record(&snapshot);
+                self.runner.jobs.observe();
+                if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
+                    self.tally.known_since = Some(Instant::now());
+                }
+            }
+            // The snapshot of this check is an event as well.
+            Event::Nothing if self.is_watching_the_first() => drop(self.runner.monitor.check_now()),
+            Event::Nothing => self.runner.jobs.observe(),
         }
     }
 
@@ -155,24 +165,13 @@ impl Run {
         }
     }
 
-    /// Looks at what the jobs cost, and gives back the permits that have served.
-    fn measure(&mut self) {
-        let Some(sample) = self.sampler.sample_if_due(self.is_learning()) else { return };
-        if let Err(error) = self.runner.processes.look() {
-            log::warn!("what jobs start outside of their groups is not seen: {error}");
-        }
-        self.runner.jobs.observe(&sample);
-        if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
-            self.tally.known_since = Some(Instant::now());
-        }
-        if !self.is_learning() {
-            self.runner.jobs.release_permits(self.relevant_cost());
-        }
-    }
-
     /// Whether no job's cost has been seen yet.
     fn is_learning(&self) -> bool {
         self.tally.known_since.is_none()
+    }
+
+    fn is_watching_the_first(&self) -> bool {
+        self.is_learning() && !self.runner.jobs.is_empty()
     }
 
     /// The most that a job has been seen to cost, of those that have ended, run, or wait to be run again. One that was
@@ -180,16 +179,6 @@ impl Run {
     fn cost(&self) -> Cost {
         let seen = self.tally.cost.max(self.runner.jobs.cost());
         self.queue.iter().fold(seen, |cost, job| cost.max(job.cost))
-    }
-
-    /// The same, of the resources that have a limit: a permit is held for nothing else.
-    fn relevant_cost(&self) -> Cost {
-        let limits = self.runner.monitor.limits();
-        let Cost { processes, memory_bytes } = self.cost();
-        Cost {
-            processes: limits.max_processes().map_or(0, |_| processes),
-            memory_bytes: limits.max_memory_bytes().map_or(0, |_| memory_bytes),
-        }
     }
 
     /// Accounts for the jobs that have ended, each exactly once: it is done, has failed, or waits in the queue again.
@@ -222,7 +211,8 @@ impl Run {
         self.runner.progress.say(&line);
     }
 
-    /// Starts jobs until one is refused.
+    /// Starts jobs until one is refused. That one is asked for again whenever something has happened. Waiting in `admit`
+    /// would do the same for a thread that has nothing else to do: this one must see the ends of jobs, which make room.
     fn start_jobs(&mut self) {
         if self.interrupted.is_some() {
             return;
@@ -232,9 +222,7 @@ impl Run {
                 Admission::Granted(permit) => {
                     self.held_back = None;
                     self.stuck_since = None;
-                    if let Err((job, error)) =
-                        job.start(permit, &self.runner.processes).map(|running| self.runner.jobs.add(running))
-                    {
+                    if let Err((job, error)) = self.runner.jobs.start(job, permit) {
                         self.fail(&job, &format!("could not be started: {error}"));
                     }
                 }
