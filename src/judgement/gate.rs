@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attached::{AttachedId, End};
 use super::room::Left;
 use super::word::Publication;
-use super::{amount, attached, cadence, judged_as, limit, threshold, unread_error, Judgement, Last, Stopped};
+use super::{amount, attached, bounds, cadence, judged_as, limit, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{
     Class, Error, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict,
     Work, WorkUsage,
@@ -32,7 +32,7 @@ impl Judgement {
             match self.admission.room.try_reserve(work) {
                 Ok(()) => return Ok(()),
                 Err(resource) if attempts == ATTEMPTS => {
-                    let hard = limits.thresholds().hard;
+                    let hard = limits.thresholds_of(resource).hard;
                     return Err(self.refuse(Reason::TooMuch { resource, hard }, work, limits));
                 }
                 Err(_) => attempts += 1,
@@ -62,20 +62,14 @@ impl Judgement {
     /// Returns `true` if the work would be granted, were this much of each resource given back.
     pub(crate) fn fits_without(&self, work: &Work, freed: impl Fn(Resource) -> u64, limits: &ResourceLimits) -> bool {
         let Some(found) = self.found() else { return false };
-        let thresholds = limits.thresholds();
-        let bound = match work.class_of() {
-            Class::Background => thresholds.background,
-            Class::Normal => thresholds.warn,
-            Class::Critical => thresholds.hard,
-        };
         Resource::ALL.into_iter().all(|resource| {
-            let (Some(amount), Some(limit)) = (amount(found, resource), limit(resource, found, limits)) else {
+            let (Some(amount), Some(bounds)) = (amount(found, resource), bounds(resource, found, limits)) else {
                 return true;
             };
             let total = u128::from(amount.usage) + u128::from(self.reserved(resource));
             let left = total.saturating_sub(freed(resource).into());
             let asked = u128::from(work.of(resource));
-            !threshold::reaches(left, limit, bound) && !threshold::reaches(left + asked, limit, thresholds.hard)
+            left < u128::from(bounds.of_class(work.class_of())) && left + asked < u128::from(bounds.hard)
         })
     }
 
@@ -96,8 +90,7 @@ impl Judgement {
     }
 
     fn reaches_hard(&self, resource: Resource, usage: u128, limits: &ResourceLimits) -> bool {
-        let limit = self.limit(resource, limits);
-        limit.is_some_and(|limit| threshold::reaches(usage, limit, limits.thresholds().hard))
+        self.bounds(resource, limits).is_some_and(|bounds| usage >= u128::from(bounds.hard))
     }
 
     /// The reason to refuse the work; `None` if there is none.
@@ -110,7 +103,7 @@ impl Judgement {
         let full = Resource::ALL.into_iter().find(|resource| self.reaches_hard(*resource, total(*resource), limits));
         // Of two resources that refuse, the one that always will is what the host must know of.
         let resource = misfit.or(full)?;
-        Some(Reason::TooMuch { resource, hard: limits.thresholds().hard })
+        Some(Reason::TooMuch { resource, hard: limits.thresholds_of(resource).hard })
     }
 
     /// Attaches a granted permit, whose cost was reserved, to a process.
@@ -217,26 +210,20 @@ impl Judgement {
 
     /// The part of a limit that is neither used nor reserved by attached permits.
     fn left(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Left {
-        let (Some(amount), Some(limit)) = (amount(found, resource), limit(resource, found, limits)) else {
+        let (Some(amount), Some(bounds)) = (amount(found, resource), bounds(resource, found, limits)) else {
             return Left::UNLIMITED;
         };
         let usage = amount.usage.saturating_add(self.attached.reserved(resource, self.settings.memory_scope));
-        let thresholds = limits.thresholds();
-        let from = |percent| threshold::least_reaching(limit, percent);
-        let below = |percent| from(percent).saturating_sub(usage);
         // Held by hysteresis, it is closed to all but the most important work, whatever usage is.
         let is_held = self.level(resource, found, limits) != Level::Normal;
-        let below_unless_held = |percent| if is_held { 0 } else { below(percent) };
-        let closes_at = match thresholds.resume {
-            Some(resume) if is_held && usage < from(thresholds.warn) => resume,
-            _ => thresholds.warn,
-        };
+        let below = |bound: u64| bound.saturating_sub(usage);
+        let below_unless_held = |bound| if is_held { 0 } else { below(bound) };
         Left {
-            background: below_unless_held(thresholds.background),
-            warn: below_unless_held(thresholds.warn),
-            hard: below(thresholds.hard),
+            background: below_unless_held(bounds.background),
+            warn: below_unless_held(bounds.warn),
+            hard: below(bounds.hard),
             usage,
-            closes_from: from(closes_at),
+            closes_from: if is_held && usage < bounds.warn { bounds.resume } else { bounds.warn },
         }
     }
 
@@ -306,18 +293,18 @@ impl Judgement {
         found: &Found,
         limits: &ResourceLimits,
     ) -> Option<Threshold> {
-        let (amount, limit) = (amount(found, resource)?, limit(resource, found, limits)?);
-        let thresholds = limits.thresholds();
+        let (amount, bounds) = (amount(found, resource)?, bounds(resource, found, limits)?);
+        let thresholds = limits.thresholds_of(resource);
         let total = u128::from(amount.usage) + u128::from(self.reserved(resource));
-        let reaches = |percent| threshold::reaches(total, limit, percent);
+        let reaches = |bound: u64| total >= u128::from(bound);
         match class {
-            Class::Critical => return reaches(thresholds.hard).then_some(Threshold::Hard(thresholds.hard)),
-            Class::Background if reaches(thresholds.background) => {
+            Class::Critical => return reaches(bounds.hard).then_some(Threshold::Hard(thresholds.hard)),
+            Class::Background if reaches(bounds.background) => {
                 return Some(Threshold::Background(thresholds.background));
             }
             Class::Background | Class::Normal => {}
         }
-        if reaches(thresholds.warn) {
+        if reaches(bounds.warn) {
             return Some(Threshold::Warning(thresholds.warn));
         }
         match self.level(resource, found, limits) {

@@ -5,7 +5,7 @@
 //!
 //! - `record`: the changes that a check makes, and its report.
 //! - `breaker`: failed checks in a row, and their backoff.
-//! - `threshold`: usage against a limit, to the byte.
+//! - `threshold`: the thresholds of a limit or a floor, to the byte.
 //! - `climb`: the growth of a resource, and the time that it leaves.
 //! - `damping`, `unread`, `zombies`: the changes that are worth a line in the log.
 //! - `attached`: permits of which a check measures the work.
@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::vocabulary::{
-    Error, Found, Level, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
+    Error, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
 };
 
 use self::admission::Admission;
@@ -48,6 +48,7 @@ use self::breaker::Breaker;
 use self::climb::Climb;
 use self::damping::Damping;
 pub(crate) use self::record::{Event, Observation, Planned, Report};
+use self::threshold::Bounds;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
 
@@ -155,7 +156,7 @@ impl Judgement {
     /// those of control groups.
     pub(crate) fn have_limits_changed(&mut self, limits: &ResourceLimits) -> bool {
         let now = PerResource::from_fn(|resource| {
-            self.limit(resource, limits).map(|limit| threshold::least_reaching(limit, limits.thresholds().hard))
+            self.bounds(resource, limits).map(|bounds| bounds.hard)
         });
         std::mem::replace(&mut self.limits_then, now) != now
     }
@@ -179,14 +180,18 @@ impl Judgement {
     /// levels, so that a change of limits between two checks can be judged at once, any number of times.
     fn level(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Level {
         let usage = amount(found, resource).map_or(0, |amount| amount.usage);
-        threshold::step(*self.levels.get(resource), usage, limit(resource, found, limits), limits.thresholds())
+        let bounds = bounds(resource, found, limits);
+        bounds.map_or(Level::Normal, |bounds| bounds.level(*self.levels.get(resource), usage))
     }
 
-    /// The limit that work has to fit below, as far as it is known.
-    fn limit(&self, resource: Resource, limits: &ResourceLimits) -> Option<u64> {
+    /// The thresholds that work has to stay below, as far as the limit is known.
+    fn bounds(&self, resource: Resource, limits: &ResourceLimits) -> Option<Bounds> {
         match self.found() {
-            Some(found) => limit(resource, found, limits),
-            None if resource.facts().required => limits.limit(resource),
+            Some(found) => bounds(resource, found, limits),
+            None if resource.facts().required => {
+                let limit = limits.limit(resource)?;
+                Some(Bounds::of_limit(limit, limits.thresholds_of(resource)))
+            }
             None => None,
         }
     }
@@ -205,10 +210,23 @@ fn unread_error(found: &ReadOptional<Measured>) -> Option<&Arc<Error>> {
     }
 }
 
+/// The thresholds in force; `None` where there is no limit.
+fn bounds(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<Bounds> {
+    let (limit, thresholds) = (limit(resource, found, limits)?, limits.thresholds_of(resource));
+    Some(match limits.floor(resource) {
+        Some(floor) => Bounds::of_floor(limit, floor, thresholds),
+        None => Bounds::of_limit(limit, thresholds),
+    })
+}
+
 /// The limit in force: the smallest of the host's, the kernel's, and the one that was taken over. An unread resource
-/// has none, and so an optional one refuses nothing.
+/// has none, and so an optional one refuses nothing. Of a resource with a floor it is all that there is.
 fn limit(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<u64> {
     let amount = amount(found, resource)?;
+    if resource.facts().limited_by == LimitedBy::Floor {
+        // All that there is, for as long as some of it is to be left.
+        return amount.limit.filter(|_| limits.floor(resource).is_some());
+    }
     let hosts = limits.limit(resource).filter(|_| judged_as(resource, found, limits).is_none());
     let is_taken_over = |other: &Resource| {
         let group = limits.group_of(*other).filter(|_| other.facts().in_group == Some(resource));

@@ -242,7 +242,7 @@ impl Judgement {
             group: amount.group.clone(),
             ..Usage::default()
         };
-        Some(Critical { resource, usage, hard: limits.thresholds().hard })
+        Some(Critical { resource, usage, hard: limits.thresholds_of(resource).hard })
     }
 
     /// Adds a reading to the growth of a resource. That of another control group than before starts a new history: the

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{cadence, threshold, Judgement};
-use crate::vocabulary::{MemoryScope, Resource, ResourceLimits, Thresholds};
+use super::{cadence, Judgement};
+use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
 
 impl Judgement {
     /// Whether the last check is too old to admit work by.
@@ -101,16 +101,13 @@ impl Judgement {
 
     /// The least memory that closes the gate, with what is reserved now; `u64::MAX` without a limit.
     pub(crate) fn memory_closes_from(&self, limits: &ResourceLimits) -> u64 {
-        let Some(limit) = self.limit(Resource::Memory, limits) else { return u64::MAX };
-        let Thresholds { warn, resume, .. } = limits.thresholds();
-        let threshold = threshold::least_reaching(limit, resume.unwrap_or(warn));
-        threshold.saturating_sub(self.reserved(Resource::Memory))
+        let bounds = self.bounds(Resource::Memory, limits);
+        bounds.map_or(u64::MAX, |bounds| bounds.resume.saturating_sub(self.reserved(Resource::Memory)))
     }
 
     /// The time that a resource has left to its warning threshold; `None` when it does not grow or has no limit.
     fn time_left_of(&self, resource: Resource, limits: &ResourceLimits) -> Option<Duration> {
-        let threshold = threshold::least_reaching(self.limit(resource, limits)?, limits.thresholds().warn);
-        self.climbs.get(resource).time_to(threshold)
+        self.climbs.get(resource).time_to(self.bounds(resource, limits)?.warn)
     }
 
     /// The age up to which a check is not stale.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Error, PerResource, Resource, Shown, Unit, MB};
+use super::{Error, LimitedBy, PerResource, Resource, Shown, Unit, MB};
 
 /// Default percentage of a limit at which the gate closes.
 pub(crate) const WARN_PERCENT: u8 = 80;
@@ -35,6 +35,8 @@ pub struct ResourceLimits {
     /// The places where a limit was looked for and could not be read.
     unread: Arc<[Arc<Error>]>,
     thresholds: Thresholds,
+    /// Those of each resource, which the host may have set apart.
+    thresholds_of: PerResource<Thresholds>,
 }
 
 /// The place where a limit was found.
@@ -47,7 +49,7 @@ pub(crate) struct Origin {
 }
 
 /// The percentages of a limit at which levels change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Thresholds {
     pub(crate) background: u8,
     pub(crate) warn: u8,
@@ -59,8 +61,9 @@ impl ResourceLimits {
     /// Starts with no limits, warning at 80 %, shedding at 95 %, without hysteresis.
     pub fn builder() -> ResourceLimitsBuilder {
         let limits = PerResource::default();
-        let unread = Vec::new();
-        ResourceLimitsBuilder { limits, unread, background: None, warn: WARN_PERCENT, hard: HARD_PERCENT, resume: None }
+        let (unread, apart) = (Vec::new(), PerResource::default());
+        let (warn, hard) = (WARN_PERCENT, HARD_PERCENT);
+        ResourceLimitsBuilder { limits, unread, background: None, warn, hard, resume: None, apart }
     }
 
     /// The memory limit in bytes; `None` is unlimited.
@@ -108,14 +111,24 @@ impl ResourceLimits {
         self.origins.get(resource).as_ref()?.group.as_deref()
     }
 
-    pub(crate) fn thresholds(&self) -> Thresholds {
-        self.thresholds
+    /// The amount that is to be left of a resource that is limited from below.
+    pub(crate) fn floor(&self, resource: Resource) -> Option<u64> {
+        self.limit(resource).filter(|_| resource.facts().limited_by == LimitedBy::Floor)
+    }
+
+    /// The place where a limit was found; `None` if the host has set it.
+    pub(crate) fn origin_of(&self, resource: Resource) -> Option<&Arc<str>> {
+        self.origins.get(resource).as_ref().map(|origin| &origin.name)
+    }
+
+    pub(crate) fn thresholds_of(&self, resource: Resource) -> Thresholds {
+        *self.thresholds_of.get(resource)
     }
 }
 
 impl PartialEq for ResourceLimits {
     fn eq(&self, other: &ResourceLimits) -> bool {
-        (self.limits, self.thresholds) == (other.limits, other.thresholds)
+        (self.limits, self.thresholds, self.thresholds_of) == (other.limits, other.thresholds, other.thresholds_of)
     }
 }
 
@@ -138,18 +151,25 @@ impl fmt::Display for ResourceLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for resource in Resource::ALL {
-            match (self.limit(resource), self.origins.get(resource)) {
-                (Some(limit), origin) => {
-                    let origin = origin.as_ref().map_or("set by the host", |origin| &*origin.name);
-                    write!(f, "{separator}{resource} {} ({origin})", Shown(resource, limit))?;
+            match self.limit(resource) {
+                Some(limit) => {
+                    let origin = self.origin_of(resource).map_or(SET_BY_HOST, |origin| origin);
+                    let at_least = if self.floor(resource).is_some() { "at least " } else { "" };
+                    write!(f, "{separator}{resource} {at_least}{} ({origin})", Shown(resource, limit))?;
                 }
-                (None, _) if resource.facts().required => write!(f, "{separator}{resource} unlimited")?,
-                (None, _) => continue,
+                None if resource.facts().required => write!(f, "{separator}{resource} unlimited")?,
+                None => continue,
             }
             separator = ", ";
         }
         let Thresholds { warn, hard, resume, .. } = self.thresholds;
         write!(f, "; warning at {warn} %, critical at {hard} %")?;
+        for resource in Resource::ALL {
+            let apart = self.thresholds_of(resource);
+            if apart != self.thresholds {
+                write!(f, ", of {resource} at {} % and {} %", apart.warn, apart.hard)?;
+            }
+        }
         if let Some(resume) = resume {
             write!(f, ", normal again below {resume} %")?;
         }
@@ -168,6 +188,8 @@ pub struct ResourceLimitsBuilder {
     warn: u8,
     hard: u8,
     resume: Option<u8>,
+    /// The warning and the hard threshold of those resources that have others.
+    apart: PerResource<Option<(u8, u8)>>,
 }
 
 /// A limit as it was given, so that an error can name it in the giver's own unit.
@@ -251,12 +273,22 @@ impl ResourceLimitsBuilder {
         self
     }
 
+    /// Sets the warning and the hard threshold of one resource apart, in percent of its limit. Its background and its
+    /// resume threshold lie as far below the warning one as those of the others do.
+    ///
+    /// A resource with a floor has no percentages: the floor is the warning threshold, and half of it the hard one.
+    pub fn threshold(mut self, resource: Resource, warn: u8, hard: u8) -> Self {
+        *self.apart.get_mut(resource) = Some((warn, hard));
+        self
+    }
+
     /// Validates and builds.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidLimit`](crate::ErrorKind::InvalidLimit), naming the value: a limit of zero, MB that overflow
     /// bytes, a pressure above 100 %, a warning threshold of 0 % or not below the hard one, a hard one above 100 %, a
-    /// resume percentage of 0 or not below the warning threshold, a background one of 0 or above it.
+    /// resume percentage of 0 or not below the warning threshold, a background one of 0 or above it, percentages of a
+    /// resource that has a floor.
     pub fn build(self) -> Result<ResourceLimits, Error> {
         let mut limits = PerResource::default();
         let mut origins: PerResource<Option<Origin>> = PerResource::default();
@@ -266,16 +298,8 @@ impl ResourceLimitsBuilder {
                 origins.get_mut(resource).clone_from(&given.origin);
             }
         }
-        let ResourceLimitsBuilder { unread, background, warn, hard, resume, .. } = self;
-        if warn == 0 {
-            return Err(Error::limit("warn threshold 0 % would never accept work"));
-        }
-        if hard > 100 {
-            return Err(Error::limit(format!("hard threshold {hard} % must not be above 100 %")));
-        }
-        if warn >= hard {
-            return Err(Error::limit(format!("hard threshold {hard} % must be above warn threshold {warn} %")));
-        }
+        let ResourceLimitsBuilder { unread, background, warn, hard, resume, apart, .. } = self;
+        validate_levels(warn, hard).map_err(Error::limit)?;
         match resume {
             Some(0) => return Err(Error::limit("resume threshold 0 % could never be reached")),
             Some(resume) if resume >= warn => {
@@ -293,24 +317,61 @@ impl ResourceLimitsBuilder {
         }
         let background = background.unwrap_or(warn.saturating_sub(BACKGROUND_BELOW_WARN).max(1));
         let thresholds = Thresholds { background, warn, hard, resume };
-        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds })
+        let mut thresholds_of = PerResource::from_fn(|_| thresholds);
+        for resource in Resource::ALL {
+            let Some((warn, hard)) = *apart.get(resource) else { continue };
+            if resource.facts().limited_by == LimitedBy::Floor {
+                return Err(Error::limit(format!("{resource} has a floor and no thresholds of {warn} % and {hard} %")));
+            }
+            validate_levels(warn, hard).map_err(|text| Error::limit(format!("{resource}: {text}")))?;
+            *thresholds_of.get_mut(resource) = thresholds.moved_to(warn, hard);
+        }
+        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds, thresholds_of })
     }
+}
+
+impl Thresholds {
+    /// The same at another warning threshold: the lower ones keep their distance.
+    fn moved_to(self, warn: u8, hard: u8) -> Thresholds {
+        let moved = |percent: u8| warn.saturating_sub(self.warn - percent).max(1);
+        Thresholds { background: moved(self.background), warn, hard, resume: self.resume.map(moved) }
+    }
+}
+
+/// The origin of a limit that was not found, in texts.
+pub(crate) const SET_BY_HOST: &str = "set by the host";
+
+fn validate_levels(warn: u8, hard: u8) -> Result<(), String> {
+    if warn == 0 {
+        return Err("warn threshold 0 % would never accept work".to_owned());
+    }
+    if hard > 100 {
+        return Err(format!("hard threshold {hard} % must not be above 100 %"));
+    }
+    if warn >= hard {
+        return Err(format!("hard threshold {hard} % must be above warn threshold {warn} %"));
+    }
+    Ok(())
 }
 
 impl GivenLimit {
     fn validated(&self, resource: Resource) -> Result<u64, Error> {
         let number = self.number;
         let noun = resource.facts().limit_noun;
+        let kind = match resource.facts().limited_by {
+            LimitedBy::Ceiling => "limit",
+            LimitedBy::Floor => "floor",
+        };
         match (resource.facts().unit, &self.origin) {
             (Unit::Percent, _) if number == 0 || number > 100 * 100 => {
                 let percent = number / 100;
-                return Err(Error::limit(format!("{noun} limit {percent} % must be above 0 and at most 100 %")));
+                return Err(Error::limit(format!("{noun} {kind} {percent} % must be above 0 and at most 100 %")));
             }
             (_, Some(Origin { name, .. })) if number == 0 => {
-                return Err(Error::limit(format!("{noun} limit 0 ({name}) leaves no room for any work")));
+                return Err(Error::limit(format!("{noun} {kind} 0 ({name}) leaves no room for any work")));
             }
             (_, None) if number == 0 => {
-                return Err(Error::limit(format!("{noun} limit 0 is not a limit; leave it unset for unlimited")));
+                return Err(Error::limit(format!("{noun} {kind} 0 is not a {kind}; leave it unset for unlimited")));
             }
             _ => {}
         }
@@ -318,7 +379,7 @@ impl GivenLimit {
             return Ok(number);
         }
         let bytes = number.checked_mul(MB);
-        bytes.ok_or_else(|| Error::limit(format!("{noun} limit {number} MB does not fit in 64 bits of bytes")))
+        bytes.ok_or_else(|| Error::limit(format!("{noun} {kind} {number} MB does not fit in 64 bits of bytes")))
     }
 }
 
@@ -346,6 +407,7 @@ mod tests {
             (new().hard_percent(101), "hard threshold 101 % must not be above 100 %"),
             (new().resume_percent(80), "resume threshold 80 % must be below warn threshold 80 %"),
             (new().resume_percent(0), "resume threshold 0 %"),
+            (new().threshold(Resource::Memory, 90, 80), "memory: hard threshold 80 % must be above warn threshold 90 %"),
             (new().background_percent(0), "background threshold 0 %"),
             (new().background_percent(81), "background threshold 81 % must not be above warn threshold 80 %"),
         ];
@@ -354,6 +416,19 @@ mod tests {
             assert_eq!(error.kind(), crate::ErrorKind::InvalidLimit);
             assert!(error.to_string().starts_with(expected), "{error} / {expected}");
         }
+    }
+
+    #[test]
+    fn thresholds_of_one_resource_move_those_below_with_them() {
+        let limits = ResourceLimits::builder().resume_percent(75).threshold(Resource::OpenFiles, 40, 50);
+        let limits = limits.threshold(Resource::CgroupPids, 10, 90).build().unwrap();
+        let of = |resource| limits.thresholds_of(resource);
+        assert_eq!(of(Resource::Memory), Thresholds { background: 60, warn: 80, hard: 95, resume: Some(75) });
+        assert_eq!(of(Resource::OpenFiles), Thresholds { background: 20, warn: 40, hard: 50, resume: Some(35) });
+        assert_eq!(of(Resource::CgroupPids), Thresholds { background: 1, warn: 10, hard: 90, resume: Some(5) });
+        let text = limits.to_string();
+        assert!(text.ends_with("cgroup pids at 10 % and 90 %, of open files at 40 % and 50 %, normal again below 75 %"));
+        assert_ne!(limits, ResourceLimits::builder().resume_percent(75).build().unwrap());
     }
 
     #[test]

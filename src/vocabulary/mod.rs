@@ -26,7 +26,7 @@ pub use self::work::{Class, Work};
 pub(crate) use self::identity::Identity;
 pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, WARN_PERCENT};
 pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading, Subtree};
-pub(crate) use self::resource::{Level, PerResource, Unit, MB};
+pub(crate) use self::resource::{Level, LimitedBy, PerResource, Unit, MB};
 pub(crate) use self::settings::{Overtaking, Settings};
 pub(crate) use self::shown::{Shown, ShownShare};
 pub(crate) use self::verdict::{Critical, Reason, Threshold, Usage};

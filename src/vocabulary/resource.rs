@@ -50,6 +50,7 @@ pub(crate) struct Facts {
     /// The name of its limit in errors, as in `process limit 0`.
     pub(crate) limit_noun: &'static str,
     pub(crate) unit: Unit,
+    pub(crate) limited_by: LimitedBy,
     /// A check that could not read it has failed.
     pub(crate) required: bool,
     /// A few microseconds read it, so that it is read between two checks as well.
@@ -59,6 +60,15 @@ pub(crate) struct Facts {
     /// The resource that takes over a limit of this one that was found in a control group: such a limit is one on what
     /// is charged to the group.
     pub(crate) in_group: Option<Resource>,
+}
+
+/// The side from which a resource is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitedBy {
+    /// The most that may be used. Thresholds are percentages of it.
+    Ceiling,
+    /// The least that is to be left of what there is. It is the warning threshold, and half of it the hard one.
+    Floor,
 }
 
 /// The unit that a resource is counted in.
@@ -79,6 +89,7 @@ resources! {
         limit_key: Some("max_memory_bytes"),
         limit_noun: "memory",
         unit: Unit::Bytes,
+        limited_by: LimitedBy::Ceiling,
         required: true,
         read_alone: true,
         declared: |work| work.memory_bytes,
@@ -92,6 +103,7 @@ resources! {
         limit_key: Some("max_processes"),
         limit_noun: "process",
         unit: Unit::Count,
+        limited_by: LimitedBy::Ceiling,
         required: true,
         read_alone: false,
         declared: |work| work.processes,
@@ -106,6 +118,7 @@ resources! {
         limit_key: None,
         limit_noun: "cgroup memory",
         unit: Unit::Bytes,
+        limited_by: LimitedBy::Ceiling,
         required: false,
         read_alone: true,
         declared: |work| work.memory_bytes,
@@ -119,6 +132,7 @@ resources! {
         limit_key: None,
         limit_noun: "cgroup task",
         unit: Unit::Count,
+        limited_by: LimitedBy::Ceiling,
         required: false,
         read_alone: false,
         declared: |work| work.processes,
@@ -132,6 +146,7 @@ resources! {
         limit_key: Some("max_open_files"),
         limit_noun: "open file",
         unit: Unit::Count,
+        limited_by: LimitedBy::Ceiling,
         required: false,
         read_alone: false,
         declared: |work| work.open_files,
@@ -146,6 +161,7 @@ resources! {
         limit_key: Some("max_memory_pressure_percent"),
         limit_noun: "memory pressure",
         unit: Unit::Percent,
+        limited_by: LimitedBy::Ceiling,
         required: false,
         read_alone: true,
         declared: |_| 0,
