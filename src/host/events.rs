@@ -10,7 +10,7 @@ use log::kv::{ToValue, Value};
 use log::{debug, error, info, warn};
 
 use crate::judgement::Event;
-use crate::vocabulary::{Error, Holder, Level, Resource, ResourceLimits, Shown, ShownShare, Unit, MB};
+use crate::vocabulary::{Error, Holder, Level, Resource, ResourceLimits, Shown, ShownShare, ShownUp, Unit, MB};
 
 const TARGET: &str = "highwater";
 
@@ -63,7 +63,7 @@ pub(crate) fn limits_updated(old: &ResourceLimits, new: &ResourceLimits) {
 /// Logs an event of a check.
 pub(crate) fn judged(event: &Event) {
     match event {
-        Event::LevelEntered { resource, level, usage, limit, group, changes } => {
+        Event::LevelEntered { resource, level, usage, limit, floor, place, changes } => {
             let (severity, what, said) = match level {
                 Level::Normal => (log::Level::Info, "normal", "back to normal"),
                 Level::Warning => (log::Level::Warn, "warning", "near the limit"),
@@ -80,7 +80,8 @@ pub(crate) fn judged(event: &Event) {
             // Not clamped, because usage can exceed its limit. Without a limit there is no percentage. A limit of 0
             // counts as 1, so that the percentage stays finite.
             let percent = limit.map(|limit| usage as f64 * 100.0 / limit.max(1) as f64);
-            let group = group.as_ref().map(|group| group.display().to_string());
+            let place = place.as_ref().map(|place| place.display().to_string());
+            let floor_key = if facts.unit == Unit::Bytes { "floor_mb" } else { "floor" };
             let mut line = vec![
                 ("event", Value::from(event.as_str())),
                 (facts.usage_key, number(usage)),
@@ -88,14 +89,19 @@ pub(crate) fn judged(event: &Event) {
                 ("percent", percent.to_value()),
                 ("changes", changes.to_value()),
             ];
-            line.extend(group.as_deref().map(|group| ("cgroup", Value::from(group))));
+            line.extend(floor.map(|floor| (floor_key, number(floor))));
+            line.extend(place.as_deref().map(|place| (facts.place_key, Value::from(place))));
             let shown = Shown(*resource, usage);
-            match limit {
-                Some(limit) => {
+            match (limit, floor) {
+                (Some(limit), Some(floor)) => {
+                    let (left, floor) = (ShownUp(*resource, limit.saturating_sub(usage)), Shown(*resource, *floor));
+                    log_keys(severity, &line, format_args!("{resource} {said}: {left} left, floor {floor}"));
+                }
+                (Some(limit), None) => {
                     let share = ShownShare { usage: usage.into(), limit };
                     log_keys(severity, &line, format_args!("{resource} {said}: {shown} ({share})"));
                 }
-                None => log_keys(severity, &line, format_args!("{resource} {said}: {shown} (no limit)")),
+                (None, _) => log_keys(severity, &line, format_args!("{resource} {said}: {shown} (no limit)")),
             }
         }
         Event::Unread { resource, error } => warn!(

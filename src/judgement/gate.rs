@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attached::{AttachedId, End};
 use super::room::Left;
 use super::word::Publication;
-use super::{amount, attached, bounds, cadence, judged_as, limit, unread_error, Judgement, Last, Stopped};
+use super::{amount, attached, bounds, cadence, floor, judged_as, limit, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{
     Class, Error, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict,
     Work, WorkUsage,
@@ -331,7 +331,8 @@ impl Judgement {
                 reserved: self.reserved(resource),
                 asked: asked.of(resource),
                 limit: limit(resource, found, limits),
-                group: amount.group.clone(),
+                floor: floor(resource, limits),
+                place: amount.place.clone(),
                 judged_as: judged_as(resource, found, limits),
             })
         })

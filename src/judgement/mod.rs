@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::vocabulary::{
-    Error, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
+    Error, Floor, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
 };
 
 use self::admission::Admission;
@@ -230,10 +230,16 @@ fn limit(resource: Resource, found: &Found, limits: &ResourceLimits) -> Option<u
     let hosts = limits.limit(resource).filter(|_| judged_as(resource, found, limits).is_none());
     let is_taken_over = |other: &Resource| {
         let group = limits.group_of(*other).filter(|_| other.facts().in_group == Some(resource));
-        group.is_some() && group == amount.group.as_deref()
+        group.is_some() && group == amount.place.as_deref()
     };
     let taken_over = Resource::ALL.into_iter().filter(is_taken_over).filter_map(|other| limits.limit(other));
     hosts.into_iter().chain(taken_over).chain(amount.limit).min()
+}
+
+/// The amount that is to be left, and who said so.
+fn floor(resource: Resource, limits: &ResourceLimits) -> Option<Floor> {
+    let amount = limits.floor(resource)?;
+    Some(Floor { amount, origin: limits.origin_of(resource).cloned() })
 }
 
 /// The resource that has taken over the limit of this one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::breaker::DEGRADED_AT;
 use super::climb::Climb;
 use super::unread::News;
-use super::{amount, cadence, damping, limit, shed, unread_error, Judgement, Last};
+use super::{amount, cadence, damping, floor, limit, shed, unread_error, Judgement, Last};
 use crate::vocabulary::{
     Critical, Error, ErrorKind, Found, Identity, Level, Measured, PerResource, Resource, ResourceLimits, Subtree, Usage,
 };
@@ -72,7 +72,8 @@ pub(crate) enum Event {
         level: Level,
         usage: u64,
         limit: Option<u64>,
-        group: Option<Arc<Path>>,
+        floor: Option<u64>,
+        place: Option<Arc<Path>>,
         changes: u64,
     },
     /// An optional resource could not be read, and is not judged meanwhile.
@@ -217,9 +218,10 @@ impl Judgement {
         *self.levels.get_mut(resource) = level;
         // An unread resource has no known level, so nothing is logged; an absent one is normal.
         let Ok(amount) = read else { return };
+        let floor = limits.floor(resource);
         if let Some(changes) = self.damping.get_mut(resource).step(level, now, settle) {
-            let (usage, group) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.group.clone()));
-            events.push(Event::LevelEntered { resource, level, usage, limit, group, changes });
+            let (usage, place) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.place.clone()));
+            events.push(Event::LevelEntered { resource, level, usage, limit, floor, place, changes });
         }
     }
 
@@ -239,7 +241,8 @@ impl Judgement {
         let usage = Usage {
             measured: amount.usage,
             limit: limit(resource, found, limits),
-            group: amount.group.clone(),
+            floor: floor(resource, limits),
+            place: amount.place.clone(),
             ..Usage::default()
         };
         Some(Critical { resource, usage, hard: limits.thresholds_of(resource).hard })
@@ -249,9 +252,9 @@ impl Judgement {
     /// difference between two groups is not growth.
     fn record_growth(&mut self, resource: Resource, amount: &Measured, now: Duration) {
         let before = self.found().and_then(|found| self::amount(found, resource));
-        let is_another_group = before.is_some_and(|before| before.group != amount.group);
+        let is_elsewhere = before.is_some_and(|before| before.place != amount.place);
         let climb = self.climbs.get_mut(resource);
-        if is_another_group {
+        if is_elsewhere {
             *climb = Climb::default();
         }
         climb.record(now, amount.usage);

@@ -24,10 +24,10 @@ pub use self::verdict::Verdict;
 pub use self::work::{Class, Work};
 
 pub(crate) use self::identity::Identity;
-pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, WARN_PERCENT};
+pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, SET_BY_HOST, WARN_PERCENT};
 pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading, Subtree};
 pub(crate) use self::resource::{Level, LimitedBy, PerResource, Unit, MB};
 pub(crate) use self::settings::{Overtaking, Settings};
-pub(crate) use self::shown::{Shown, ShownShare};
-pub(crate) use self::verdict::{Critical, Reason, Threshold, Usage};
+pub(crate) use self::shown::{Shown, ShownShare, ShownUp};
+pub(crate) use self::verdict::{Critical, Floor, Reason, Threshold, Usage};
 pub(crate) use self::waited::{Holding, Waited, NAMED};

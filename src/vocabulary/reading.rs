@@ -16,10 +16,10 @@ pub(crate) type ReadPart<T> = Result<(Option<T>, Option<Arc<Error>>), Arc<Error>
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
     pub(crate) usage: u64,
-    /// The kernel's limit; the host may have set another.
+    /// The kernel's limit, where the host may have set another; all that there is of a resource with a floor.
     pub(crate) limit: Option<u64>,
-    /// The control group that usage and limit are those of.
-    pub(crate) group: Option<Arc<Path>>,
+    /// The control group, or the folder, that usage and limit are those of.
+    pub(crate) place: Option<Arc<Path>>,
     /// The error of a part that could not be read, and might have changed the numbers.
     pub(crate) unread: Option<Arc<Error>>,
 }

@@ -10,6 +10,11 @@ const KB: u64 = 1024;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown(pub(crate) Resource, pub(crate) u64);
 
+/// An amount that is left of a resource: rounded up, so that more than a floor never prints as if it had gone down to
+/// it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownUp(pub(crate) Resource, pub(crate) u64);
+
 /// The share that a usage is of a limit, in percent with one decimal, not clamped: `83.3 %`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ShownShare {
@@ -20,14 +25,31 @@ pub(crate) struct ShownShare {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shown(resource, amount) = *self;
-        match resource.facts().unit {
-            Unit::Bytes if amount == 1 => f.write_str("1 byte"),
-            Unit::Bytes if amount < KB => write!(f, "{amount} bytes"),
-            Unit::Bytes if amount < MB => write_tenths(f, u128::from(amount) * 10 / u128::from(KB), "KB"),
-            Unit::Bytes => write_tenths(f, u128::from(amount) * 10 / u128::from(MB), "MB"),
-            Unit::Count => write!(f, "{amount}"),
-            Unit::Percent => write!(f, "{}.{:02} %", amount / 100, amount % 100),
-        }
+        write_amount(f, resource, amount, |amount, unit| u128::from(amount) * 10 / u128::from(unit))
+    }
+}
+
+impl fmt::Display for ShownUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ShownUp(resource, amount) = *self;
+        write_amount(f, resource, amount, |amount, unit| (u128::from(amount) * 10 + u128::from(unit - 1)) / u128::from(unit))
+    }
+}
+
+/// Writes an amount; `tenths` are those of the unit in it.
+fn write_amount(
+    f: &mut fmt::Formatter<'_>,
+    resource: Resource,
+    amount: u64,
+    tenths: impl Fn(u64, u64) -> u128,
+) -> fmt::Result {
+    match resource.facts().unit {
+        Unit::Bytes if amount == 1 => f.write_str("1 byte"),
+        Unit::Bytes if amount < KB => write!(f, "{amount} bytes"),
+        Unit::Bytes if amount < MB => write_tenths(f, tenths(amount, KB), "KB"),
+        Unit::Bytes => write_tenths(f, tenths(amount, MB), "MB"),
+        Unit::Count => write!(f, "{amount}"),
+        Unit::Percent => write!(f, "{}.{:02} %", amount / 100, amount % 100),
     }
 }
 
@@ -63,6 +85,8 @@ mod tests {
         for (bytes, expected) in cases {
             assert_eq!(Shown(Resource::Memory, bytes).to_string(), expected);
         }
+        assert_eq!(ShownUp(Resource::Memory, MB + 1).to_string(), "1.1 MB");
+        assert_eq!(ShownUp(Resource::Memory, 2 * MB).to_string(), "2.0 MB");
         assert_eq!(Shown(Resource::Processes, 7).to_string(), "7");
         assert_eq!(Shown(Resource::MemoryPressure, 1205).to_string(), "12.05 %");
     }

@@ -79,15 +79,15 @@ pub struct MemoryPressure {
 
 impl From<&CgroupMemory> for Measured {
     fn from(memory: &CgroupMemory) -> Measured {
-        let group = Some(Arc::clone(&memory.path));
-        Measured { limit: Some(memory.limit_bytes), group, ..Measured::of(memory.usage_bytes) }
+        let place = Some(Arc::clone(&memory.path));
+        Measured { limit: Some(memory.limit_bytes), place, ..Measured::of(memory.usage_bytes) }
     }
 }
 
 impl From<&CgroupPids> for Measured {
     fn from(pids: &CgroupPids) -> Measured {
-        let group = Some(Arc::clone(&pids.path));
-        Measured { limit: Some(pids.limit), group, ..Measured::of(pids.count) }
+        let place = Some(Arc::clone(&pids.path));
+        Measured { limit: Some(pids.limit), place, ..Measured::of(pids.count) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, PerResource, Resource, Shown, ShownShare, Waited};
+use super::{Error, PerResource, Resource, Shown, ShownShare, ShownUp, Waited, SET_BY_HOST};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -37,11 +37,21 @@ pub(crate) struct Usage {
     pub(crate) measured: u64,
     pub(crate) reserved: u64,
     pub(crate) asked: u64,
+    /// All that there is, of a resource with a floor.
     pub(crate) limit: Option<u64>,
-    /// The control group that all of this is about.
-    pub(crate) group: Option<Arc<Path>>,
+    pub(crate) floor: Option<Floor>,
+    /// The control group, or the folder, that all of this is about.
+    pub(crate) place: Option<Arc<Path>>,
     /// The resource that its limit is judged by, if it is another.
     pub(crate) judged_as: Option<Resource>,
+}
+
+/// The amount of a resource that is to be left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Floor {
+    pub(crate) amount: u64,
+    /// `None`: the host set it.
+    pub(crate) origin: Option<Arc<str>>,
 }
 
 /// Why a verdict is what it is.
@@ -192,6 +202,20 @@ impl Usage {
     }
 }
 
+impl Floor {
+    /// Such as `floor of 1638.4 MB (set by the host)`.
+    fn shown(&self, resource: Resource) -> impl fmt::Display + '_ {
+        struct ShownFloor<'a>(Resource, &'a Floor);
+        impl fmt::Display for ShownFloor<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let ShownFloor(resource, Floor { amount, origin }) = *self;
+                write!(f, "floor of {} ({})", Shown(resource, *amount), origin.as_deref().unwrap_or(SET_BY_HOST))
+            }
+        }
+        ShownFloor(resource, self)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.parts.reason {
@@ -219,8 +243,12 @@ impl fmt::Display for Verdict {
             )?,
             Reason::Usage { resource, threshold } => self.write_threshold(f, *resource, *threshold)?,
             Reason::TooMuch { resource, hard } => {
-                write_usage(f, *resource, &self.usage(*resource))?;
-                write!(f, " would reach the hard threshold of {hard} %")?;
+                let usage = self.usage(*resource);
+                write_usage(f, *resource, &usage)?;
+                match &usage.floor {
+                    Some(floor) => write!(f, " would leave no more than half of the {}", floor.shown(*resource))?,
+                    None => write!(f, " would reach the hard threshold of {hard} %")?,
+                }
             }
             Reason::Behind { waiters: 1 } => f.write_str("1 other waits and may not be passed any more")?,
             Reason::Behind { waiters } => write!(f, "{waiters} others wait and may not be passed any more")?,
@@ -258,6 +286,9 @@ impl Verdict {
                 f.write_str(separator)?;
                 separator = ", ";
                 write_usage(f, resource, &usage)?;
+                if let Some(floor) = &usage.floor {
+                    write!(f, " ({})", floor.shown(resource))?;
+                }
             }
         }
         Ok(())
@@ -265,6 +296,16 @@ impl Verdict {
 
     fn write_threshold(&self, f: &mut fmt::Formatter<'_>, resource: Resource, threshold: Threshold) -> fmt::Result {
         let usage = self.usage(resource);
+        if let Some(floor) = &usage.floor {
+            write_usage(f, resource, &usage)?;
+            f.write_str(match threshold {
+                Threshold::Background(_) => ", no more than background work leaves above the ",
+                Threshold::Warning(_) => " at or below the ",
+                Threshold::Hard(_) => " at or below half of the ",
+                Threshold::Resume(_) => " not yet enough above the ",
+            })?;
+            return write!(f, "{}", floor.shown(resource));
+        }
         let (name, percent) = match threshold {
             Threshold::Background(percent) => ("background", percent),
             Threshold::Warning(percent) => ("warning", percent),
@@ -288,12 +329,25 @@ impl Verdict {
 impl fmt::Display for Critical {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_usage(f, self.resource, &self.usage)?;
-        write!(f, " at or above the hard threshold of {} %", self.hard)
+        match &self.usage.floor {
+            Some(floor) => write!(f, " at or below half of the {}", floor.shown(self.resource)),
+            None => write!(f, " at or above the hard threshold of {} %", self.hard),
+        }
     }
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
-    let Usage { measured, reserved, asked, limit, ref group, judged_as } = *usage;
+    let Usage { measured, reserved, asked, limit, ref floor, ref place, judged_as } = *usage;
+    if let (Some(_), Some(all)) = (floor, limit) {
+        write!(f, "{resource} {} left", ShownUp(resource, all.saturating_sub(measured)))?;
+        for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
+            if amount > 0 {
+                write!(f, " - {} {name}", Shown(resource, amount))?;
+            }
+        }
+        write!(f, " of {}", Shown(resource, all))?;
+        return place.iter().try_for_each(|place| write!(f, " in {}", place.display()));
+    }
     write!(f, "{resource} {}", Shown(resource, measured))?;
     for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
         if amount > 0 {
@@ -307,10 +361,7 @@ fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) ->
     };
     let share = ShownShare { usage: usage.total(), limit };
     write!(f, " of {} ({share})", Shown(resource, limit))?;
-    match group {
-        Some(group) => write!(f, " in {}", group.display()),
-        None => Ok(()),
-    }
+    place.iter().try_for_each(|place| write!(f, " in {}", place.display()))
 }
 
 fn millis_up(time: Duration) -> u128 {
@@ -332,7 +383,7 @@ mod tests {
     use crate::vocabulary::{ErrorKind, MB};
 
     fn usage(measured: u64, reserved: u64, asked: u64, limit: Option<u64>) -> Usage {
-        Usage { measured, reserved, asked, limit, group: None, judged_as: None }
+        Usage { measured, reserved, asked, limit, ..Usage::default() }
     }
 
     fn verdict(reason: Reason, memory: Usage, processes: Usage) -> Verdict {
@@ -451,8 +502,8 @@ mod tests {
     #[test]
     fn optional_resources_are_listed_where_they_have_a_limit_and_named_where_they_were_not_read() {
         let mut usages = PerResource::from_fn(|_| Some(usage(1, 0, 0, None)));
-        let group = Some(Path::new("/cgroup/box").into());
-        *usages.get_mut(Resource::CgroupMemory) = Some(Usage { group, ..usage(70 * MB, 0, 0, Some(100 * MB)) });
+        let place = Some(Path::new("/cgroup/box").into());
+        *usages.get_mut(Resource::CgroupMemory) = Some(Usage { place, ..usage(70 * MB, 0, 0, Some(100 * MB)) });
         *usages.get_mut(Resource::MemoryPressure) = Some(usage(1234, 0, 0, Some(2000)));
         *usages.get_mut(Resource::CgroupPids) = None;
         let error = Arc::new(Error::malformed("/cgroup/box/pids.max".into(), "it is no number"));

@@ -12,7 +12,7 @@ fn optional(bench: &mut Bench, resource: Resource, read: ReadOptional<Measured>)
 }
 
 fn in_group(group: &str, usage: u64, limit: u64) -> ReadOptional<Measured> {
-    Ok(Some(Measured { limit: Some(limit), group: Some(Path::new(group).into()), ..Measured::of(usage) }))
+    Ok(Some(Measured { limit: Some(limit), place: Some(Path::new(group).into()), ..Measured::of(usage) }))
 }
 
 #[test]
