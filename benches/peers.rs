@@ -11,7 +11,13 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System}
 /// A monitor that reads what the peers read, and nothing that is optional.
 pub fn monitor() -> ResourceMonitor {
     let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
-    let optional = [Resource::CgroupMemory, Resource::CgroupPids, Resource::OpenFiles, Resource::MemoryPressure];
+    let optional = [
+        Resource::CgroupMemory,
+        Resource::CgroupPids,
+        Resource::OpenFiles,
+        Resource::MemoryPressure,
+        Resource::CpuPressure,
+    ];
     let builder = ResourceMonitor::builder(limits);
     optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()
 }

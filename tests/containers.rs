@@ -405,7 +405,13 @@ rusty_fork_test! {
         let Some(groups) = Groups::new("pids") else { return };
         limit_pids(&groups.inner, "1");
         groups.enter();
-        let optional = [Resource::CgroupMemory, Resource::CgroupPids, Resource::OpenFiles, Resource::MemoryPressure];
+        let optional = [
+            Resource::CgroupMemory,
+            Resource::CgroupPids,
+            Resource::OpenFiles,
+            Resource::MemoryPressure,
+            Resource::CpuPressure,
+        ];
         let builder = ResourceMonitor::builder(no_limits());
         let monitor = optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap();
         let snapshot = monitor.check_now();

@@ -133,7 +133,8 @@ enum {
     HW_CGROUP_MEMORY = 2,
     HW_CGROUP_PIDS = 3,
     HW_OPEN_FILES = 4,
-    HW_MEMORY_PRESSURE = 5
+    HW_MEMORY_PRESSURE = 5,
+    HW_CPU_PRESSURE = 6
 };
 
 #define HW_MOST_RESOURCES 32
@@ -500,9 +501,11 @@ typedef struct hw_snapshot {
     uint64_t age_ns;                    /* since the reading was complete */
     uint64_t check_duration_ns;         /* how long the reading took */
     uint64_t lateness_ns;               /* how late it began */
+    double cpu_pressure_percent;        /* of the time since an earlier check;
+                                           negative: not known */
 } hw_snapshot;
 
-#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0}
+#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0}
 
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 

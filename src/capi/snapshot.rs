@@ -31,12 +31,13 @@ pub(super) struct Snapshot {
     pub(super) age_ns: u64,
     pub(super) check_duration_ns: u64,
     pub(super) lateness_ns: u64,
+    pub(super) cpu_pressure_percent: f64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
 unsafe impl Versioned for Snapshot {
     const NAME: &'static str = "hw_snapshot";
-    const FIRST_SIZE: usize = size_of::<Snapshot>();
+    const FIRST_SIZE: usize = 152;
 }
 
 impl From<&ResourceSnapshot> for Snapshot {
@@ -56,6 +57,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             cgroup_pids: ref pids,
             open_files: files,
             memory_pressure: pressure,
+            cpu_pressure,
             check_duration,
             lateness,
         } = *snapshot;
@@ -80,6 +82,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             age_ns: nanos(timestamp.elapsed()),
             check_duration_ns: nanos(check_duration),
             lateness_ns: nanos(lateness),
+            cpu_pressure_percent: cpu_pressure.map_or(-1.0, |pressure| pressure.some_percent),
         }
     }
 }

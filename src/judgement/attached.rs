@@ -177,23 +177,14 @@ impl Attached {
     }
 
     fn measured(&self, resource: Resource) -> u64 {
-        let usage = self.usage.unwrap_or_default();
-        match resource {
-            Resource::Memory | Resource::CgroupMemory => usage.memory_bytes,
-            Resource::Processes | Resource::CgroupPids => usage.processes,
-            Resource::OpenFiles | Resource::MemoryPressure => 0,
-        }
+        resource.facts().of_others.map_or(0, |measured| measured(&self.usage.unwrap_or_default()))
     }
 }
 
 /// Returns `true` if work of another process adds to this resource. In scope `Own`, its memory is not held against that
 /// of this process; and its open files are not this process's.
 pub(super) fn is_counted(resource: Resource, scope: MemoryScope) -> bool {
-    match resource {
-        Resource::Memory => scope == MemoryScope::Tree,
-        Resource::CgroupMemory | Resource::Processes | Resource::CgroupPids => true,
-        Resource::OpenFiles | Resource::MemoryPressure => false,
-    }
+    resource.facts().of_others.is_some() && (resource != Resource::Memory || scope == MemoryScope::Tree)
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::vocabulary::{
-    Error, Floor, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings, Subtree,
+    Error, Floor, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings,
+    Subtree,
 };
 
 use self::admission::Admission;
@@ -155,9 +156,7 @@ impl Judgement {
     /// Returns `true` if the limits in force are others than when this was last asked: those that the host has set, or
     /// those of control groups.
     pub(crate) fn have_limits_changed(&mut self, limits: &ResourceLimits) -> bool {
-        let now = PerResource::from_fn(|resource| {
-            self.bounds(resource, limits).map(|bounds| bounds.hard)
-        });
+        let now = PerResource::from_fn(|resource| self.bounds(resource, limits).map(|bounds| bounds.hard));
         std::mem::replace(&mut self.limits_then, now) != now
     }
 

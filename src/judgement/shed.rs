@@ -94,7 +94,15 @@ mod tests {
     const SETTLE: Duration = Duration::from_secs(10);
     const CRITICAL: Critical = Critical {
         resource: Resource::Memory,
-        usage: Usage { measured: 96, reserved: 0, asked: 0, limit: Some(100), floor: None, place: None, judged_as: None },
+        usage: Usage {
+            measured: 96,
+            reserved: 0,
+            asked: 0,
+            limit: Some(100),
+            floor: None,
+            place: None,
+            judged_as: None,
+        },
         hard: 95,
     };
     const SHED: ShedStep = ShedStep::Shed(CRITICAL);

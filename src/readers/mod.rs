@@ -8,6 +8,8 @@ mod detect;
 /// Trees like those of the kernel, for unit tests.
 #[cfg(test)]
 pub(crate) mod fixture;
+/// Files that are read again and again, of which a handful stays open.
+pub(crate) mod kept_file;
 /// Numbers as the kernel writes them.
 pub(crate) mod number;
 /// One reading of every resource: what the engine asks for.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::readers::cgroup::{Alarms, Cgroups, Watch};
+use crate::readers::cgroup::{Alarms, Cgroups, Growth, Watch};
 use crate::readers::procfs::{ProcFiles, Process};
 use crate::readers::Roots;
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{self, PerProcess};
 use crate::sys::rlimit;
 use crate::vocabulary::{
-    Error, Found, Identity, MemoryScope, OpenFiles, Reading, Resource, ResourceSnapshot, Settings,
+    Error, Found, Identity, MemoryScope, OpenFiles, PerResource, Reading, Resource, ResourceSnapshot, Settings,
 };
 
 /// The source of readings.
@@ -66,8 +66,12 @@ pub struct SystemProbe {
     roots: Roots,
     files: PerProcess<ProcFiles>,
     cgroups: PerProcess<Mutex<Cgroups>>,
+    growths: PerProcess<Growths>,
     memory_closes_from: AtomicU64,
 }
+
+/// The growth of what the pressure file of each resource counts.
+type Growths = PerResource<fork::Mutex<Growth>>;
 
 impl SystemProbe {
     /// Reads `/proc`. Opens nothing yet.
@@ -82,6 +86,7 @@ impl SystemProbe {
             roots,
             files: PerProcess::new(ProcFiles::default()),
             cgroups,
+            growths: PerProcess::new(Growths::default()),
             memory_closes_from: AtomicU64::new(u64::MAX),
         }
     }
@@ -176,11 +181,13 @@ impl SystemProbe {
     /// read between two checks.
     fn read_cgroups(&self, settings: &Settings, alone: bool, into: &mut Reading) {
         let is_read = |resource: Resource| !settings.ignored.get(resource) && (resource.facts().read_alone || !alone);
-        let [memory, pids, pressure] =
-            [Resource::CgroupMemory, Resource::CgroupPids, Resource::MemoryPressure].map(is_read);
-        if !(memory || pids || pressure) {
+        let [memory, pids, memory_pressure, cpu_pressure] =
+            [Resource::CgroupMemory, Resource::CgroupPids, Resource::MemoryPressure, Resource::CpuPressure]
+                .map(is_read);
+        if !(memory || pids || memory_pressure || cpu_pressure) {
             return;
         }
+        let growths = self.growths.current_or_renew(|_inherited| Growths::default());
         self.with_cgroups(|cgroups| {
             let refreshed = cgroups.refresh().map_err(Arc::new);
             let refreshed = || refreshed.as_ref().copied().map_err(Arc::clone);
@@ -192,9 +199,13 @@ impl SystemProbe {
                 let read = refreshed().and_then(|()| cgroups.pids());
                 into.snapshot.cgroup_pids = into.noting(Resource::CgroupPids, read);
             }
-            if pressure {
-                let read = cgroups.pressure().map(|pressure| (pressure, None));
+            if memory_pressure {
+                let read = cgroups.memory_pressure().map(|pressure| (pressure, None));
                 into.snapshot.memory_pressure = into.noting(Resource::MemoryPressure, read);
+            }
+            if cpu_pressure {
+                let read = cgroups.cpu_pressure(growths.get(Resource::CpuPressure)).map(|pressure| (pressure, None));
+                into.snapshot.cpu_pressure = into.noting(Resource::CpuPressure, read);
             }
         });
     }

@@ -407,7 +407,10 @@ mod tests {
             (new().hard_percent(101), "hard threshold 101 % must not be above 100 %"),
             (new().resume_percent(80), "resume threshold 80 % must be below warn threshold 80 %"),
             (new().resume_percent(0), "resume threshold 0 %"),
-            (new().threshold(Resource::Memory, 90, 80), "memory: hard threshold 80 % must be above warn threshold 90 %"),
+            (
+                new().threshold(Resource::Memory, 90, 80),
+                "memory: hard threshold 80 % must be above warn threshold 90 %",
+            ),
             (new().background_percent(0), "background threshold 0 %"),
             (new().background_percent(81), "background threshold 81 % must not be above warn threshold 80 %"),
         ];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Work;
+use super::{Work, WorkUsage};
 
 /// Bytes in what this crate calls a megabyte: 1024 x 1024, the unit of `free -m` and of container limits.
 pub(crate) const MB: u64 = 1024 * 1024;
@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) read_alone: bool,
     /// The part of a piece of work that adds to it.
     pub(crate) declared: fn(&Work) -> u64,
+    /// The part of what was measured of another process's work that adds to it; `None` if such work adds nothing.
+    pub(crate) of_others: Option<fn(&WorkUsage) -> u64>,
     /// The resource that takes over a limit of this one that was found in a control group: such a limit is one on what
     /// is charged to the group.
     pub(crate) in_group: Option<Resource>,
@@ -96,6 +98,7 @@ resources! {
         required: true,
         read_alone: true,
         declared: |work| work.memory_bytes,
+        of_others: Some(|usage| usage.memory_bytes),
         in_group: Some(Resource::CgroupMemory),
     };
     /// Descendant processes of the process, at any depth, zombies included.
@@ -111,6 +114,7 @@ resources! {
         required: true,
         read_alone: false,
         declared: |work| work.processes,
+        of_others: Some(|usage| usage.processes),
         in_group: Some(Resource::CgroupPids),
     };
     /// Memory that is charged to the control group whose limit leaves the least room, the own one or one above it, in
@@ -127,6 +131,7 @@ resources! {
         required: false,
         read_alone: true,
         declared: |work| work.memory_bytes,
+        of_others: Some(|usage| usage.memory_bytes),
         in_group: None,
     };
     /// Tasks, which are threads, in the control group whose limit leaves the least room, the own one or one above it.
@@ -142,6 +147,7 @@ resources! {
         required: false,
         read_alone: false,
         declared: |work| work.processes,
+        of_others: Some(|usage| usage.processes),
         in_group: None,
     };
     /// File descriptors that this process has open.
@@ -157,6 +163,7 @@ resources! {
         required: false,
         read_alone: false,
         declared: |work| work.open_files,
+        of_others: None,
         in_group: None,
     };
     /// The share of the last ten seconds in which some task waited for memory, in hundredths of a percent: that of the
@@ -173,6 +180,24 @@ resources! {
         required: false,
         read_alone: true,
         declared: |_| 0,
+        of_others: None,
+        in_group: None,
+    };
+    /// The share of the time since an earlier check in which some task that could run waited for a CPU, in hundredths of
+    /// a percent: that of the own control group, else of the machine.
+    CpuPressure => Facts {
+        name: "CPU pressure",
+        event_key: "cpu_pressure",
+        usage_key: "some_percent",
+        limit_key: Some("max_cpu_pressure_percent"),
+        limit_noun: "CPU pressure",
+        unit: Unit::Percent,
+        limited_by: LimitedBy::Ceiling,
+        place_key: "cgroup",
+        required: false,
+        read_alone: false,
+        declared: |_| 0,
+        of_others: None,
         in_group: None,
     };
 }

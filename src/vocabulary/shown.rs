@@ -32,7 +32,9 @@ impl fmt::Display for Shown {
 impl fmt::Display for ShownUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ShownUp(resource, amount) = *self;
-        write_amount(f, resource, amount, |amount, unit| (u128::from(amount) * 10 + u128::from(unit - 1)) / u128::from(unit))
+        write_amount(f, resource, amount, |amount, unit| {
+            (u128::from(amount) * 10 + u128::from(unit - 1)) / u128::from(unit)
+        })
     }
 }
 

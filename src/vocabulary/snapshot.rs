@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{CgroupMemory, CgroupPids, Measured, MemoryPressure, OpenFiles, Resource, Shown, MB};
+use super::{CgroupMemory, CgroupPids, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource, Shown, MB};
 
 /// The findings of one check.
 ///
@@ -34,6 +34,8 @@ pub struct ResourceSnapshot {
     pub open_files: Option<OpenFiles>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub memory_pressure: Option<MemoryPressure>,
+    /// `None` where the kernel does not tell, or it could not be read, or is ignored.
+    pub cpu_pressure: Option<RecentPressure>,
     /// How long the reading took, in elapsed time, not CPU time.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
@@ -66,6 +68,7 @@ impl ResourceSnapshot {
             cgroup_pids: None,
             open_files: None,
             memory_pressure: None,
+            cpu_pressure: None,
             check_duration: Duration::ZERO,
             lateness: Duration::ZERO,
         }
@@ -95,6 +98,7 @@ impl ResourceSnapshot {
             Resource::CgroupPids => self.cgroup_pids.as_ref().map(Measured::from),
             Resource::OpenFiles => self.open_files.as_ref().map(Measured::from),
             Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
+            Resource::CpuPressure => self.cpu_pressure.as_ref().map(Measured::from),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
 
@@ -77,6 +78,17 @@ pub struct MemoryPressure {
     pub full_avg10: f64,
 }
 
+/// How much of the time since an earlier check, at least half a second ago, some task spent waiting: that of the own
+/// control group, else of the machine. In the first check it is that of the last ten seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RecentPressure {
+    /// The share in percent: the growth of `total` in the line `some`.
+    pub some_percent: f64,
+    /// The time that it is a share of.
+    pub over: Duration,
+}
+
 impl From<&CgroupMemory> for Measured {
     fn from(memory: &CgroupMemory) -> Measured {
         let place = Some(Arc::clone(&memory.path));
@@ -104,6 +116,18 @@ impl From<&MemoryPressure> for Measured {
     }
 }
 
+impl From<&RecentPressure> for Measured {
+    fn from(pressure: &RecentPressure) -> Measured {
+        // Between 0 and 10,000.
+        Measured::of((pressure.some_percent * 100.0) as u64)
+    }
+}
+
+/// A limit in hundredths of a percent, as the host gave it.
+fn whole_percent(hundredths: u64) -> Option<u8> {
+    u8::try_from(hundredths / 100).ok()
+}
+
 impl ResourceLimits {
     /// The limit on open file descriptors; `None` leaves it to `RLIMIT_NOFILE`, which holds in any case.
     pub fn max_open_files(&self) -> Option<u64> {
@@ -112,7 +136,12 @@ impl ResourceLimits {
 
     /// The limit on memory pressure, in percent; `None` is unlimited.
     pub fn max_memory_pressure_percent(&self) -> Option<u8> {
-        self.limit(Resource::MemoryPressure).and_then(|hundredths| u8::try_from(hundredths / 100).ok())
+        self.limit(Resource::MemoryPressure).and_then(whole_percent)
+    }
+
+    /// The limit on pressure on the CPUs, in percent; `None` is unlimited.
+    pub fn max_cpu_pressure_percent(&self) -> Option<u8> {
+        self.limit(Resource::CpuPressure).and_then(whole_percent)
     }
 }
 
@@ -126,5 +155,12 @@ impl ResourceLimitsBuilder {
     /// avg10` of the kernel's pressure stall information), of the own control group, else of the machine.
     pub fn max_memory_pressure_percent(self, percent: u8) -> Self {
         self.with(Resource::MemoryPressure, u64::from(percent) * 100)
+    }
+
+    /// Limits pressure on the CPUs: the percentage of the time since an earlier check, at least half a second ago, in
+    /// which some task that could run waited for a CPU (the growth of `some total` in `cpu.pressure` of the own control
+    /// group, else of the machine).
+    pub fn max_cpu_pressure_percent(self, percent: u8) -> Self {
+        self.with(Resource::CpuPressure, u64::from(percent) * 100)
     }
 }

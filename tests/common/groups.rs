@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// A control group of version 1 below the one that this process is in, and one below that, which the process is put
+/// A control group below the one that this process is in, and one below that, which the process is put
 /// into and taken out of again at the end.
 pub struct Groups {
     before: PathBuf,
@@ -14,20 +14,34 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// Of version 1, in the hierarchy of this controller.
     pub fn new(controller: &str) -> Option<Groups> {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let path = own.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).map(|(_, path)| path);
-        let before = path.map(|path| PathBuf::from(format!("/sys/fs/cgroup/{controller}{path}")));
-        let made = before.and_then(|before| {
-            let outer = before.join(format!("highwater-{}", std::process::id()));
-            let inner = outer.join("inner");
-            fs::create_dir_all(&inner).ok()?;
-            Some(Groups { before, outer, inner })
-        });
+        let made = Groups::below(Path::new(&format!("/sys/fs/cgroup/{controller}")), controller);
         if made.is_none() {
             println!("skipped: no control group of version 1 with the {controller} controller can be made");
         }
         made
+    }
+
+    /// Of version 2, with no controller.
+    pub fn unified() -> Option<Groups> {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().map(Path::new);
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists());
+        let made = mount.and_then(|mount| Groups::below(mount, ""));
+        if made.is_none() {
+            println!("skipped: no control group of version 2 can be made");
+        }
+        made
+    }
+
+    fn below(mount: &Path, controller: &str) -> Option<Groups> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let path = own.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).map(|(_, path)| path);
+        let before = mount.join(path?.trim_start_matches('/'));
+        let outer = before.join(format!("highwater-{}", std::process::id()));
+        let inner = outer.join("inner");
+        fs::create_dir_all(&inner).ok()?;
+        Some(Groups { before, outer, inner })
     }
 
     /// Both groups, by more than a test takes.

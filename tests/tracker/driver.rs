@@ -52,7 +52,13 @@ impl Driver {
         let pids = [stage.init, stage.strangers, getpid()].map(Pid::as_raw);
         let limits = ResourceLimits::builder().max_processes(1000).build().unwrap();
         // The processes are all that this is about.
-        let optional = [Resource::CgroupMemory, Resource::CgroupPids, Resource::OpenFiles, Resource::MemoryPressure];
+        let optional = [
+            Resource::CgroupMemory,
+            Resource::CgroupPids,
+            Resource::OpenFiles,
+            Resource::MemoryPressure,
+            Resource::CpuPressure,
+        ];
         let builder = ResourceMonitor::builder(limits);
         Driver {
             plan,

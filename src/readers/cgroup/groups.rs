@@ -1,27 +1,32 @@
 //! The groups that the process is in, from the own one up to the highest that can be seen.
 
 use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::alarms::Alarms;
 use super::controllers::is_switched_off;
-use super::kept_file::{Allowance, Failure, KeptFile, OwnFile, Workspace};
 use super::level::{least, Charge, GroupFiles};
 use super::membership::{of_controller, unified, Version};
 use super::mountinfo::MountInfo;
 use super::mounts::parse_line;
-use super::psi::{self, Averages};
+use super::own_file::OwnFile;
+use super::pressure::{Growth, PressureFiles};
+use super::psi::Averages;
 use super::resolve::{look_at_folder, look_at_mount, Levels, Names, Sighting};
 use super::watch::Watch;
+use super::workspace::Workspace;
+use crate::readers::kept_file::{Allowance, Failure, KeptFile};
 use crate::readers::Roots;
 use crate::sys::coarse_now;
-use crate::vocabulary::{CgroupMemory, CgroupPids, Error, MemoryPressure, Origin, ReadOptional, ReadPart};
+use crate::sys::fork::Mutex;
+use crate::vocabulary::{
+    CgroupMemory, CgroupPids, Error, MemoryPressure, Origin, ReadOptional, ReadPart, RecentPressure,
+};
 
 /// The number of the groups' files that are kept open, those that are read first.
-const KEPT_FILES: usize = 6;
+const KEPT_FILES: usize = 8;
 
 /// Room for the longest of the files: `/proc/self/cgroup`, with a path of 4,096 bytes in each of fourteen hierarchies.
 const BUFFER: usize = 64 << 10;
@@ -44,7 +49,7 @@ pub(crate) struct Cgroups {
     workspace: Workspace,
     memory: Controller,
     pids: Controller,
-    pressure: PressureFile,
+    pressure: PressureFiles,
 }
 
 /// The groups of the process in the hierarchy of one controller.
@@ -79,13 +84,6 @@ pub(crate) struct LeastLimits {
     pub(crate) any_read: bool,
 }
 
-/// The file that tells the pressure on memory: that of the own group, else that of the machine.
-#[derive(Debug)]
-struct PressureFile {
-    of_group: Option<KeptFile>,
-    of_machine: KeptFile,
-}
-
 impl Cgroups {
     pub(crate) fn new(roots: Roots) -> Cgroups {
         let proc_root = roots.proc_root.clone();
@@ -97,7 +95,7 @@ impl Cgroups {
             lookups: 0,
             memory: Controller::new("memory", Names::of_memory),
             pids: Controller::new("pids", Names::of_pids),
-            pressure: PressureFile { of_group: None, of_machine: KeptFile::new(proc_root.join("pressure/memory")) },
+            pressure: PressureFiles::new(&proc_root),
             workspace: Workspace {
                 now: coarse_now(),
                 allowance: Allowance(0),
@@ -243,8 +241,7 @@ impl Cgroups {
         let _ = self.refresh();
 
         if pressure {
-            let PressureFile { of_group, of_machine } = &self.pressure;
-            alarms.arm_pressure(watch, of_group.iter().chain([of_machine]).map(KeptFile::path));
+            alarms.arm_pressure(watch, self.pressure.memory.paths());
         }
         if memory {
             let Cgroups { memory, workspace, .. } = self;
@@ -273,21 +270,14 @@ impl Cgroups {
     }
 
     /// The pressure on memory of the own group, else of the machine; `None` where the kernel does not tell.
-    pub(crate) fn pressure(&mut self) -> ReadOptional<MemoryPressure> {
-        let PressureFile { of_group, of_machine } = &mut self.pressure;
-        for file in of_group.iter_mut().chain([of_machine]) {
-            match self.workspace.read(file) {
-                Ok(text) => {
-                    let parsed = psi::parse(text).map_err(|what| Arc::new(Error::malformed(file.path().into(), what)));
-                    return parsed.map(|averages| Some(averages.into()));
-                }
-                Err(Failure::Gone) => {}
-                // Switched off when the kernel was started, or for this group.
-                Err(Failure::Other(error)) if is_unsupported(&error) => {}
-                Err(Failure::Other(error)) => return Err(Arc::new(error)),
-            }
-        }
-        Ok(None)
+    pub(crate) fn memory_pressure(&mut self) -> ReadOptional<MemoryPressure> {
+        let read = self.pressure.memory.read(&mut self.workspace)?;
+        Ok(read.map(|(Averages { some_avg10, full_avg10, .. }, _)| MemoryPressure { some_avg10, full_avg10 }))
+    }
+
+    /// The same on the CPUs, over the time since an earlier reading.
+    pub(crate) fn cpu_pressure(&mut self, growth: &Mutex<Growth>) -> ReadOptional<RecentPressure> {
+        self.pressure.cpu.read_recent(&mut self.workspace, growth)
     }
 }
 
@@ -384,37 +374,6 @@ fn is_root_of_all(group: &Path, proc_root: &Path) -> bool {
 fn binds_below(group: &Sighting, file: &str, workspace: &mut Workspace) -> bool {
     let mut file = KeptFile::new(group.folder.join(file));
     !matches!(file.read(&mut Allowance(0), &mut workspace.buffer), Ok(b"0\n"))
-}
-
-impl PressureFile {
-    /// As [`Controller::replace`].
-    fn replace(&mut self, found: Option<Levels>) -> bool {
-        let folder = found.and_then(|levels| levels.seen().into_iter().next()).map(|seen| seen.folder);
-        // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for
-        // another's closing, with a trigger some 20 ms.
-        let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
-        let path = folder.map(|folder| folder.join("memory.pressure"));
-        if path.as_deref() == self.of_group.as_ref().map(KeptFile::path) {
-            return false;
-        }
-        self.of_group = path.map(KeptFile::new);
-        true
-    }
-
-    fn kept_files(&self) -> usize {
-        self.of_group.iter().chain([&self.of_machine]).filter(|file| file.is_kept()).count()
-    }
-}
-
-impl From<Averages> for MemoryPressure {
-    fn from(averages: Averages) -> MemoryPressure {
-        MemoryPressure { some_avg10: averages.some_avg10, full_avg10: averages.full_avg10 }
-    }
-}
-
-fn is_unsupported(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.and_then(io::Error::raw_os_error) == Some(libc::EOPNOTSUPP)
 }
 
 #[cfg(test)]

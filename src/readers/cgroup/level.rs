@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kept_file::{Failure, KeptFile, Workspace};
 use super::limit;
 use super::membership::Version;
 use super::memory::MemoryStat;
 use super::resolve::{Names, Sighting};
 use super::slab::KernelMemory;
+use super::workspace::Workspace;
+use crate::readers::kept_file::{Failure, KeptFile};
 use crate::vocabulary::Error;
 
 /// A limit that was not there is looked for again after this time, and one of groups that cannot be seen read again.

@@ -8,8 +8,6 @@ mod alarms;
 mod controllers;
 /// The groups that the process is in, found again when they change.
 mod groups;
-/// Files that are read again and again, of which a handful stays open.
-mod kept_file;
 /// One group's files: its limit, what is charged to it, and what of that counts.
 mod level;
 /// Files of one number: a limit, or what is charged. Bytes to numbers.
@@ -22,6 +20,10 @@ mod memory;
 mod mountinfo;
 /// A line of `mountinfo`: bytes to a mount.
 mod mounts;
+/// The file that says which groups the process is in, kept open.
+mod own_file;
+/// The pressure files of the own group and of the machine.
+mod pressure;
 /// Pressure files: bytes to averages.
 pub(crate) mod psi;
 /// The way from a group's name to its folder, through whatever is mounted.
@@ -30,7 +32,10 @@ mod resolve;
 mod slab;
 /// The environment's wish as to what is watched. The only module here that writes.
 mod watch;
+/// The means that the files of all groups share.
+mod workspace;
 
 pub(crate) use self::alarms::Alarms;
 pub(crate) use self::groups::Cgroups;
+pub(crate) use self::pressure::Growth;
 pub(crate) use self::watch::Watch;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use super::kept_file::OwnFile;
+use super::own_file::OwnFile;
 use crate::sys::file::{is_procfs, visit_lines};
 use crate::sys::poll::{poll, Interest, Ready};
 use crate::vocabulary::Error;

@@ -10,8 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::kept_file::{Allowance, KeptFile, Workspace};
 use super::limit;
+use super::workspace::Workspace;
+use crate::readers::kept_file::{Allowance, KeptFile};
 use crate::readers::procfs::{bytes, meminfo, zoneinfo};
 
 /// Reading three more files at each check would make it dearer by a third. What has been reclaimed meanwhile is seen at

@@ -24,7 +24,7 @@ fn what_cannot_be_understood_is_an_error_with_its_path() {
         .with("cgroup/a/memory.pressure", "some\n");
     let mut cgroups = machine.cgroups();
     cgroups.refresh().unwrap();
-    assert_eq!(cgroups.pressure().unwrap_err().kind(), crate::ErrorKind::Malformed);
+    assert_eq!(cgroups.memory_pressure().unwrap_err().kind(), crate::ErrorKind::Malformed);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn whatever_stands_in_the_place_of_a_file_is_an_error_or_a_fact() {
             let mut cgroups = machine.cgroups();
             for _ in 0..2 {
                 let refreshed = cgroups.refresh();
-                let read = [cgroups.memory().err(), cgroups.pids().err(), cgroups.pressure().err()];
+                let read = [cgroups.memory().err(), cgroups.pids().err(), cgroups.memory_pressure().err()];
                 for error in read.into_iter().flatten() {
                     assert!(error.path().is_some(), "{file} as {what}: {error}");
                 }

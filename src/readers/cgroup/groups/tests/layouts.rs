@@ -19,7 +19,7 @@ fn a_systemd_service_is_judged_by_its_own_limit() {
     assert_eq!((machine.name(&pids.path).as_str(), pids.count, pids.limit), ("system.slice/worker.service", 7, 4915));
     let mut cgroups = machine.cgroups();
     cgroups.refresh().unwrap();
-    let pressure = cgroups.pressure().unwrap().unwrap();
+    let pressure = cgroups.memory_pressure().unwrap().unwrap();
     assert_eq!((pressure.some_avg10, pressure.full_avg10), (1.5, 0.25));
 }
 
@@ -57,7 +57,7 @@ fn version_1_and_hybrid_are_judged_by_the_hierarchy_that_has_the_controller() {
     assert_eq!((pids.count, pids.limit), (42, 100));
     let mut cgroups = machine.cgroups();
     cgroups.refresh().unwrap();
-    assert_eq!(cgroups.pressure().unwrap().unwrap().some_avg10, 1.5, "pressure is always of version 2");
+    assert_eq!(cgroups.memory_pressure().unwrap().unwrap().some_avg10, 1.5, "pressure is always of version 2");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn no_limit_anywhere_is_absent_and_costs_no_other_file() {
     let without_groups = Machine::new("", "");
     without_groups.remove("proc/self");
     assert_eq!((without_groups.memory(), without_groups.tasks()), (None, None));
-    assert!(without_groups.cgroups().pressure().unwrap().is_none());
+    assert!(without_groups.cgroups().memory_pressure().unwrap().is_none());
 }
 
 #[test]
