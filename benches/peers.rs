@@ -17,6 +17,7 @@ pub fn monitor() -> ResourceMonitor {
         Resource::OpenFiles,
         Resource::MemoryPressure,
         Resource::CpuPressure,
+        Resource::IoPressure,
     ];
     let builder = ResourceMonitor::builder(limits);
     optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()

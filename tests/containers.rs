@@ -411,6 +411,7 @@ rusty_fork_test! {
             Resource::OpenFiles,
             Resource::MemoryPressure,
             Resource::CpuPressure,
+            Resource::IoPressure,
         ];
         let builder = ResourceMonitor::builder(no_limits());
         let monitor = optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap();

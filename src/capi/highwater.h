@@ -134,7 +134,8 @@ enum {
     HW_CGROUP_PIDS = 3,
     HW_OPEN_FILES = 4,
     HW_MEMORY_PRESSURE = 5,
-    HW_CPU_PRESSURE = 6
+    HW_CPU_PRESSURE = 6,
+    HW_IO_PRESSURE = 7
 };
 
 #define HW_MOST_RESOURCES 32
@@ -503,9 +504,10 @@ typedef struct hw_snapshot {
     uint64_t lateness_ns;               /* how late it began */
     double cpu_pressure_percent;        /* of the time since an earlier check;
                                            negative: not known */
+    double io_pressure_percent;         /* of disks, in the same way */
 } hw_snapshot;
 
-#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0}
+#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0}
 
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 

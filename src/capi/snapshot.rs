@@ -32,6 +32,7 @@ pub(super) struct Snapshot {
     pub(super) check_duration_ns: u64,
     pub(super) lateness_ns: u64,
     pub(super) cpu_pressure_percent: f64,
+    pub(super) io_pressure_percent: f64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
@@ -58,6 +59,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             open_files: files,
             memory_pressure: pressure,
             cpu_pressure,
+            io_pressure,
             check_duration,
             lateness,
         } = *snapshot;
@@ -83,6 +85,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             check_duration_ns: nanos(check_duration),
             lateness_ns: nanos(lateness),
             cpu_pressure_percent: cpu_pressure.map_or(-1.0, |pressure| pressure.some_percent),
+            io_pressure_percent: io_pressure.map_or(-1.0, |pressure| pressure.some_percent),
         }
     }
 }

@@ -181,31 +181,39 @@ impl SystemProbe {
     /// read between two checks.
     fn read_cgroups(&self, settings: &Settings, alone: bool, into: &mut Reading) {
         let is_read = |resource: Resource| !settings.ignored.get(resource) && (resource.facts().read_alone || !alone);
-        let [memory, pids, memory_pressure, cpu_pressure] =
-            [Resource::CgroupMemory, Resource::CgroupPids, Resource::MemoryPressure, Resource::CpuPressure]
-                .map(is_read);
-        if !(memory || pids || memory_pressure || cpu_pressure) {
+        const READ_HERE: [Resource; 5] = [
+            Resource::CgroupMemory,
+            Resource::CgroupPids,
+            Resource::MemoryPressure,
+            Resource::CpuPressure,
+            Resource::IoPressure,
+        ];
+        if !READ_HERE.into_iter().any(is_read) {
             return;
         }
         let growths = self.growths.current_or_renew(|_inherited| Growths::default());
         self.with_cgroups(|cgroups| {
             let refreshed = cgroups.refresh().map_err(Arc::new);
             let refreshed = || refreshed.as_ref().copied().map_err(Arc::clone);
-            if memory {
+            if is_read(Resource::CgroupMemory) {
                 let read = refreshed().and_then(|()| cgroups.memory());
                 into.snapshot.cgroup_memory = into.noting(Resource::CgroupMemory, read);
             }
-            if pids {
+            if is_read(Resource::CgroupPids) {
                 let read = refreshed().and_then(|()| cgroups.pids());
                 into.snapshot.cgroup_pids = into.noting(Resource::CgroupPids, read);
             }
-            if memory_pressure {
+            if is_read(Resource::MemoryPressure) {
                 let read = cgroups.memory_pressure().map(|pressure| (pressure, None));
                 into.snapshot.memory_pressure = into.noting(Resource::MemoryPressure, read);
             }
-            if cpu_pressure {
+            if is_read(Resource::CpuPressure) {
                 let read = cgroups.cpu_pressure(growths.get(Resource::CpuPressure)).map(|pressure| (pressure, None));
                 into.snapshot.cpu_pressure = into.noting(Resource::CpuPressure, read);
+            }
+            if is_read(Resource::IoPressure) {
+                let read = cgroups.io_pressure(growths.get(Resource::IoPressure)).map(|pressure| (pressure, None));
+                into.snapshot.io_pressure = into.noting(Resource::IoPressure, read);
             }
         });
     }

@@ -200,6 +200,23 @@ resources! {
         of_others: None,
         in_group: None,
     };
+    /// The share of the time since an earlier check in which some task waited for a disk or another block device, in
+    /// hundredths of a percent: that of the own control group, else of the machine.
+    IoPressure => Facts {
+        name: "I/O pressure",
+        event_key: "io_pressure",
+        usage_key: "some_percent",
+        limit_key: Some("max_io_pressure_percent"),
+        limit_noun: "I/O pressure",
+        unit: Unit::Percent,
+        limited_by: LimitedBy::Ceiling,
+        place_key: "cgroup",
+        required: false,
+        read_alone: false,
+        declared: |_| 0,
+        of_others: None,
+        in_group: None,
+    };
 }
 
 // What is kept for each resource is found by its number: see `PerResource`.

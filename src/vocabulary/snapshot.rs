@@ -36,6 +36,8 @@ pub struct ResourceSnapshot {
     pub memory_pressure: Option<MemoryPressure>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub cpu_pressure: Option<RecentPressure>,
+    /// `None` where the kernel does not tell, or it could not be read, or is ignored.
+    pub io_pressure: Option<RecentPressure>,
     /// How long the reading took, in elapsed time, not CPU time.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
@@ -69,6 +71,7 @@ impl ResourceSnapshot {
             open_files: None,
             memory_pressure: None,
             cpu_pressure: None,
+            io_pressure: None,
             check_duration: Duration::ZERO,
             lateness: Duration::ZERO,
         }
@@ -99,6 +102,7 @@ impl ResourceSnapshot {
             Resource::OpenFiles => self.open_files.as_ref().map(Measured::from),
             Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
             Resource::CpuPressure => self.cpu_pressure.as_ref().map(Measured::from),
+            Resource::IoPressure => self.io_pressure.as_ref().map(Measured::from),
         }
     }
 }

@@ -143,6 +143,11 @@ impl ResourceLimits {
     pub fn max_cpu_pressure_percent(&self) -> Option<u8> {
         self.limit(Resource::CpuPressure).and_then(whole_percent)
     }
+
+    /// The limit on pressure on disks, in percent; `None` is unlimited.
+    pub fn max_io_pressure_percent(&self) -> Option<u8> {
+        self.limit(Resource::IoPressure).and_then(whole_percent)
+    }
 }
 
 impl ResourceLimitsBuilder {
@@ -162,5 +167,11 @@ impl ResourceLimitsBuilder {
     /// group, else of the machine).
     pub fn max_cpu_pressure_percent(self, percent: u8) -> Self {
         self.with(Resource::CpuPressure, u64::from(percent) * 100)
+    }
+
+    /// Limits pressure on disks: as [`max_cpu_pressure_percent`](Self::max_cpu_pressure_percent), of tasks that waited
+    /// for a block device (`io.pressure`).
+    pub fn max_io_pressure_percent(self, percent: u8) -> Self {
+        self.with(Resource::IoPressure, u64::from(percent) * 100)
     }
 }

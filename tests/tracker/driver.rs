@@ -58,6 +58,7 @@ impl Driver {
             Resource::OpenFiles,
             Resource::MemoryPressure,
             Resource::CpuPressure,
+            Resource::IoPressure,
         ];
         let builder = ResourceMonitor::builder(limits);
         Driver {

@@ -279,6 +279,11 @@ impl Cgroups {
     pub(crate) fn cpu_pressure(&mut self, growth: &Mutex<Growth>) -> ReadOptional<RecentPressure> {
         self.pressure.cpu.read_recent(&mut self.workspace, growth)
     }
+
+    /// The same on disks.
+    pub(crate) fn io_pressure(&mut self, growth: &Mutex<Growth>) -> ReadOptional<RecentPressure> {
+        self.pressure.io.read_recent(&mut self.workspace, growth)
+    }
 }
 
 impl Controller {

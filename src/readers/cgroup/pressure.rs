@@ -22,6 +22,7 @@ use crate::vocabulary::{Error, ReadOptional, RecentPressure};
 pub(super) struct PressureFiles {
     pub(super) memory: PressureFile,
     pub(super) cpu: PressureFile,
+    pub(super) io: PressureFile,
 }
 
 /// The file that tells one kind of pressure: that of the own group, else that of the machine.
@@ -39,11 +40,15 @@ impl PressureFiles {
             let of_machine = KeptFile::new(proc_root.join("pressure").join(of_machine));
             PressureFile { name, of_group: None, of_machine }
         };
-        PressureFiles { memory: file("memory", "memory.pressure"), cpu: file("cpu", "cpu.pressure") }
+        PressureFiles {
+            memory: file("memory", "memory.pressure"),
+            cpu: file("cpu", "cpu.pressure"),
+            io: file("io", "io.pressure"),
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &PressureFile> {
-        [&self.memory, &self.cpu].into_iter()
+        [&self.memory, &self.cpu, &self.io].into_iter()
     }
 
     /// Replaces the group by the one that was found now, and returns whether it is another.
@@ -52,7 +57,7 @@ impl PressureFiles {
         // The root group, which has no events, stalls with the machine; and of a file in a group one opening waits for
         // another's closing, with a trigger some 20 ms.
         let folder = folder.filter(|folder| folder.join("cgroup.events").exists());
-        let files = [&mut self.memory, &mut self.cpu];
+        let files = [&mut self.memory, &mut self.cpu, &mut self.io];
         let replaced = files.map(|file| {
             let path = folder.as_ref().map(|folder| folder.join(file.name));
             let is_other = path.as_deref() != file.of_group.as_ref().map(KeptFile::path);
