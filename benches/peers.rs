@@ -18,6 +18,7 @@ pub fn monitor() -> ResourceMonitor {
         Resource::MemoryPressure,
         Resource::CpuPressure,
         Resource::IoPressure,
+        Resource::MachineMemory,
     ];
     let builder = ResourceMonitor::builder(limits);
     optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()

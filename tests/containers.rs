@@ -412,6 +412,7 @@ rusty_fork_test! {
             Resource::MemoryPressure,
             Resource::CpuPressure,
             Resource::IoPressure,
+            Resource::MachineMemory,
         ];
         let builder = ResourceMonitor::builder(no_limits());
         let monitor = optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap();

@@ -135,7 +135,8 @@ enum {
     HW_OPEN_FILES = 4,
     HW_MEMORY_PRESSURE = 5,
     HW_CPU_PRESSURE = 6,
-    HW_IO_PRESSURE = 7
+    HW_IO_PRESSURE = 7,
+    HW_MACHINE_MEMORY = 8
 };
 
 #define HW_MOST_RESOURCES 32
@@ -505,9 +506,11 @@ typedef struct hw_snapshot {
     double cpu_pressure_percent;        /* of the time since an earlier check;
                                            negative: not known */
     double io_pressure_percent;         /* of disks, in the same way */
+    uint64_t machine_available_bytes;   /* MemAvailable, whoever uses the rest */
+    uint64_t machine_total_bytes;
 } hw_snapshot;
 
-#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0}
+#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0, 0, 0}
 
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 

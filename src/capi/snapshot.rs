@@ -33,6 +33,8 @@ pub(super) struct Snapshot {
     pub(super) lateness_ns: u64,
     pub(super) cpu_pressure_percent: f64,
     pub(super) io_pressure_percent: f64,
+    pub(super) machine_available_bytes: u64,
+    pub(super) machine_total_bytes: u64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
@@ -58,6 +60,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             cgroup_pids: ref pids,
             open_files: files,
             memory_pressure: pressure,
+            machine_memory: machine,
             cpu_pressure,
             io_pressure,
             check_duration,
@@ -86,6 +89,8 @@ impl From<&ResourceSnapshot> for Snapshot {
             lateness_ns: nanos(lateness),
             cpu_pressure_percent: cpu_pressure.map_or(-1.0, |pressure| pressure.some_percent),
             io_pressure_percent: io_pressure.map_or(-1.0, |pressure| pressure.some_percent),
+            machine_available_bytes: machine.map_or(NONE, |memory| memory.available_bytes),
+            machine_total_bytes: machine.map_or(NONE, |memory| memory.total_bytes),
         }
     }
 }

@@ -8,8 +8,8 @@ use super::room::Left;
 use super::word::Publication;
 use super::{amount, attached, bounds, cadence, floor, judged_as, limit, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{
-    Class, Error, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage, Verdict,
-    Work, WorkUsage,
+    Class, Error, ErrorKind, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage,
+    Verdict, Work, WorkUsage,
 };
 
 impl Judgement {
@@ -338,10 +338,16 @@ impl Judgement {
         })
     }
 
-    fn unread(&self) -> Vec<(Resource, Arc<Error>)> {
+    /// The resources that are not judged although they should be, or not in full, and why.
+    fn unread(&self, limits: &ResourceLimits) -> Vec<(Resource, Arc<Error>)> {
         let Some(found) = self.found() else { return Vec::new() };
-        let error = |resource| Some((resource, unread_error(found.get(resource))?.clone()));
-        Resource::ALL.into_iter().filter_map(error).collect()
+        let error = |resource| match found.get(resource) {
+            Ok(None) if limits.limit(resource).is_some() && !*self.settings.ignored.get(resource) => {
+                Some(Arc::new(Error::new(ErrorKind::Read, "it is not told here, and has a limit")))
+            }
+            read => unread_error(read).cloned(),
+        };
+        Resource::ALL.into_iter().filter_map(|resource| Some((resource, error(resource)?))).collect()
     }
 
     fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits) -> Verdict {
@@ -350,7 +356,7 @@ impl Judgement {
         let unreachable =
             self.settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
         let late = self.last.as_ref().filter(|_| checking).and_then(|last| last.late);
-        let unread = if checking { self.unread() } else { Vec::new() };
+        let unread = if checking { self.unread(limits) } else { Vec::new() };
         let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unread(unread);
         verdict.with_unreachable_age(unreachable).with_lateness(late)
     }

@@ -21,7 +21,8 @@ impl ResourceLimits {
     ///   of the machine (`MemTotal`);
     /// - processes: the least of `pids.max` in the same way and `RLIMIT_NPROC`, which counts every thread of the user;
     ///   none if neither is set;
-    /// - open files: `RLIMIT_NOFILE`.
+    /// - open files: `RLIMIT_NOFILE`;
+    /// - memory of the machine: a tenth of it is to stay available, because what others take is gone as well.
     ///
     /// A memory limit of a control group is judged by what is charged to the group ([`CgroupMemory`]), and not by
     /// resident memory, in which pages of mapped files count although the kernel takes them back. So is a limit on
@@ -87,12 +88,17 @@ impl ResourceLimitsBuilder {
             Ok(machine) => (Some(machine), None),
             Err(error) => (None, Some(error)),
         };
+        let total = machine.as_ref().map(|machine| (machine.total, Origin::new(machine.total_origin.as_str())));
+        let floor = machine
+            .filter(|machine| machine.tells_available)
+            .map(|machine| (machine.total / FLOOR_SHARE, Origin::new(format!("a tenth of {}", machine.total_origin))));
         let user = rlimit::user_tasks().map(|limit| (limit, Origin::new("RLIMIT_NPROC")));
         let files = rlimit::open_files().map(|limit| (limit, Origin::new("RLIMIT_NOFILE")));
         let found = [
-            (Resource::Memory, [groups.memory, machine]),
+            (Resource::Memory, [groups.memory, total]),
             (Resource::Processes, [groups.pids, user]),
             (Resource::OpenFiles, [files, None]),
+            (Resource::MachineMemory, [floor, None]),
         ];
         let builder = found.into_iter().fold(self, |builder, (resource, limits)| {
             match limits.into_iter().flatten().min_by_key(|(limit, _)| *limit) {
@@ -111,14 +117,25 @@ impl ResourceLimitsBuilder {
     }
 }
 
-/// The memory of the machine, and where it is said.
-fn machine_memory(path: PathBuf) -> Result<(u64, Origin), Error> {
+/// The part of the machine's memory that is to stay available, where nobody has said how much.
+const FLOOR_SHARE: u64 = 10;
+
+/// The memory of the machine, as a file of the kernel's tells it.
+struct MachineTotal {
+    total: u64,
+    /// Where it is said.
+    total_origin: String,
+    tells_available: bool,
+}
+
+fn machine_memory(path: PathBuf) -> Result<MachineTotal, Error> {
     let mut text = vec![0; MEMINFO];
     let length = open_regular(&path).and_then(|file| read_at_start(file.as_fd(), &mut text));
     let length = length.map_err(|error| Error::read(path.clone(), error))?;
     text.truncate(length);
     let total = meminfo::total(&text).map_err(|what| Error::malformed(path.clone(), what))?;
-    Ok((total, Origin::new(format!("MemTotal of {}", path.display()))))
+    let total_origin = format!("MemTotal of {}", path.display());
+    Ok(MachineTotal { total, total_origin, tells_available: meminfo::available(&text).is_ok() })
 }
 
 #[cfg(test)]
@@ -183,6 +200,22 @@ mod tests {
         // A limit above what the machine has does not bind.
         let (_machine, limits) = detected(&[("cgroup/a/b/memory.max", "99999999999999\n")]);
         assert_eq!(limits.unwrap().max_memory_mb(), Some(2048));
+    }
+
+    #[test]
+    fn a_tenth_of_the_machine_is_to_stay_available_where_the_kernel_tells_what_is() {
+        let (machine, limits) = detected(&[]);
+        assert_eq!(limits.unwrap().min_available_memory_bytes(), None);
+        let path = machine.path().join("proc/meminfo");
+        let text = "MemTotal: 2097152 kB\nMemAvailable: 1000000 kB\n";
+        fs::write(&path, text).unwrap();
+        let detected = |builder: ResourceLimitsBuilder| builder.detect_in(machine.roots()).unwrap().build().unwrap();
+        let limits = detected(ResourceLimits::builder());
+        assert_eq!(limits.min_available_memory_bytes(), Some((2 << 30) / 10));
+        let origin = format!("machine memory at least 204.7 MB (a tenth of MemTotal of {})", path.display());
+        assert!(limits.to_string().contains(&origin), "{limits}");
+        let set = detected(ResourceLimits::builder().min_available_memory_mb(50));
+        assert_eq!(set.min_available_memory_bytes(), Some(50 << 20));
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod detect;
 pub(crate) mod fixture;
 /// Files that are read again and again, of which a handful stays open.
 pub(crate) mod kept_file;
+/// The memory of the machine.
+mod machine;
 /// Numbers as the kernel writes them.
 pub(crate) mod number;
 /// One reading of every resource: what the engine asks for.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::readers::cgroup::{Alarms, Cgroups, Growth, Watch};
+use crate::readers::machine::MachineFiles;
 use crate::readers::procfs::{ProcFiles, Process};
 use crate::readers::Roots;
 use crate::sys::fork::{self, PerProcess};
@@ -67,6 +68,7 @@ pub struct SystemProbe {
     files: PerProcess<ProcFiles>,
     cgroups: PerProcess<Mutex<Cgroups>>,
     growths: PerProcess<Growths>,
+    machine: PerProcess<Mutex<MachineFiles>>,
     memory_closes_from: AtomicU64,
 }
 
@@ -82,11 +84,13 @@ impl SystemProbe {
     /// Reads trees that are laid out like `/proc` and `/sys/fs/cgroup`.
     pub(crate) fn with_roots(roots: Roots) -> SystemProbe {
         let cgroups = PerProcess::new(Mutex::new(Cgroups::new(roots.clone())));
+        let machine = PerProcess::new(Mutex::new(MachineFiles::new(&roots.proc_root)));
         SystemProbe {
             roots,
             files: PerProcess::new(ProcFiles::default()),
             cgroups,
             growths: PerProcess::new(Growths::default()),
+            machine,
             memory_closes_from: AtomicU64::new(u64::MAX),
         }
     }
@@ -175,6 +179,19 @@ impl SystemProbe {
         };
         let open_files = count.map(|count| (count.map(|count| OpenFiles { count, limit }), None));
         into.snapshot.open_files = into.noting(Resource::OpenFiles, open_files);
+    }
+
+    /// Reads the memory of the machine, unless it is ignored. Whoever finds the kept file in use opens it.
+    fn read_machine(&self, settings: &Settings, into: &mut Reading) {
+        if *settings.ignored.get(Resource::MachineMemory) {
+            return;
+        }
+        let files = || MachineFiles::new(self.root());
+        let read = match self.machine.current_or_renew(|_inherited| Mutex::new(files())).try_lock() {
+            Some(mut kept) => kept.memory(),
+            None => files().memory(),
+        };
+        into.snapshot.machine_memory = into.noting(Resource::MachineMemory, read.map(|memory| (memory, None)));
     }
 
     /// Reads the resources of the control groups, but for those that are ignored: all of them, or those alone that are
@@ -268,6 +285,7 @@ impl Probe for SystemProbe {
         into.snapshot.child_process_count = into.noting(Resource::Processes, count);
         into.snapshot.zombie_pids.extend(into.zombies.iter().map(|zombie| zombie.pid));
         self.read_cgroups(settings, false, into);
+        self.read_machine(settings, into);
         self.read_open_files(settings, into);
         into.snapshot.thread_count = self.files().threads(self.root()).map(to_usize);
     }
@@ -284,6 +302,7 @@ impl Probe for SystemProbe {
         let snapshot = ResourceSnapshot { memory_bytes, ..ResourceSnapshot::unread() };
         let mut reading = Reading { snapshot, ..Reading::default() };
         self.read_cgroups(settings, true, &mut reading);
+        self.read_machine(settings, &mut reading);
         reading.found()
     }
 
@@ -403,6 +422,7 @@ mod tests {
         let machine =
             Machine::new("0::/box\n", mounts).memory_v2("box", "268435456", 1 << 20).pids("cgroup/box", "100", 3);
         let root = tree(7, [process(7, 1)]).with("7/cgroup", "0::/box\n").with("7/mountinfo", mounts);
+        let root = root.with("meminfo", "MemTotal: 100 kB\nMemAvailable: 60 kB\n");
         let root = ["cpu", "io", "memory"].into_iter().fold(root, |root, kind| {
             fs::create_dir_all(root.path().join("pressure")).unwrap();
             root.with(&format!("pressure/{kind}"), pressure)

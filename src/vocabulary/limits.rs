@@ -204,9 +204,8 @@ struct GivenLimit {
 impl ResourceLimitsBuilder {
     /// Limits resident memory, in MB of 1024 x 1024 bytes: of this process, and in scope
     /// [`Tree`](crate::MemoryScope::Tree) of its descendants.
-    pub fn max_memory_mb(mut self, mb: u64) -> Self {
-        *self.limits.get_mut(Resource::Memory) = Some(GivenLimit { number: mb, in_mb: true, origin: None });
-        self
+    pub fn max_memory_mb(self, mb: u64) -> Self {
+        self.with_mb(Resource::Memory, mb)
     }
 
     /// Limits resident memory, in bytes; as [`max_memory_mb`](Self::max_memory_mb).
@@ -217,6 +216,12 @@ impl ResourceLimitsBuilder {
     /// Limits the number of descendant processes.
     pub fn max_processes(self, processes: u64) -> Self {
         self.with(Resource::Processes, processes)
+    }
+
+    /// Sets a limit on bytes, in MB.
+    pub(super) fn with_mb(mut self, resource: Resource, number: u64) -> Self {
+        *self.limits.get_mut(resource) = Some(GivenLimit { number, in_mb: true, origin: None });
+        self
     }
 
     /// Sets a limit, in the unit of the resource.
@@ -411,6 +416,9 @@ mod tests {
                 new().threshold(Resource::Memory, 90, 80),
                 "memory: hard threshold 80 % must be above warn threshold 90 %",
             ),
+            (new().min_available_memory_mb(0), "machine memory floor 0 is not a floor"),
+            (new().min_available_memory_mb(u64::MAX), "machine memory floor 18446744073709551615 MB does not fit"),
+            (new().threshold(Resource::MachineMemory, 80, 95), "machine memory has a floor and no thresholds of 80 %"),
             (new().background_percent(0), "background threshold 0 %"),
             (new().background_percent(81), "background threshold 81 % must not be above warn threshold 80 %"),
         ];

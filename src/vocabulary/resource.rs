@@ -217,6 +217,22 @@ resources! {
         of_others: None,
         in_group: None,
     };
+    /// Memory of the machine that is not available, in bytes: all of it less `MemAvailable`, whoever uses it.
+    MachineMemory => Facts {
+        name: "machine memory",
+        event_key: "machine_memory",
+        usage_key: "usage_mb",
+        limit_key: Some("min_available_memory_bytes"),
+        limit_noun: "machine memory",
+        unit: Unit::Bytes,
+        limited_by: LimitedBy::Floor,
+        place_key: "",
+        required: false,
+        read_alone: true,
+        declared: |work| work.memory_bytes,
+        of_others: Some(|usage| usage.memory_bytes),
+        in_group: None,
+    };
 }
 
 // What is kept for each resource is found by its number: see `PerResource`.

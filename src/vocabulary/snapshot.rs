@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{CgroupMemory, CgroupPids, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource, Shown, MB};
+use super::{
+    CgroupMemory, CgroupPids, MachineMemory, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource, Shown, MB,
+};
 
 /// The findings of one check.
 ///
@@ -34,6 +36,8 @@ pub struct ResourceSnapshot {
     pub open_files: Option<OpenFiles>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub memory_pressure: Option<MemoryPressure>,
+    /// `None` when it could not be read, or is ignored.
+    pub machine_memory: Option<MachineMemory>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub cpu_pressure: Option<RecentPressure>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
@@ -70,6 +74,7 @@ impl ResourceSnapshot {
             cgroup_pids: None,
             open_files: None,
             memory_pressure: None,
+            machine_memory: None,
             cpu_pressure: None,
             io_pressure: None,
             check_duration: Duration::ZERO,
@@ -101,6 +106,7 @@ impl ResourceSnapshot {
             Resource::CgroupPids => self.cgroup_pids.as_ref().map(Measured::from),
             Resource::OpenFiles => self.open_files.as_ref().map(Measured::from),
             Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
+            Resource::MachineMemory => self.machine_memory.as_ref().map(Measured::from),
             Resource::CpuPressure => self.cpu_pressure.as_ref().map(Measured::from),
             Resource::IoPressure => self.io_pressure.as_ref().map(Measured::from),
         }

@@ -78,6 +78,16 @@ pub struct MemoryPressure {
     pub full_avg10: f64,
 }
 
+/// Memory of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MachineMemory {
+    /// `MemAvailable` of `/proc/meminfo`, in bytes: the kernel's estimate of what new programs can have without swapping.
+    pub available_bytes: u64,
+    /// `MemTotal`, in bytes.
+    pub total_bytes: u64,
+}
+
 /// How much of the time since an earlier check, at least half a second ago, some task spent waiting: that of the own
 /// control group, else of the machine. In the first check it is that of the last ten seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,6 +126,13 @@ impl From<&MemoryPressure> for Measured {
     }
 }
 
+impl From<&MachineMemory> for Measured {
+    fn from(memory: &MachineMemory) -> Measured {
+        let used = memory.total_bytes.saturating_sub(memory.available_bytes);
+        Measured { limit: Some(memory.total_bytes), ..Measured::of(used) }
+    }
+}
+
 impl From<&RecentPressure> for Measured {
     fn from(pressure: &RecentPressure) -> Measured {
         // Between 0 and 10,000.
@@ -144,6 +161,11 @@ impl ResourceLimits {
         self.limit(Resource::CpuPressure).and_then(whole_percent)
     }
 
+    /// The memory of the machine that is to stay available, in bytes; `None`: that is not judged.
+    pub fn min_available_memory_bytes(&self) -> Option<u64> {
+        self.limit(Resource::MachineMemory)
+    }
+
     /// The limit on pressure on disks, in percent; `None` is unlimited.
     pub fn max_io_pressure_percent(&self) -> Option<u8> {
         self.limit(Resource::IoPressure).and_then(whole_percent)
@@ -167,6 +189,17 @@ impl ResourceLimitsBuilder {
     /// group, else of the machine).
     pub fn max_cpu_pressure_percent(self, percent: u8) -> Self {
         self.with(Resource::CpuPressure, u64::from(percent) * 100)
+    }
+
+    /// Keeps this much memory of the machine available (`MemAvailable` of proc_meminfo(5)), in MB of 1024 x 1024 bytes,
+    /// whoever uses the rest: at or below it the gate is closed, at or below half of it work is shed.
+    pub fn min_available_memory_mb(self, mb: u64) -> Self {
+        self.with_mb(Resource::MachineMemory, mb)
+    }
+
+    /// As [`min_available_memory_mb`](Self::min_available_memory_mb), in bytes.
+    pub fn min_available_memory_bytes(self, bytes: u64) -> Self {
+        self.with(Resource::MachineMemory, bytes)
     }
 
     /// Limits pressure on disks: as [`max_cpu_pressure_percent`](Self::max_cpu_pressure_percent), of tasks that waited

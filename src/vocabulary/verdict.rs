@@ -287,7 +287,7 @@ impl Verdict {
                 separator = ", ";
                 write_usage(f, resource, &usage)?;
                 if let Some(floor) = &usage.floor {
-                    write!(f, " ({})", floor.shown(resource))?;
+                    write!(f, " above the {}", floor.shown(resource))?;
                 }
             }
         }

@@ -59,6 +59,7 @@ impl Driver {
             Resource::MemoryPressure,
             Resource::CpuPressure,
             Resource::IoPressure,
+            Resource::MachineMemory,
         ];
         let builder = ResourceMonitor::builder(limits);
         Driver {

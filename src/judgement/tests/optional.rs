@@ -154,6 +154,84 @@ fn pressure_closes_the_gate_at_its_own_limit_and_opens_no_other() {
     assert_eq!(bench.verdict().resource(), Some(Resource::Memory));
 }
 
+/// A machine of 1,000 MB of which this many are available, and 100 are to stay so.
+fn with_floor(available_mb: u64) -> (Bench, ReadOptional<Measured>) {
+    let mut bench = Bench::running();
+    bench.limits = ResourceLimits::builder().min_available_memory_mb(100).resume_percent(75).build().unwrap();
+    let used = Measured { limit: Some(1000 * MB), ..Measured::of((1000 - available_mb) * MB) };
+    (bench, Ok(Some(used)))
+}
+
+#[test]
+fn a_floor_closes_the_gate_and_says_what_is_left_and_whose_floor_it_is() {
+    let (mut bench, read) = with_floor(101);
+    assert!(names(&optional(&mut bench, Resource::MachineMemory, read)).is_empty());
+    assert!(bench
+        .text()
+        .ends_with("machine memory 101.0 MB left of 1000.0 MB above the floor of 100.0 MB (set by the host)"));
+    let (mut bench, read) = with_floor(100);
+    let report = optional(&mut bench, Resource::MachineMemory, read);
+    assert_eq!(names(&report), ["machine memory Warning 0"]);
+    assert_eq!(
+        bench.text(),
+        "not accepting work: machine memory 100.0 MB left of 1000.0 MB at or below the floor of 100.0 MB (set by the host)"
+    );
+    let (mut bench, read) = with_floor(50);
+    let critical = optional(&mut bench, Resource::MachineMemory, read).critical.unwrap();
+    assert_eq!(
+        critical.to_string(),
+        "machine memory 50.0 MB left of 1000.0 MB at or below half of the floor of 100.0 MB (set by the host)"
+    );
+    // 25 % are left where others resume at 75 %, and 20 % where they close.
+    let (_, read) = with_floor(124);
+    optional(&mut bench, Resource::MachineMemory, read);
+    assert!(bench
+        .text()
+        .ends_with("124.0 MB left of 1000.0 MB not yet enough above the floor of 100.0 MB (set by the host)"));
+    let (_, read) = with_floor(126);
+    optional(&mut bench, Resource::MachineMemory, read);
+    assert!(bench.is_open(), "{}", bench.text());
+}
+
+#[test]
+fn work_may_go_down_to_half_of_the_floor_and_no_further() {
+    let (mut bench, read) = with_floor(300);
+    optional(&mut bench, Resource::MachineMemory, read);
+    let refused = bench.admit(Work::new().memory_mb(250)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "refused: machine memory 300.0 MB left - 250.0 MB asked of 1000.0 MB would leave no more than half of the floor \
+         of 100.0 MB (set by the host)"
+    );
+    assert!(!refused.could_never_fit());
+    assert!(bench.admit(Work::new().memory_mb(950)).unwrap_err().could_never_fit());
+    bench.admit(Work::new().memory_mb(199)).unwrap();
+    assert!(bench.is_open());
+    bench.admit(Work::new().memory_mb(1)).unwrap();
+    assert_eq!(
+        bench.text(),
+        "not accepting work: machine memory 300.0 MB left - 200.0 MB reserved of 1000.0 MB at or below the floor of \
+         100.0 MB (set by the host)"
+    );
+    let background = bench.admit(Work::new().class(crate::vocabulary::Class::Background)).unwrap_err();
+    assert!(
+        background.to_string().contains(", no more than background work leaves above the floor of"),
+        "{background}"
+    );
+    assert!(bench.admit(Work::new().class(crate::vocabulary::Class::Critical)).is_ok());
+}
+
+#[test]
+fn a_limit_on_what_is_not_told_here_is_said_to_be_judged_by_nobody() {
+    let (mut bench, _) = with_floor(0);
+    optional(&mut bench, Resource::MachineMemory, Ok(None));
+    assert!(bench.is_open());
+    let said = "; machine memory not all judged: it is not told here, and has a limit";
+    assert!(bench.text().ends_with(said), "{}", bench.text());
+    *bench.judgement.settings.ignored.get_mut(Resource::MachineMemory) = true;
+    assert!(!bench.text().contains(said));
+}
+
 #[test]
 fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
     let mut bench = Bench::running();

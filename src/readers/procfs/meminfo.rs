@@ -3,6 +3,7 @@
 //! ```text
 //! MemTotal:       24684084 kB
 //! MemFree:        22189160 kB
+//! MemAvailable:   23345678 kB
 //! ```
 //!
 //! The surprise: `kB` are 1024 bytes.
@@ -13,6 +14,11 @@ use crate::readers::number::parse_u64;
 pub(crate) fn total(text: &[u8]) -> Result<u64, &'static str> {
     // No machine has none: what says so stands in for the kernel's, and knows nothing.
     entry(text, "MemTotal:").filter(|total| *total > 0).ok_or("it does not say MemTotal in kB")
+}
+
+/// The memory that new programs can have without swapping, in bytes: not told before Linux 3.14.
+pub(crate) fn available(text: &[u8]) -> Result<u64, &'static str> {
+    entry(text, "MemAvailable:").ok_or("it does not say MemAvailable in kB")
 }
 
 /// The memory that is neither free, nor on a list of pages, nor reclaimable slab, in bytes: no more than that of the
@@ -55,6 +61,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_available_may_be_nothing_and_is_not_told_by_old_kernels() {
+        assert_eq!(available(b"MemTotal: 12 kB\nMemAvailable:       5 kB\n"), Ok(5 * 1024));
+        assert_eq!(available(b"MemAvailable: 0 kB\n"), Ok(0));
+        assert!(available(b"MemTotal: 12 kB\nMemFree: 5 kB\n").is_err());
+    }
+
+    #[test]
     fn the_kernels_own_is_what_is_left_of_all_that_can_be_had() {
         let text = "MemTotal: 1000 kB\nMemFree: 300 kB\nActive: 200 kB\nInactive: 250 kB\nActive(anon): 90 kB\n\
                     Unevictable: 20 kB\nSReclaimable: 130 kB\nHugetlb: 40 kB\n";
@@ -66,7 +79,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in "MemTotal:[ 0-9]{0,24}( kB)?") {
-            let _ = (total(&bytes), total(text.as_bytes()), beyond_reclaim(&bytes));
+            let _ = (total(&bytes), total(text.as_bytes()), available(&bytes), beyond_reclaim(&bytes));
         }
     }
 }
