@@ -64,7 +64,7 @@ enum Event {
     Job(Job),
     EndOfInput(Option<io::Error>),
     Signal(i32),
-    Snapshot(ResourceSnapshot),
+    Snapshot(Box<ResourceSnapshot>),
     Nothing,
 }
 
@@ -123,7 +123,7 @@ impl Run {
                 Err(_) => Event::EndOfInput(None),
             },
             recv(self.runner.signals) -> signal => signal.map_or(Event::Nothing, Event::Signal),
-            recv(self.runner.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, Event::Snapshot),
+            recv(self.runner.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, |snapshot| Event::Snapshot(Box::new(snapshot))),
             default(timeout) => Event::Nothing,
         }
     }
