@@ -26,7 +26,10 @@ struct Attached {
     root: Identity,
     /// Set if it is a child of this process, whose end the kernel tells of without a check.
     is_child: bool,
-    usage: Option<WorkUsage>,
+    /// The last measurement; zeros before the first. Not an `Option`, because it is compared so often that the compiler
+    /// looks at the numbers before it looks whether there are any, which a C host's valgrind reports.
+    usage: WorkUsage,
+    is_measured: bool,
     /// The number of the check that measured it last.
     measured_by: u64,
     end: End,
@@ -57,9 +60,17 @@ impl AttachedPermits {
         self.list.retain(|attached| attached.root != root);
         self.next += 1;
         let id = AttachedId(self.next);
-        let attached =
-            Attached { id, work, root, is_child, usage: None, measured_by: 0, end: End::NotYet, dropped: None };
-        self.list.push(attached);
+        self.list.push(Attached {
+            id,
+            work,
+            root,
+            is_child,
+            usage: WorkUsage::default(),
+            is_measured: false,
+            measured_by: 0,
+            end: End::NotYet,
+            dropped: None,
+        });
         Ok(id)
     }
 
@@ -71,7 +82,9 @@ impl AttachedPermits {
     /// Lists the processes that are to be measured, in ascending order of process id.
     pub(super) fn list_roots(&self, into: &mut Vec<Subtree>) {
         into.clear();
-        let measured = self.list.iter().filter(|attached| attached.end != End::Over);
+        // One that has ended is measured until nothing of it is left, which a zombie is not.
+        let is_there = |attached: &&Attached| attached.end != End::Over || attached.usage.processes > 0;
+        let measured = self.list.iter().filter(is_there);
         into.extend(measured.map(|attached| Subtree::of(attached.root)));
         into.sort_unstable_by_key(|subtree| subtree.root);
     }
@@ -98,7 +111,7 @@ impl AttachedPermits {
     }
 
     pub(super) fn usage(&self, id: AttachedId) -> Option<WorkUsage> {
-        self.get(id)?.usage
+        self.get(id).filter(|attached| attached.is_measured).map(|attached| attached.usage)
     }
 
     /// Takes a permit out whose work has ended. Returns the processes that the check of this number has counted, and
@@ -106,9 +119,10 @@ impl AttachedPermits {
     pub(super) fn finish(&mut self, id: AttachedId, published: u64) -> u64 {
         let Some(index) = self.index_of(id) else { return 0 };
         let attached = self.list.remove(index);
-        match attached.usage {
-            Some(usage) if attached.measured_by == published => usage.processes,
-            _ => 0,
+        if attached.is_measured && attached.measured_by == published {
+            attached.usage.processes
+        } else {
+            0
         }
     }
 
@@ -138,13 +152,14 @@ impl AttachedPermits {
 
 impl Attached {
     fn record(&mut self, number: u64, subtree: &Subtree) {
-        let peak = self.usage.unwrap_or_default();
-        self.usage = Some(WorkUsage {
+        let before = self.usage;
+        self.usage = WorkUsage {
             memory_bytes: subtree.memory_bytes,
             processes: subtree.processes,
-            peak_memory_bytes: peak.peak_memory_bytes.max(subtree.memory_bytes),
-            peak_processes: peak.peak_processes.max(subtree.processes),
-        });
+            peak_memory_bytes: before.peak_memory_bytes.max(subtree.memory_bytes),
+            peak_processes: before.peak_processes.max(subtree.processes),
+        };
+        self.is_measured = true;
         self.measured_by = number;
         if !subtree.is_alive {
             self.end = End::Over;
@@ -177,7 +192,7 @@ impl Attached {
     }
 
     fn measured(&self, resource: Resource) -> u64 {
-        resource.facts().of_others.map_or(0, |measured| measured(&self.usage.unwrap_or_default()))
+        resource.facts().of_others.map_or(0, |measured| measured(&self.usage))
     }
 }
 
@@ -280,6 +295,28 @@ mod tests {
         let free = permits.attach(Work::new(), root(10), true).unwrap();
         permits.note_ends(|_| End::Zombie);
         assert_eq!((permits.finish(free, 5), reserved(&permits, OWN)), (0, [0; 5]), "more than was declared never is");
+    }
+
+    #[test]
+    fn one_that_has_ended_is_measured_until_nothing_of_it_is_left() {
+        for end in [End::NotYet, End::Zombie, End::Over] {
+            let mut permits = AttachedPermits::default();
+            let id = permits.attach(work(), root(7), true).unwrap();
+            permits.record(1, &[subtree(7, 150, 2, true)]);
+            permits.note_ends(|_| end);
+            // Nobody has waited for it yet, and then somebody has.
+            for (number, processes) in [(2, 1), (3, 0)] {
+                let mut roots = vec![];
+                permits.list_roots(&mut roots);
+                assert_eq!(roots.len(), 1);
+                permits.record(number, &[subtree(7, 0, processes, false)]);
+                let usage = permits.usage(id).unwrap();
+                assert_eq!((usage.processes, usage.peak_processes, usage.memory_bytes), (processes, 2, 0));
+            }
+            let mut roots = vec![];
+            permits.list_roots(&mut roots);
+            assert_eq!((roots, permits.held(id, Resource::Processes, OWN)), (vec![], 0));
+        }
     }
 
     #[test]
