@@ -1,15 +1,17 @@
 /*
  * A blocking server that knows when it is full: an accept loop, and a thread
- * for each connection. Whatever is started, a thread or the memory of a request,
- * is admitted by hw_try_admit() first.
+ * for each connection. A connection is admitted at once or not at all, by
+ * hw_try_admit(); the memory of its request waits for room, in hw_admit().
  *
  *     make && ../../target/c/busy_server 7000 256
  *     (echo 64 2000; sleep 3) | nc 127.0.0.1 7000
  *
  * A client sends one line, "<megabytes> <milliseconds>": the server holds that
  * much memory for that long, or until the client hangs up, and answers "done".
- * A request that would take it near its limit is answered "busy" and the
- * reason, at once. SIGTERM lets the connections end and then stops.
+ * A request that would take it near its limit waits for 2 s, and is then answered
+ * "busy" and the reason; so is one that could never fit, and a connection to a
+ * server that is full, at once. SIGTERM answers those that wait, and lets the
+ * others end.
  */
 #define _DEFAULT_SOURCE
 
@@ -35,6 +37,12 @@
 
 /* A thread's stack, as far as it is used here, and what the C library keeps for it. */
 #define THREAD_BYTES (256u << 10)
+
+/* How long a client waits for room. */
+#define PATIENCE_MS 2000
+
+/* A request that is over before a check is likely to see it. */
+#define SHORT_MS 100
 
 /* What the thread of a connection is given. */
 struct connection {
@@ -79,17 +87,24 @@ static void read_line(int client, char *line, size_t size)
 static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
 {
     void *held = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (held != MAP_FAILED)
-        memset(held, 1, bytes);
-    /* What was declared is there now, for the next check to see. */
-    hw_permit_free(permit);
     if (held == MAP_FAILED) {
         dprintf(client, "busy: %s\n", strerror(errno));
+        hw_permit_finish(permit);
         return;
+    }
+    memset(held, 1, bytes);
+    if (milliseconds >= SHORT_MS) {
+        /* What was declared is there now, for the next check to see. A permit that
+         * were kept would count it twice. */
+        hw_permit_free(permit);
+        permit = NULL;
     }
     struct pollfd gone = {client, POLLIN, 0};
     poll(&gone, 1, milliseconds);
     munmap(held, bytes);
+    /* Nothing of it is left: its room goes to whoever waits, and no check has to
+     * see that first. */
+    hw_permit_finish(permit);
     dprintf(client, "done\n");
 }
 
@@ -102,7 +117,8 @@ static void answer(int client, const char *line)
     }
     hw_work work = HW_WORK_INIT;
     work.memory_bytes = (uint64_t)megabytes << 20;
-    hw_permit *permit = hw_try_admit(monitor, &work);
+    work.label = milliseconds >= SHORT_MS ? "long request" : "short request";
+    hw_permit *permit = hw_admit(monitor, &work, PATIENCE_MS);
     if (permit)
         hold(client, (size_t)work.memory_bytes, (int)milliseconds, permit);
     else
@@ -173,14 +189,16 @@ static void *accept_loop(void *argument)
             continue;
         }
         /*
-         * A server that is full says so at once, before anything is read. To
-         * ask hw_is_accepting_work() here and then start the thread would let
+         * A server that is full says so at once, before anything is read: the
+         * one thread that accepts waits for nobody's memory. To ask
+         * hw_is_accepting_work() here and then start the thread would let
          * a burst in: its answer is that of the last check, which has seen
          * none of the burst. It is for a page that shows whether the server
          * is ready.
          */
         hw_work thread = HW_WORK_INIT;
         thread.memory_bytes = THREAD_BYTES;
+        thread.label = "connection";
         hw_permit *permit = hw_try_admit(monitor, &thread);
         if (permit)
             start_thread(client, permit);
@@ -257,6 +275,8 @@ int main(int argc, char **argv)
         return 1;
     }
     sigwait(&termination, &received);
+    /* First, so that nobody waits for room any more. It is freed last. */
+    hw_monitor_stop(monitor);
     shutdown(listener, SHUT_RDWR);
     pthread_join(acceptor, NULL);
     close(listener);
