@@ -12,6 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use common::{wait_until, DEADLINE};
 use nix::sys::signal::{kill, Signal};
@@ -80,6 +81,17 @@ fn guest() -> Command {
     Command::new(BUILT.get_or_init(|| program("guest")))
 }
 
+/// Runs one of the tests in `waiting.c`.
+#[track_caller]
+fn waiting(name: &str) {
+    run(Command::new(waiting_program()).arg(name));
+}
+
+fn waiting_program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| program("waiting"))
+}
+
 /// Valgrind, to run what comes next; what it finds is an exit status of 99, and in the log. What is only possibly lost
 /// is the C library's: a thread that has not quite ended when the process does.
 fn valgrind(log: &Path) -> Command {
@@ -130,11 +142,13 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
         let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
         run(Command::new(compiler).arg(standard).args(warnings).arg(&include).arg(&source));
     }
-    // The server is both as well.
-    let server = Path::new(ROOT).join("examples/c/busy_server.c");
-    for (compiler, options) in [("cc", ["-std=c11", "-xc"]), ("c++", ["-std=c++17", "-xc++"])] {
-        let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
-        run(Command::new(compiler).args(options).args(warnings).arg(&include).arg(&server));
+    // Programs that use it are both as well.
+    for program in ["examples/c/busy_server.c", "tests/capi/waiting.c"] {
+        let program = Path::new(ROOT).join(program);
+        for (compiler, options) in [("cc", ["-std=c11", "-xc"]), ("c++", ["-std=c++17", "-xc++"])] {
+            let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
+            run(Command::new(compiler).args(options).args(warnings).arg(&include).arg(&program));
+        }
     }
 }
 
@@ -167,9 +181,19 @@ impl Server {
         answer.trim().to_owned()
     }
 
+    fn resident_megabytes(&self) -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.process.id())).unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        (pages * 4096) >> 20
+    }
+
+    fn terminate(&self) {
+        kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM).unwrap();
+    }
+
     /// Asks it to end, and returns whether it was content with that.
     fn end(mut self) -> bool {
-        kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM).unwrap();
+        self.terminate();
         let mut status = None;
         wait_until("the server has ended", || {
             status = self.process.try_wait().unwrap();
@@ -219,6 +243,44 @@ fn fill_up(server: &Server, megabytes: u64) {
 fn a_server_in_c_answers_busy_near_its_limit_and_recovers() {
     let server = Server::start(Command::new(busy_server()).args(["0", "160"]));
     fill_up(&server, 160);
+    assert!(server.end());
+}
+
+/// Asks for what does not fit beside what is held, and makes sure that this waits.
+fn ask_in_vain(server: &Server, request: &str) -> TcpStream {
+    let waiting = server.ask(request);
+    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    if waiting.peek(&mut [0]).is_ok() {
+        panic!("answered at once: {}", Server::answer(waiting));
+    }
+    waiting.set_read_timeout(Some(DEADLINE)).unwrap();
+    waiting
+}
+
+#[test]
+fn a_request_to_the_server_waits_for_room_until_another_ends_it_is_tired_or_the_server_stops() {
+    let server = Server::start(Command::new(busy_server()).args(["0", "160"]));
+    let hold = || {
+        let holding = server.ask("100 3600000");
+        wait_until("the memory is there", || server.resident_megabytes() >= 100);
+        wait_until("a check has seen it once and no more twice", || Server::answer(server.ask("1 1")) == "done");
+        holding
+    };
+    let holding = hold();
+    let waiting = ask_in_vain(&server, "60 1");
+    holding.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((Server::answer(waiting), Server::answer(holding)), ("done".to_owned(), "done".to_owned()));
+
+    let holding = hold();
+    let refusal = Server::answer(ask_in_vain(&server, "60 1"));
+    assert!(refusal.starts_with("busy: refused: memory ") && refusal.contains("; waited "), "{refusal}");
+
+    let waiting = ask_in_vain(&server, "60 1");
+    server.terminate();
+    let refusal = Server::answer(waiting);
+    assert!(refusal.starts_with("busy: not accepting work: the monitor is stopped"), "{refusal}");
+    holding.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(Server::answer(holding), "done");
     assert!(server.end());
 }
 
@@ -282,4 +344,66 @@ fn a_cancelled_thread_ends_before_or_after_a_function_and_never_in_it() {
 #[test]
 fn no_function_changes_errno() {
     run(guest().arg("errno"));
+}
+
+#[test]
+fn a_waiter_is_served_by_a_finish_and_refused_at_its_deadline() {
+    waiting("served");
+}
+
+#[test]
+fn a_class_has_a_threshold_of_its_own() {
+    waiting("classes");
+}
+
+#[test]
+fn a_cancelled_waiter_loses_no_room_and_others_are_served() {
+    waiting("cancel");
+}
+
+#[test]
+fn a_forked_child_has_no_waiter_and_those_of_its_parent_are_served() {
+    waiting("fork");
+}
+
+#[test]
+fn an_attached_child_is_measured_and_not_reserved() {
+    waiting("attach");
+}
+
+#[test]
+fn a_stop_ends_every_wait_and_permits_outlive_their_monitor() {
+    waiting("stop");
+}
+
+#[test]
+fn a_check_of_the_callers_own_changes_neither_errno_nor_cancellation() {
+    waiting("own-check");
+}
+
+#[test]
+fn holders_are_listed_with_their_labels() {
+    waiting("holders");
+}
+
+#[test]
+fn a_reason_has_the_numbers_that_were_compared() {
+    waiting("reasons");
+}
+
+#[test]
+fn settings_are_those_of_the_monitor() {
+    waiting("settings");
+}
+
+#[test]
+fn waiting_has_no_leak_and_no_error_under_valgrind() {
+    if !has("valgrind") {
+        return;
+    }
+    let log = target().join("waiting.log");
+    let output = valgrind(&log).arg(waiting_program()).output().unwrap();
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("ERROR SUMMARY: 0 errors"), "{text}");
 }
