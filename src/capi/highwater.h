@@ -321,6 +321,8 @@ typedef struct hw_usage {
     uint64_t reserved; /* by permits, beyond what is measured */
     uint64_t asked;    /* by work that was refused as too much */
     uint64_t limit;    /* HW_NONE: none, or another resource's is judged for it */
+    uint64_t floor;    /* that is to be left of the limit, which is then all that
+                          there is; HW_NONE: thresholds are percentages */
 } hw_usage;
 
 /* A verdict as numbers. */
@@ -336,7 +338,7 @@ typedef struct hw_reason {
     hw_usage usage[HW_MOST_RESOURCES]; /* by resource: usage[HW_MEMORY], ... */
 } hw_reason;
 
-#define HW_REASON_INIT {sizeof(hw_reason), 0, 0, -1, 0, 0, {{0, 0, 0, 0}}}
+#define HW_REASON_INIT {sizeof(hw_reason), 0, 0, -1, 0, 0, {{0, 0, 0, 0, 0}}}
 
 /* The state of the gate as numbers, as hw_verdict() has it as a text. */
 int hw_verdict_reason(const hw_monitor *monitor, hw_reason *reason);

@@ -10,7 +10,7 @@ use super::{Monitor, MONITOR};
 use crate::vocabulary::{Resource, Verdict};
 
 /// `HW_MOST_RESOURCES`: the rows of a reason, more than there are resources, so that a struct of today has room for
-/// those of later versions.
+/// those of later versions. A row itself cannot grow.
 pub(super) const MOST_RESOURCES: usize = 32;
 
 const _: () = assert!(Resource::ALL.len() <= MOST_RESOURCES);
@@ -23,6 +23,7 @@ pub(super) struct Usage {
     pub(super) reserved: u64,
     pub(super) asked: u64,
     pub(super) limit: u64,
+    pub(super) floor: u64,
 }
 
 /// `hw_reason`.
@@ -46,12 +47,17 @@ unsafe impl Versioned for Reason {
 
 impl From<&Verdict> for Reason {
     fn from(verdict: &Verdict) -> Reason {
-        let unread = Usage { measured: NONE, reserved: 0, asked: 0, limit: NONE };
+        let unread = Usage { measured: NONE, reserved: 0, asked: 0, limit: NONE, floor: NONE };
         let mut usage = [unread; MOST_RESOURCES];
         for (row, resource) in usage.iter_mut().zip(Resource::ALL) {
             if let Some(found) = verdict.usages().get(resource) {
-                let (measured, limit) = (found.measured, found.limit.unwrap_or(NONE));
-                *row = Usage { measured, reserved: found.reserved, asked: found.asked, limit };
+                *row = Usage {
+                    measured: found.measured,
+                    reserved: found.reserved,
+                    asked: found.asked,
+                    limit: found.limit.unwrap_or(NONE),
+                    floor: found.floor.as_ref().map_or(NONE, |floor| floor.amount),
+                };
             }
         }
         let (waited, ahead) = verdict.waited().unwrap_or_default();

@@ -58,11 +58,12 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             pressure_cleared dropped),
     ];
     // The rows of a reason have no size of their own.
-    let rows =
-        [offset_of!(Usage, measured), offset_of!(Usage, reserved), offset_of!(Usage, asked), offset_of!(Usage, limit)];
-    let rows = rows.into_iter().zip(["measured", "reserved", "asked", "limit"]);
-    let assert = |(offset, field)| format!("_Static_assert(offsetof(hw_usage, {field}) == {offset}, \"{field}\");\n");
-    let mut statements: String = rows.map(assert).collect();
+    macro_rules! row {
+        ($($field:ident)+) => { [$((stringify!($field), offset_of!(Usage, $field))),+] };
+    }
+    let assert = |(field, offset)| format!("_Static_assert(offsetof(hw_usage, {field}) == {offset}, \"{field}\");\n");
+    let mut statements: String = row!(measured reserved asked limit floor).map(assert).concat();
+    writeln!(statements, "_Static_assert(sizeof(hw_usage) == {}, \"hw_usage\");", size_of::<Usage>()).unwrap();
     for (name, size, fields) in layouts {
         writeln!(statements, "_Static_assert(sizeof({name}) == {size}, \"{name}\");").unwrap();
         let (last, offset) = fields.last().unwrap();

@@ -483,6 +483,7 @@ static void a_reason_has_the_numbers_that_were_compared(void) {
     const hw_usage *usage = &reason.usage[HW_PROCESSES];
     EXPECT(reason.resource == HW_PROCESSES && !reason.could_never_fit && !reason.accepting && reason.waited_ns == 0);
     EXPECT(usage->measured == 0 && usage->reserved == 6 && usage->asked == 5 && usage->limit == 10);
+    EXPECT(usage->floor == HW_NONE && reason.usage[HW_MACHINE_MEMORY].limit == HW_NONE);
     EXPECT(reason.usage[HW_MEMORY].measured > 0 && reason.usage[HW_MEMORY].measured != HW_NONE);
     EXPECT(reason.usage[HW_MEMORY].limit == HW_NONE && reason.usage[HW_MOST_RESOURCES - 1].measured == HW_NONE);
     FAILS(!admit(40, HW_FOREVER), HW_NEVER_FITS);
