@@ -19,6 +19,7 @@ pub fn monitor() -> ResourceMonitor {
         Resource::CpuPressure,
         Resource::IoPressure,
         Resource::MachineMemory,
+        Resource::DiskSpace,
     ];
     let builder = ResourceMonitor::builder(limits);
     optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()

@@ -413,6 +413,7 @@ rusty_fork_test! {
             Resource::CpuPressure,
             Resource::IoPressure,
             Resource::MachineMemory,
+            Resource::DiskSpace,
         ];
         let builder = ResourceMonitor::builder(no_limits());
         let monitor = optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap();

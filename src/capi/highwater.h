@@ -136,7 +136,8 @@ enum {
     HW_MEMORY_PRESSURE = 5,
     HW_CPU_PRESSURE = 6,
     HW_IO_PRESSURE = 7,
-    HW_MACHINE_MEMORY = 8
+    HW_MACHINE_MEMORY = 8,
+    HW_DISK_SPACE = 9
 };
 
 #define HW_MOST_RESOURCES 32
@@ -510,9 +511,11 @@ typedef struct hw_snapshot {
     double io_pressure_percent;         /* of disks, in the same way */
     uint64_t machine_available_bytes;   /* MemAvailable, whoever uses the rest */
     uint64_t machine_total_bytes;
+    uint64_t disk_free_bytes;           /* of the file system with a floor */
+    uint64_t disk_total_bytes;
 } hw_snapshot;
 
-#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0, 0, 0}
+#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0}
 
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 

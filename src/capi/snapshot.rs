@@ -35,6 +35,8 @@ pub(super) struct Snapshot {
     pub(super) io_pressure_percent: f64,
     pub(super) machine_available_bytes: u64,
     pub(super) machine_total_bytes: u64,
+    pub(super) disk_free_bytes: u64,
+    pub(super) disk_total_bytes: u64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
@@ -61,6 +63,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             open_files: files,
             memory_pressure: pressure,
             machine_memory: machine,
+            disk_space: ref disk,
             cpu_pressure,
             io_pressure,
             check_duration,
@@ -91,6 +94,8 @@ impl From<&ResourceSnapshot> for Snapshot {
             io_pressure_percent: io_pressure.map_or(-1.0, |pressure| pressure.some_percent),
             machine_available_bytes: machine.map_or(NONE, |memory| memory.available_bytes),
             machine_total_bytes: machine.map_or(NONE, |memory| memory.total_bytes),
+            disk_free_bytes: disk.as_ref().map_or(NONE, |disk| disk.free_bytes),
+            disk_total_bytes: disk.as_ref().map_or(NONE, |disk| disk.total_bytes),
         }
     }
 }

@@ -53,7 +53,8 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
         layout!(Snapshot: size memory_bytes processes zombies running_jobs active_jobs threads cgroup_memory_bytes
             cgroup_memory_raw_bytes cgroup_memory_limit_bytes cgroup_pids cgroup_pids_limit open_files open_files_limit
             pressure_some_avg10 pressure_full_avg10 age_ns check_duration_ns lateness_ns cpu_pressure_percent
-            io_pressure_percent machine_available_bytes machine_total_bytes),
+            io_pressure_percent machine_available_bytes machine_total_bytes
+            disk_free_bytes disk_total_bytes),
         layout!(Callbacks: size user running_count active_job_count oldest_running_job pause_job cancel_job
             pressure_cleared dropped),
     ];
@@ -132,7 +133,7 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
     let too_much = Limits { background_percent: 1 << 40, ..all }.build().unwrap_err().to_string();
     assert_eq!(too_much, "background threshold 1099511627776 % must not be above 100 %");
     // To be named here until C has a field for it.
-    let only_in_rust = [Resource::CpuPressure, Resource::IoPressure, Resource::MachineMemory];
+    let only_in_rust = [Resource::CpuPressure, Resource::IoPressure, Resource::MachineMemory, Resource::DiskSpace];
     let limits = all.build().unwrap();
     for resource in Resource::ALL.into_iter().filter(|resource| !only_in_rust.contains(resource)) {
         assert_eq!(limits.limit(resource).is_some(), resource.facts().limit_key.is_some(), "{resource}");

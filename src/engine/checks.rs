@@ -96,9 +96,11 @@ impl Core {
         let precise_began = sys::fine_now();
         {
             let judgement = self.judgement.lock();
+            let limits = self.limits.get();
             judgement.list_subtrees(&mut reading.subtrees);
+            reading.disk = limits.shared_disk_path().cloned();
             if self.config.settings.memory_scope == MemoryScope::Tree {
-                self.config.probe.set_memory_closes_from(judgement.memory_closes_from(&self.limits.get()));
+                self.config.probe.set_memory_closes_from(judgement.memory_closes_from(&limits));
             }
         }
         reading.clear();

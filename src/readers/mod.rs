@@ -5,6 +5,8 @@
 pub(crate) mod cgroup;
 /// Limits that somebody else has set.
 mod detect;
+/// The room in a file system, which may not answer.
+mod disk;
 /// Trees like those of the kernel, for unit tests.
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::readers::cgroup::{Alarms, Cgroups, Growth, Watch};
+use crate::readers::disk::DiskReader;
 use crate::readers::machine::MachineFiles;
 use crate::readers::procfs::{ProcFiles, Process};
 use crate::readers::Roots;
@@ -69,6 +70,7 @@ pub struct SystemProbe {
     cgroups: PerProcess<Mutex<Cgroups>>,
     growths: PerProcess<Growths>,
     machine: PerProcess<Mutex<MachineFiles>>,
+    disk: PerProcess<DiskReader>,
     memory_closes_from: AtomicU64,
 }
 
@@ -91,6 +93,7 @@ impl SystemProbe {
             cgroups,
             growths: PerProcess::new(Growths::default()),
             machine,
+            disk: PerProcess::new(DiskReader::new()),
             memory_closes_from: AtomicU64::new(u64::MAX),
         }
     }
@@ -246,6 +249,11 @@ impl Probe for SystemProbe {
 
     fn read(&self, settings: &Settings, into: &mut Reading) {
         into.clear();
+        let disk = into.disk.clone().filter(|_| !*settings.ignored.get(Resource::DiskSpace));
+        let disk_reader = || self.disk.current_or_renew(|_inherited| DiskReader::new());
+        if let Some(path) = &disk {
+            disk_reader().begin(path);
+        }
         let scope = settings.memory_scope;
         let own_memory = self.own_memory().map_err(Arc::new);
         let (zombies, subtrees) = (&mut into.zombies, &mut into.subtrees);
@@ -287,6 +295,10 @@ impl Probe for SystemProbe {
         self.read_cgroups(settings, false, into);
         self.read_machine(settings, into);
         self.read_open_files(settings, into);
+        if let Some(path) = &disk {
+            let read = disk_reader().finish(path).map(|space| (space, None));
+            into.snapshot.disk_space = into.noting(Resource::DiskSpace, read);
+        }
         into.snapshot.thread_count = self.files().threads(self.root()).map(to_usize);
     }
 
@@ -430,7 +442,7 @@ mod tests {
         let roots = Roots { proc_root: root.path().into(), ..machine.roots() };
         // Open files are counted on this machine, the others on any that has all files.
         let found = [SystemProbe::new(), SystemProbe::with_roots(roots)].map(|probe| {
-            let mut reading = Reading::default();
+            let mut reading = Reading { disk: Some(Path::new("/").into()), ..Reading::default() };
             probe.read(&Settings::default(), &mut reading);
             reading.found()
         });

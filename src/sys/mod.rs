@@ -5,6 +5,7 @@
 //! - [`bell`]: a sleep that any thread can end. [`latch`]: a sleep for one answer. [`poll`]: a sleep that descriptors
 //!   end.
 //! - [`file`]: directories and files that are kept open, read without an offset. [`mount`]: the mount below a path.
+//!   [`file_system`]: the room in one.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
 //! - [`clock`]: the three clocks. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
 //! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
@@ -20,6 +21,7 @@ pub(crate) mod clock;
 pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod file_kind;
+pub(crate) mod file_system;
 pub(crate) mod fork;
 mod futex;
 pub(crate) mod latch;

@@ -1,7 +1,7 @@
 //! The numbers that the host sets: limits, and the percentages of them at which something happens.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Error, LimitedBy, PerResource, Resource, Shown, Unit, MB};
@@ -37,6 +37,7 @@ pub struct ResourceLimits {
     thresholds: Thresholds,
     /// Those of each resource, which the host may have set apart.
     thresholds_of: PerResource<Thresholds>,
+    disk_path: Option<Arc<Path>>,
 }
 
 /// The place where a limit was found.
@@ -63,7 +64,7 @@ impl ResourceLimits {
         let limits = PerResource::default();
         let (unread, apart) = (Vec::new(), PerResource::default());
         let (warn, hard) = (WARN_PERCENT, HARD_PERCENT);
-        ResourceLimitsBuilder { limits, unread, background: None, warn, hard, resume: None, apart }
+        ResourceLimitsBuilder { limits, unread, background: None, warn, hard, resume: None, apart, disk_path: None }
     }
 
     /// The memory limit in bytes; `None` is unlimited.
@@ -79,6 +80,16 @@ impl ResourceLimits {
     /// The limit on descendant processes; `None` is unlimited.
     pub fn max_processes(&self) -> Option<u64> {
         self.limit(Resource::Processes)
+    }
+
+    /// The path to the file system of which some is to stay free; `None`: there is none.
+    pub fn disk_path(&self) -> Option<&Path> {
+        self.disk_path.as_deref()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_disk_path(&self) -> Option<&Arc<Path>> {
+        self.disk_path.as_ref()
     }
 
     /// The percentage of a limit at which work of class [`Background`](crate::Class::Background) is refused.
@@ -128,7 +139,8 @@ impl ResourceLimits {
 
 impl PartialEq for ResourceLimits {
     fn eq(&self, other: &ResourceLimits) -> bool {
-        (self.limits, self.thresholds, self.thresholds_of) == (other.limits, other.thresholds, other.thresholds_of)
+        (self.limits, self.thresholds, self.thresholds_of, self.disk_path())
+            == (other.limits, other.thresholds, other.thresholds_of, other.disk_path())
     }
 }
 
@@ -155,7 +167,11 @@ impl fmt::Display for ResourceLimits {
                 Some(limit) => {
                     let origin = self.origin_of(resource).map_or(SET_BY_HOST, |origin| origin);
                     let at_least = if self.floor(resource).is_some() { "at least " } else { "" };
-                    write!(f, "{separator}{resource} {at_least}{} ({origin})", Shown(resource, limit))?;
+                    write!(f, "{separator}{resource} {at_least}{}", Shown(resource, limit))?;
+                    if let Some(path) = self.disk_path().filter(|_| resource == Resource::DiskSpace) {
+                        write!(f, " in {}", path.display())?;
+                    }
+                    write!(f, " ({origin})")?;
                 }
                 None if resource.facts().required => write!(f, "{separator}{resource} unlimited")?,
                 None => continue,
@@ -190,6 +206,7 @@ pub struct ResourceLimitsBuilder {
     resume: Option<u8>,
     /// The warning and the hard threshold of those resources that have others.
     apart: PerResource<Option<(u8, u8)>>,
+    disk_path: Option<PathBuf>,
 }
 
 /// A limit as it was given, so that an error can name it in the giver's own unit.
@@ -216,6 +233,11 @@ impl ResourceLimitsBuilder {
     /// Limits the number of descendant processes.
     pub fn max_processes(self, processes: u64) -> Self {
         self.with(Resource::Processes, processes)
+    }
+
+    pub(super) fn on_disk(mut self, path: PathBuf) -> Self {
+        self.disk_path = Some(path);
+        self
     }
 
     /// Sets a limit on bytes, in MB.
@@ -293,7 +315,7 @@ impl ResourceLimitsBuilder {
     /// [`ErrorKind::InvalidLimit`](crate::ErrorKind::InvalidLimit), naming the value: a limit of zero, MB that overflow
     /// bytes, a pressure above 100 %, a warning threshold of 0 % or not below the hard one, a hard one above 100 %, a
     /// resume percentage of 0 or not below the warning threshold, a background one of 0 or above it, percentages of a
-    /// resource that has a floor.
+    /// resource that has a floor, a path to a file system that is not absolute.
     pub fn build(self) -> Result<ResourceLimits, Error> {
         let mut limits = PerResource::default();
         let mut origins: PerResource<Option<Origin>> = PerResource::default();
@@ -303,7 +325,10 @@ impl ResourceLimitsBuilder {
                 origins.get_mut(resource).clone_from(&given.origin);
             }
         }
-        let ResourceLimitsBuilder { unread, background, warn, hard, resume, apart, .. } = self;
+        let ResourceLimitsBuilder { unread, background, warn, hard, resume, apart, disk_path, .. } = self;
+        if let Some(path) = disk_path.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(Error::limit(format!("disk path {} is not absolute", path.display())));
+        }
         validate_levels(warn, hard).map_err(Error::limit)?;
         match resume {
             Some(0) => return Err(Error::limit("resume threshold 0 % could never be reached")),
@@ -331,7 +356,14 @@ impl ResourceLimitsBuilder {
             validate_levels(warn, hard).map_err(|text| Error::limit(format!("{resource}: {text}")))?;
             *thresholds_of.get_mut(resource) = thresholds.moved_to(warn, hard);
         }
-        Ok(ResourceLimits { limits, origins, unread: unread.into(), thresholds, thresholds_of })
+        Ok(ResourceLimits {
+            limits,
+            origins,
+            unread: unread.into(),
+            thresholds,
+            thresholds_of,
+            disk_path: disk_path.map(Arc::from),
+        })
     }
 }
 
@@ -419,6 +451,8 @@ mod tests {
             (new().min_available_memory_mb(0), "machine memory floor 0 is not a floor"),
             (new().min_available_memory_mb(u64::MAX), "machine memory floor 18446744073709551615 MB does not fit"),
             (new().threshold(Resource::MachineMemory, 80, 95), "machine memory has a floor and no thresholds of 80 %"),
+            (new().min_free_disk_mb("/tmp", 0), "disk space floor 0 is not a floor"),
+            (new().min_free_disk_mb("data", 10), "disk path data is not absolute"),
             (new().background_percent(0), "background threshold 0 %"),
             (new().background_percent(81), "background threshold 81 % must not be above warn threshold 80 %"),
         ];
@@ -440,6 +474,15 @@ mod tests {
         let text = limits.to_string();
         assert!(text.ends_with("cgroup pids at 10 % and 90 %, of open files at 40 % and 50 %, normal again below 75 %"));
         assert_ne!(limits, ResourceLimits::builder().resume_percent(75).build().unwrap());
+    }
+
+    #[test]
+    fn the_file_system_is_a_part_of_its_floor() {
+        let floor = |path: &str| ResourceLimits::builder().min_free_disk_mb(path, 10).build().unwrap();
+        assert_eq!(floor("/data").disk_path(), Some(Path::new("/data")));
+        assert_eq!(floor("/data").min_free_disk_bytes(), Some(10 * MB));
+        assert!(floor("/data").to_string().contains(", disk space at least 10.0 MB in /data (set by the host); "));
+        assert!(floor("/data") == floor("/data") && floor("/data") != floor("/other"));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Reading {
     pub(crate) zombies: Vec<Identity>,
     /// The subtrees that are to be measured, in ascending order of process id.
     pub(crate) subtrees: Vec<Subtree>,
+    /// The path to the file system that is to be asked for its room.
+    pub(crate) disk: Option<Arc<Path>>,
 }
 
 /// A process, and what it and everything below it use.
@@ -72,12 +74,13 @@ impl Default for Reading {
             unread: PerResource::default(),
             zombies: Vec::new(),
             subtrees: Vec::new(),
+            disk: None,
         }
     }
 }
 
 impl Reading {
-    /// Becomes as new, but keeps the buffers of its lists, and which subtrees are to be measured.
+    /// Becomes as new, but keeps the buffers of its lists, and what is to be measured.
     pub(crate) fn clear(&mut self) {
         self.snapshot.clear();
         self.unread = PerResource::default();

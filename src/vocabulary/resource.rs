@@ -233,6 +233,23 @@ resources! {
         of_others: Some(|usage| usage.memory_bytes),
         in_group: None,
     };
+    /// Bytes of a file system that cannot be had by a user without privileges, because they are used or set aside.
+    DiskSpace => Facts {
+        name: "disk space",
+        event_key: "disk_space",
+        usage_key: "usage_mb",
+        limit_key: Some("min_free_disk_bytes"),
+        limit_noun: "disk space",
+        unit: Unit::Bytes,
+        limited_by: LimitedBy::Floor,
+        place_key: "path",
+        required: false,
+        read_alone: false,
+        declared: |work| work.disk_bytes,
+        // Nobody tells which files are whose: what is declared stays reserved for as long as the permit lives.
+        of_others: Some(|_| 0),
+        in_group: None,
+    };
 }
 
 // What is kept for each resource is found by its number: see `PerResource`.

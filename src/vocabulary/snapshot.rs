@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{
-    CgroupMemory, CgroupPids, MachineMemory, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource, Shown, MB,
+    CgroupMemory, CgroupPids, DiskSpace, MachineMemory, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource,
+    Shown, MB,
 };
 
 /// The findings of one check.
@@ -38,6 +39,8 @@ pub struct ResourceSnapshot {
     pub memory_pressure: Option<MemoryPressure>,
     /// `None` when it could not be read, or is ignored.
     pub machine_memory: Option<MachineMemory>,
+    /// `None` without a floor, or when it could not be read, or is ignored.
+    pub disk_space: Option<DiskSpace>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub cpu_pressure: Option<RecentPressure>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
@@ -75,6 +78,7 @@ impl ResourceSnapshot {
             open_files: None,
             memory_pressure: None,
             machine_memory: None,
+            disk_space: None,
             cpu_pressure: None,
             io_pressure: None,
             check_duration: Duration::ZERO,
@@ -94,7 +98,8 @@ impl ResourceSnapshot {
         let mut zombie_pids = std::mem::take(&mut self.zombie_pids);
         zombie_pids.clone_from(&source.zombie_pids);
         let (cgroup_memory, cgroup_pids) = (source.cgroup_memory.clone(), source.cgroup_pids.clone());
-        *self = ResourceSnapshot { zombie_pids, cgroup_memory, cgroup_pids, ..*source };
+        let disk_space = source.disk_space.clone();
+        *self = ResourceSnapshot { zombie_pids, cgroup_memory, cgroup_pids, disk_space, ..*source };
     }
 
     /// The numbers of one resource; `None` when it was not read.
@@ -107,6 +112,7 @@ impl ResourceSnapshot {
             Resource::OpenFiles => self.open_files.as_ref().map(Measured::from),
             Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
             Resource::MachineMemory => self.machine_memory.as_ref().map(Measured::from),
+            Resource::DiskSpace => self.disk_space.as_ref().map(Measured::from),
             Resource::CpuPressure => self.cpu_pressure.as_ref().map(Measured::from),
             Resource::IoPressure => self.io_pressure.as_ref().map(Measured::from),
         }

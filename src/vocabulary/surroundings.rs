@@ -1,6 +1,6 @@
 //! The optional resources as the host sees them: their numbers in a snapshot, and the limits that it can set.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,19 @@ pub struct MachineMemory {
     pub total_bytes: u64,
 }
 
+/// The room in the file system that has a floor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskSpace {
+    /// The path that leads to it.
+    pub path: Arc<Path>,
+    /// The bytes that a user without privileges can still have: `f_bavail` of statvfs(3). None where it is mounted
+    /// read-only or has no inode left.
+    pub free_bytes: u64,
+    /// All of it, in bytes: `f_blocks`.
+    pub total_bytes: u64,
+}
+
 /// How much of the time since an earlier check, at least half a second ago, some task spent waiting: that of the own
 /// control group, else of the machine. In the first check it is that of the last ten seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,6 +146,14 @@ impl From<&MachineMemory> for Measured {
     }
 }
 
+impl From<&DiskSpace> for Measured {
+    fn from(disk: &DiskSpace) -> Measured {
+        let place = Some(Arc::clone(&disk.path));
+        let used = disk.total_bytes.saturating_sub(disk.free_bytes);
+        Measured { limit: Some(disk.total_bytes), place, ..Measured::of(used) }
+    }
+}
+
 impl From<&RecentPressure> for Measured {
     fn from(pressure: &RecentPressure) -> Measured {
         // Between 0 and 10,000.
@@ -164,6 +185,11 @@ impl ResourceLimits {
     /// The memory of the machine that is to stay available, in bytes; `None`: that is not judged.
     pub fn min_available_memory_bytes(&self) -> Option<u64> {
         self.limit(Resource::MachineMemory)
+    }
+
+    /// The bytes that are to stay free in the file system of [`disk_path`](Self::disk_path); `None`: that is not read.
+    pub fn min_free_disk_bytes(&self) -> Option<u64> {
+        self.limit(Resource::DiskSpace)
     }
 
     /// The limit on pressure on disks, in percent; `None` is unlimited.
@@ -200,6 +226,23 @@ impl ResourceLimitsBuilder {
     /// As [`min_available_memory_mb`](Self::min_available_memory_mb), in bytes.
     pub fn min_available_memory_bytes(self, bytes: u64) -> Self {
         self.with(Resource::MachineMemory, bytes)
+    }
+
+    /// Keeps this much of the file system free that the path leads to, in MB of 1024 x 1024 bytes, for a user without
+    /// privileges (`f_bavail` of statvfs(3)): at or below it the gate is closed, at or below half of it work is shed. The
+    /// path must be absolute. One file system has a floor; the last call counts.
+    ///
+    /// It is whatever the path leads to at each check: after an unmount, the file system below. One that is mounted
+    /// read-only, or has no inode left, has no room. A quota is not seen unless `statvfs` tells it, as that of an XFS
+    /// project does. A file system that does not answer delays no check: it is asked on a thread of its own
+    /// (`highwater-disk`), and not judged, which the verdict and the log say, once its last answer is 2 s old.
+    pub fn min_free_disk_mb(self, path: impl Into<PathBuf>, mb: u64) -> Self {
+        self.on_disk(path.into()).with_mb(Resource::DiskSpace, mb)
+    }
+
+    /// As [`min_free_disk_mb`](Self::min_free_disk_mb), in bytes.
+    pub fn min_free_disk_bytes(self, path: impl Into<PathBuf>, bytes: u64) -> Self {
+        self.on_disk(path.into()).with(Resource::DiskSpace, bytes)
     }
 
     /// Limits pressure on disks: as [`max_cpu_pressure_percent`](Self::max_cpu_pressure_percent), of tasks that waited

@@ -10,6 +10,7 @@ pub struct Work {
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
     pub(super) open_files: u64,
+    pub(super) disk_bytes: u64,
     class: Class,
     label: Option<&'static str>,
 }
@@ -60,6 +61,20 @@ impl Work {
         self
     }
 
+    /// What it will write to the file system that has a floor ([`min_free_disk_mb`]), in MB of 1024 x 1024 bytes. Whose
+    /// files are whose cannot be told, so it stays reserved while the permit lives, attached or not.
+    ///
+    /// [`min_free_disk_mb`]: crate::ResourceLimitsBuilder::min_free_disk_mb
+    pub fn disk_mb(self, mb: u64) -> Work {
+        self.disk_bytes(mb.saturating_mul(MB))
+    }
+
+    /// As [`disk_mb`](Work::disk_mb), in bytes.
+    pub fn disk_bytes(mut self, bytes: u64) -> Work {
+        self.disk_bytes = bytes;
+        self
+    }
+
     /// How much it matters. Default: [`Class::Normal`].
     pub fn class(mut self, class: Class) -> Work {
         self.class = class;
@@ -97,6 +112,7 @@ impl Work {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             processes: self.processes.min(other.processes),
             open_files: self.open_files.min(other.open_files),
+            disk_bytes: self.disk_bytes.min(other.disk_bytes),
             ..*self
         }
     }

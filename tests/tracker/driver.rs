@@ -60,6 +60,7 @@ impl Driver {
             Resource::CpuPressure,
             Resource::IoPressure,
             Resource::MachineMemory,
+            Resource::DiskSpace,
         ];
         let builder = ResourceMonitor::builder(limits);
         Driver {
