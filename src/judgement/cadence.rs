@@ -13,7 +13,7 @@ const LEAST_LATENESS: Duration = Duration::from_millis(100);
 
 /// The least time between checks while somebody waits for room. A free room is told at once; this is for what only a
 /// check can see.
-pub(super) const WAITED_FOR: Duration = Duration::from_millis(5);
+const WAITED_FOR: Duration = Duration::from_millis(5);
 
 /// The age up to which a reading of memory, which costs microseconds, may refuse work.
 pub(super) const REFUSED_BY: Duration = Duration::from_millis(1);
@@ -38,11 +38,20 @@ pub(super) fn memory_gap(cpu: Duration) -> Duration {
     cpu.saturating_mul(200).clamp(LEAST, MOST)
 }
 
+/// The time between checks while somebody waits for room, who may wait for hours. It leaves a fifth of the CPU budget,
+/// which waking the thread for them takes and no clock of its own shows.
+pub(super) fn waited_gap(gap: Duration) -> Duration {
+    WAITED_FOR.max(gap.saturating_add(gap / 4))
+}
+
 /// The least time between readings of memory alone while somebody waits for room: as often as a two hundredth of one
-/// core allows, every millisecond at most.
-pub(super) fn waited_memory_gap(cpu: Duration) -> Duration {
+/// core allows, every millisecond at most, and half as often after each of the last ones that has found no change.
+pub(super) fn waited_memory_gap(cpu: Duration, unchanged: u32) -> Duration {
     const LEAST: Duration = Duration::from_millis(1);
-    memory_gap(cpu).min(cpu.saturating_mul(200).max(LEAST))
+    // Beyond that it is the longest gap anyhow.
+    const MOST_HALVINGS: u32 = 6;
+    let gap = cpu.saturating_mul(200).max(LEAST).saturating_mul(1 << unchanged.min(MOST_HALVINGS));
+    memory_gap(cpu).min(gap)
 }
 
 /// The cost of a check for the CPU budget, with the readings of memory alone since the check before. It is at most
@@ -110,7 +119,13 @@ mod tests {
             assert_eq!(memory_gap(us(cpu)), ms(expected), "{cpu}");
         }
         for (cpu, expected) in [(0, 1000), (5, 1000), (10, 2000), (150, 30_000), (100_000, 50_000)] {
-            assert_eq!(waited_memory_gap(us(cpu)), us(expected), "{cpu}");
+            assert_eq!(waited_memory_gap(us(cpu), 0), us(expected), "{cpu}");
+        }
+        for (unchanged, expected) in [(1, 2), (4, 16), (5, 20), (u32::MAX, 20)] {
+            assert_eq!(waited_memory_gap(us(5), unchanged), ms(expected), "{unchanged}");
+        }
+        for (gap, expected) in [(0, 5), (4, 5), (8, 10), (100, 125)] {
+            assert_eq!(waited_gap(ms(gap)), ms(expected));
         }
         for (check, alone, expected) in [(10, 0, 10), (10, 3, 13), (10, 900, 20)] {
             assert_eq!(cost(us(check), us(alone)), us(expected));

@@ -77,7 +77,9 @@ pub(crate) struct Judgement {
     memory_at: Duration,
     /// The CPU time of the last reading of memory alone.
     memory_cpu: Duration,
-    /// The same by the precise clock.
+    /// The number of readings of memory alone since one has found a change.
+    memory_unchanged: u32,
+    /// The time of the last reading of memory by the precise clock.
     memory_read_at: Duration,
     zombies: ZombieWatch,
     /// The limits in force when the judgement was last asked whether they have changed.

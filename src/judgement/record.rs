@@ -159,10 +159,14 @@ impl Judgement {
     pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, began: Duration, cpu: Duration) {
         self.memory_cpu = cpu;
         self.memory_read_at = self.memory_read_at.max(began);
+        self.memory_unchanged = self.memory_unchanged.saturating_add(1);
         for resource in Resource::read_alone() {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
             self.record_growth(resource, amount, now);
             if let Some(Last { found: Ok(found), .. }) = &mut self.last {
+                if super::amount(found, resource).map_or(true, |before| before.usage != amount.usage) {
+                    self.memory_unchanged = 0;
+                }
                 *found.get_mut(resource) = Ok(Some(amount.clone()));
             }
             if resource == Resource::Memory {

@@ -33,7 +33,7 @@ impl Judgement {
         }
         let mut due = last_own_check.saturating_add(timer);
         if self.admission.room.has_waiters() {
-            due = due.min(at.saturating_add(cadence::WAITED_FOR));
+            due = due.min(ended.saturating_add(cadence::waited_gap(self.gap())));
         }
         if self.is_closed_for_usage(limits) {
             due = due.min(at.saturating_add(self.refresh_age()));
@@ -45,8 +45,11 @@ impl Judgement {
     /// cannot be read alone. The CPU budget is left out: such a reading costs microseconds.
     pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {
         let on_demand = self.next_memory()?;
-        if self.admission.room.has_waiters() {
-            return Some(self.memory_at.saturating_add(cadence::waited_memory_gap(self.memory_cpu)));
+        // Whoever waits for what has no limit does not wait for memory.
+        let is_limited = Resource::read_alone().any(|resource| self.bounds(resource, limits).is_some());
+        if is_limited && self.admission.room.has_waiters() {
+            let gap = cadence::waited_memory_gap(self.memory_cpu, self.memory_unchanged);
+            return Some(self.memory_at.saturating_add(gap));
         }
         let demanded = demanded || self.is_closed_for_usage(limits);
         let time_left = Resource::read_alone().filter_map(|resource| self.time_left_of(resource, limits)).min();

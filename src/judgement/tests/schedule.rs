@@ -120,3 +120,31 @@ fn without_a_start_the_interval_counts_as_nothing() {
     bench.judgement.begin(INTERVAL);
     assert_eq!((bench.judgement.max_age(), bench.judgement.settle()), (s(45), INTERVAL));
 }
+
+#[test]
+fn a_wait_has_memory_read_where_it_has_a_limit_and_less_often_the_longer_it_stays_as_it_is() {
+    let mut bench = Bench::running();
+    bench.good(0);
+    let due = |bench: &Bench| bench.judgement.next_memory_reading(false, &bench.limits).map(|due| due - bench.now);
+    assert_eq!(due(&bench), None);
+    bench.judgement.admission.room.add_waiter();
+    assert_eq!(due(&bench), Some(ms(1)));
+    for (memory, expected) in [(MB, 2), (MB, 4), (2 * MB, 1), (2 * MB, 2)] {
+        bench.judgement.record_memory(&found(Some(memory), None), bench.now, bench.now, Duration::ZERO);
+        assert_eq!(due(&bench), Some(ms(expected)));
+    }
+    bench.limits = ResourceLimits::builder().max_processes(100).build().unwrap();
+    assert_eq!(due(&bench), None);
+}
+
+#[test]
+fn a_wait_has_checks_taken_for_four_fifths_of_the_budget() {
+    let mut bench = Bench::running();
+    bench.costing(Duration::from_micros(10));
+    bench.judgement.admission.room.add_waiter();
+    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
+    assert_eq!(due(&bench), ms(5));
+    bench.costing(Duration::from_micros(200));
+    assert_eq!(due(&bench), ms(25));
+    assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits) - bench.now, ms(20));
+}
