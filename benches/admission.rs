@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use highwater::{ResourceLimits, ResourceMonitor, Work};
+use peers::Semaphore;
 
 /// The memory that each piece of work declares.
 const WORK_MB: u64 = 8;
@@ -120,29 +121,4 @@ fn until_asleep(condition: impl Fn() -> bool) {
         thread::yield_now();
     }
     thread::sleep(Duration::from_micros(300));
-}
-
-/// What a program writes that knows the need of each piece of its work.
-struct Semaphore {
-    left: Mutex<u64>,
-    freed: Condvar,
-}
-
-impl Semaphore {
-    fn new(left: u64) -> Semaphore {
-        Semaphore { left: Mutex::new(left), freed: Condvar::new() }
-    }
-
-    fn acquire(&self, amount: u64) {
-        let mut left = self.left.lock().unwrap();
-        while *left < amount {
-            left = self.freed.wait(left).unwrap();
-        }
-        *left -= amount;
-    }
-
-    fn release(&self, amount: u64) {
-        *self.left.lock().unwrap() += amount;
-        self.freed.notify_all();
-    }
 }

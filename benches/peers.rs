@@ -1,7 +1,11 @@
+//! What the benches measure beside the library.
+//!
 //! The same readings through other crates: the resident memory of this process, all its descendants, and which of them
-//! are zombies. What can be kept from one reading to the next is kept.
+//! are zombies. What can be kept from one reading to the next is kept. And a semaphore, as programs write it.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex};
+use std::{fs, thread};
 
 use highwater::{Resource, ResourceLimits, ResourceMonitor};
 use procfs::process::{all_processes, Process};
@@ -150,4 +154,45 @@ impl BySysinfo {
     fn own_memory(&self) -> u64 {
         self.system.process(self.own).unwrap().memory()
     }
+}
+
+/// What a program writes that knows the need of each piece of its work. Woken, all look again: no order, no waste of room.
+pub struct Semaphore {
+    left: Mutex<u64>,
+    freed: Condvar,
+}
+
+impl Semaphore {
+    pub fn new(left: u64) -> Semaphore {
+        Semaphore { left: Mutex::new(left), freed: Condvar::new() }
+    }
+
+    pub fn acquire(&self, amount: u64) {
+        let mut left = self.left.lock().unwrap();
+        while *left < amount {
+            left = self.freed.wait(left).unwrap();
+        }
+        *left -= amount;
+    }
+
+    pub fn release(&self, amount: u64) {
+        *self.left.lock().unwrap() += amount;
+        self.freed.notify_all();
+    }
+}
+
+/// The machine of a run, for the head of its figures.
+pub fn machine() -> String {
+    format!("{}, {} cores, Linux {}", cpu_model(), thread::available_parallelism().unwrap(), kernel())
+}
+
+fn cpu_model() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|line| line.split_once(':'));
+    model.map_or("unknown CPU", |(_, model)| model.trim()).to_string()
+}
+
+fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.split('-').next().unwrap_or_default().trim().to_string()
 }

@@ -44,7 +44,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
         return;
     }
-    println!("{}, {} cores, Linux {}\n", cpu_model(), thread::available_parallelism().unwrap(), kernel());
+    println!("{}\n", peers::machine());
 
     println!("Medians of {ROUNDS} rounds, in microseconds.\n");
     println!("| population | processes | {} |", Way::ALL.map(Way::name).join(" | "));
@@ -451,15 +451,4 @@ fn plot() {
 fn processes() -> usize {
     let names = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())).count()
-}
-
-fn cpu_model() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|line| line.split_once(':'));
-    model.map_or("unknown CPU", |(_, model)| model.trim()).to_string()
-}
-
-fn kernel() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.split('-').next().unwrap_or_default().trim().to_string()
 }
