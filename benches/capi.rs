@@ -1,5 +1,6 @@
 //! What the gate costs from C, beside the same question from Rust: `hw_is_accepting_work` called by a program in C,
-//! which this bench builds with the system's compiler and the static library.
+//! which this bench builds with the system's compiler and the static library. And the same for a permit that is granted at
+//! once and finished, asked for with and without the readiness to wait.
 //!
 //! And at what rate an HTTP handler answers `/readyz` under load that asks a monitor, which checks at its demand rate
 //! meanwhile, beside the same handler that does not.
@@ -11,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::{ResourceLimits, ResourceMonitor};
+use highwater::{Permit, Readiness, ResourceLimits, ResourceMonitor, Work};
 use tiny_http::{Response, Server};
 
 const CALLS: u32 = 10_000_000;
+const PERMITS: u32 = 1_000_000;
 const ROUNDS: usize = 61;
 const CLIENTS: usize = 4;
 /// As long as what a verdict says.
@@ -26,19 +28,29 @@ const PROGRAM: &str = r#"
 #include <time.h>
 #include "highwater.h"
 
-int main(void)
+int main(int argc, char **argv)
 {
     hw_monitor *monitor = hw_monitor_new(NULL);
-    if (!monitor || hw_monitor_start(monitor, 1000) != 0)
+    if (argc != 2 || !monitor || hw_monitor_start(monitor, 1000) != 0)
         return 1;
     struct timespec began, ended;
     volatile bool accepting;
+    hw_work work = HW_WORK_INIT;
+    work.processes = 1;
+    int calls = *argv[1] == 'i' ? CALLS : PERMITS;
     clock_gettime(CLOCK_MONOTONIC, &began);
-    for (int call = 0; call < CALLS; call++)
-        accepting = hw_is_accepting_work(monitor);
+    if (*argv[1] == 'i')
+        for (int call = 0; call < calls; call++)
+            accepting = hw_is_accepting_work(monitor);
+    else if (*argv[1] == 't')
+        for (int call = 0; call < calls; call++)
+            hw_permit_finish(hw_try_admit(monitor, &work));
+    else
+        for (int call = 0; call < calls; call++)
+            hw_permit_finish(hw_admit(monitor, &work, HW_FOREVER));
     clock_gettime(CLOCK_MONOTONIC, &ended);
     (void)accepting;
-    printf("%f\n", ((ended.tv_sec - began.tv_sec) * 1e9 + (ended.tv_nsec - began.tv_nsec)) / CALLS);
+    printf("%f\n", ((ended.tv_sec - began.tv_sec) * 1e9 + (ended.tv_nsec - began.tv_nsec)) / calls);
     hw_monitor_free(monitor);
     return 0;
 }
@@ -48,12 +60,18 @@ fn main() {
     // `cargo bench` passes options for criterion, which has no part in this.
     let folder = tempfile::tempdir().unwrap();
     let program = built_in_c(folder.path());
-    let (from_rust, from_c) =
-        in_turn(nanoseconds_from_rust, || run(&mut Command::new(&program)).trim().parse().unwrap());
-    let ratio = from_c / from_rust;
-    println!(
-        "is_accepting_work:  {from_rust:.1} ns from Rust, {from_c:.1} ns from C: {ratio:.2} x (medians of {ROUNDS})"
-    );
+    let from_c = |function: &str| run(Command::new(&program).arg(function)).trim().parse().unwrap();
+    let compare = |function: &str, from_rust: fn() -> f64| {
+        let (from_rust, from_c) = in_turn(from_rust, || from_c(function));
+        let ratio = from_c / from_rust;
+        println!(
+            "{:<19} {from_rust:.1} ns from Rust, {from_c:.1} ns from C: {ratio:.2} x (medians of {ROUNDS})",
+            format!("{function}:")
+        );
+    };
+    compare("is_accepting_work", gate_from_rust);
+    compare("try_admit", || permits_from_rust(|readiness, work| readiness.try_admit(work).unwrap()));
+    compare("admit", || permits_from_rust(|readiness, work| readiness.admit(work, Duration::MAX).unwrap()));
 
     let (without, with) = in_turn(|| rate(None), || rate(Some(&started())));
     let share = with / without * 100.0;
@@ -74,7 +92,17 @@ fn started() -> ResourceMonitor {
     monitor
 }
 
-fn nanoseconds_from_rust() -> f64 {
+fn permits_from_rust(admit: impl Fn(&Readiness, Work) -> Permit) -> f64 {
+    let monitor = started();
+    let readiness = monitor.readiness();
+    let began = Instant::now();
+    for _ in 0..PERMITS {
+        admit(black_box(&readiness), Work::new().processes(1)).finish();
+    }
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(PERMITS)
+}
+
+fn gate_from_rust() -> f64 {
     let monitor = started();
     let readiness = monitor.readiness();
     let began = Instant::now();
@@ -90,7 +118,8 @@ fn built_in_c(folder: &Path) -> PathBuf {
     let library = ["rustc", "--locked", "--release", "--features", "capi", "--crate-type", "staticlib", "--target-dir"];
     run(Command::new("cargo").args(library).arg(&target).current_dir(root));
     let (source, program) = (folder.join("calls.c"), folder.join("calls"));
-    std::fs::write(&source, PROGRAM.replace("CALLS", &CALLS.to_string())).unwrap();
+    std::fs::write(&source, PROGRAM.replace("CALLS", &CALLS.to_string()).replace("PERMITS", &PERMITS.to_string()))
+        .unwrap();
     let include = format!("-I{root}/src/capi");
     let mut compiler = Command::new("cc");
     compiler.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", &include, "-o"]).arg(&program).arg(&source);
