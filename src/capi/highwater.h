@@ -83,8 +83,8 @@
  * of the thread that it is called on, and must not be cancelled in the middle:
  * one that prints, reads or waits disables cancellation around that. errno is
  * left as it was. Nor is a wait in hw_admit() such a point: the thread is
- * cancelled once it has returned, be it by room, the timeout or a stop. What it
- * holds then is given back by a cleanup handler, and no room is lost:
+ * cancelled once it has returned, be it by room, the timeout or a stop. A permit
+ * that it holds then is given back by a cleanup handler, and no room is lost:
  *
  *     static void give_back(void *permit) { hw_permit_finish(*(hw_permit **)permit); }
  *     ...
@@ -95,7 +95,7 @@
  *     pthread_cleanup_pop(1);
  *
  * So a thread that others cancel and join waits with a timeout, and not with
- * HW_FOREVER. One with PTHREAD_CANCEL_ASYNCHRONOUS calls no function at all.
+ * HW_FOREVER. A thread with PTHREAD_CANCEL_ASYNCHRONOUS calls no function at all.
  *
  * Environment. MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE are read when a
  * monitor is made, and by nothing else; in a program that was given privileges
@@ -216,14 +216,14 @@ typedef struct hw_monitor hw_monitor;
  * To be freed with hw_monitor_free(). */
 hw_monitor *hw_monitor_new(const hw_limits *limits);
 
-/* Whose resident memory is held against max_memory_bytes. */
+/* The processes whose resident memory is held against max_memory_bytes. */
 enum {
     HW_SCOPE_OWN = 0, /* this process alone */
     HW_SCOPE_TREE = 1 /* with every descendant */
 };
 
-/* What is fixed for the life of a monitor. Of each number 0 is the default, and
- * HW_NONE is zero. Strings are copied. */
+/* The settings that are fixed for the life of a monitor. Of each number 0 is the
+ * default, and HW_NONE is zero. Strings are copied. */
 typedef struct hw_settings {
     size_t size;               /* sizeof(hw_settings) */
     uint64_t max_age_ms;       /* a check that is older closes the gate; 0: see
@@ -350,7 +350,7 @@ int hw_last_refusal(hw_reason *reason);
 
 /* ---- admission --------------------------------------------------------- */
 
-/* How much work matters: who is refused first, and who of those that wait is
+/* The importance of work: which is refused first, and which of those that wait is
  * served first. */
 enum {
     HW_CLASS_BACKGROUND = -1, /* refused from background_percent on */
@@ -368,8 +368,8 @@ typedef struct hw_work {
     uint64_t processes;
     uint64_t open_files;
     /* The name of its kind in verdicts, in the log and among the holders, such as
-     * "thumbnail"; NULL for none. Copied once and kept: a program has few. What is
-     * longer than HW_LABEL_SIZE - 1 bytes is cut off, and after 256 labels every
+     * "thumbnail"; NULL for none. Copied once and kept: a program has few. A text
+     * of more than HW_LABEL_SIZE - 1 bytes is cut off, and after 256 labels every
      * new one is "others". */
     const char *label;
     int64_t work_class; /* HW_CLASS_NORMAL, ... */
@@ -388,8 +388,8 @@ typedef struct hw_work {
  *                         on: memory that is touched, and will be for long. It
  *                         is reserved until the first good check after that.
  *
- * One that is held longer counts its work twice, measured and reserved, unless
- * the work is a process that it is attached to.
+ * A permit that is held longer counts its work twice, measured and reserved,
+ * unless the work is a process that it is attached to.
  */
 typedef struct hw_permit hw_permit;
 

@@ -38,8 +38,7 @@ impl Labels {
         Labels { newest: AtomicPtr::new(null_mut()) }
     }
 
-    /// The text as a label. What is longer than a label is cut off, what is no UTF-8 is replaced, and an empty text is
-    /// none.
+    /// The text as a label. A long one is cut off, bytes that are no UTF-8 are replaced, and an empty text is no label.
     pub(super) fn label(&self, text: &[u8]) -> Option<&'static str> {
         let label = shortened(text);
         if label.is_empty() {

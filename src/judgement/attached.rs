@@ -82,7 +82,7 @@ impl AttachedPermits {
     /// Lists the processes that are to be measured, in ascending order of process id.
     pub(super) fn list_roots(&self, into: &mut Vec<Subtree>) {
         into.clear();
-        // One that has ended is measured until nothing of it is left, which a zombie is not.
+        // Ended work is measured until nothing of it is left; a zombie is a process still.
         let is_there = |attached: &&Attached| attached.end != End::Over || attached.usage.processes > 0;
         let measured = self.list.iter().filter(is_there);
         into.extend(measured.map(|attached| Subtree::of(attached.root)));
