@@ -199,6 +199,19 @@ fn jobs_of_four_processes_under_twenty_all_finish_once() {
 }
 
 #[test]
+fn processes_that_jobs_have_handed_over_count_as_theirs() {
+    let mut run = Run::start(&["--max-processes", "20"]);
+    // The shell and its sleep, and four that are no descendants of the shell any more.
+    for number in 1..=12 {
+        let handed_over = "setsid -f sh -c 'sleep 1000 & sleep 1000 & sleep 1000; :'";
+        run.feed(&format!("{handed_over}; sleep 0.3; echo {number} >> done"));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((12, 0, 0), &Vec::from_iter(1..=12)), "{ended:?}");
+    assert!(ended.peak().0 < 20, "{ended:?}");
+}
+
+#[test]
 fn jobs_that_take_memory_stay_below_the_limit_and_all_finish_once() {
     let mut run = Run::start(&["--max-memory-mb", "150"]);
     for number in 1..=12 {

@@ -14,7 +14,7 @@ use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
-use crate::orphans::Orphan;
+use crate::orphans::{self, Orphan};
 
 /// The age from which on the process group manager has charge of a job, which costs a look each. What a younger one
 /// leaves behind is known by its mark.
@@ -37,6 +37,11 @@ impl Cost {
     /// The larger of both, resource by resource.
     pub(crate) fn max(self, other: Cost) -> Cost {
         Cost { processes: self.processes.max(other.processes), memory_bytes: self.memory_bytes.max(other.memory_bytes) }
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Cost) -> Cost {
+        Cost { processes: self.processes + other.processes, memory_bytes: self.memory_bytes + other.memory_bytes }
     }
 
     /// The most that checks have measured.
@@ -169,6 +174,7 @@ pub(crate) struct RunningJob {
     /// What it has started and was handed to this process, as of the last look at its orphans.
     orphans: Vec<u32>,
     processes: Arc<ProcessGroupManager>,
+    /// Whether the manager has been told of it.
     is_tracked: bool,
     permit: Permit,
     state: State,
@@ -194,24 +200,41 @@ impl RunningJob {
         self.child.id()
     }
 
-    /// Takes note of what it has grown to, and of what is below it if it goes on for longer.
-    pub(crate) fn observe(&mut self) {
-        self.note_cost();
-        if self.started.elapsed() >= LONG_LIVED {
-            self.track();
-        }
-    }
-
-    fn note_cost(&mut self) {
+    /// Takes note of what checks have measured of it.
+    pub(crate) fn note_cost(&mut self) {
         if let Some(usage) = self.permit.usage() {
             self.job.cost = self.job.cost.max(Cost::peak(usage));
         }
     }
 
+    /// Takes note of what it costs together with its orphans, which checks do not measure as part of it. They are reserved
+    /// for beside what is measured of them: a job that has any counts as larger than it is.
+    pub(crate) fn note_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        self.look_at_shell();
+        // What was below the shell at its end has been measured there.
+        if self.shell_end.is_none() {
+            let WorkUsage { processes, memory_bytes, .. } = self.permit.usage().unwrap_or_default();
+            let orphans = self.orphans.iter().map(|pid| orphans::cost(*pid));
+            self.job.cost = self.job.cost.max(orphans.fold(Cost { processes, memory_bytes }, Cost::and));
+        }
+    }
+
+    /// Whether it is old enough for the manager to have charge of it, and it does not.
+    pub(crate) fn is_to_be_tracked(&self) -> bool {
+        !self.is_tracked && self.shell_end.is_none() && self.started.elapsed() >= LONG_LIVED
+    }
+
     /// Puts the manager in charge of the shell and of all that is below it, in whatever group and session.
-    fn track(&mut self) {
-        if !self.is_tracked && self.shell_end.is_none() {
-            self.is_tracked = self.processes.track_backend_pid(self.child.id()).is_ok();
+    pub(crate) fn track(&mut self) {
+        if !self.is_tracked {
+            // One that cannot be has ended, or could not be the next time either.
+            self.is_tracked = true;
+            if let Err(error) = self.processes.track_backend_pid(self.child.id()) {
+                log::debug!("job {} is not watched for what it starts elsewhere: {error}", self.job.id);
+            }
         }
     }
 

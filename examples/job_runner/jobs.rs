@@ -64,9 +64,18 @@ impl Jobs {
         self.running.lock().first().map(|oldest| oldest.started.elapsed())
     }
 
-    /// Takes note of what every job uses.
-    pub(crate) fn observe(&self) {
-        self.running.lock().iter_mut().for_each(RunningJob::observe);
+    /// Takes note of what checks have measured of every job.
+    pub(crate) fn note_costs(&self) {
+        self.running.lock().iter_mut().for_each(RunningJob::note_cost);
+    }
+
+    /// Takes note of what the orphans use that were there at the last ends, and has the manager take charge of one more job.
+    pub(crate) fn look_around(&self) {
+        let mut running = self.running.lock();
+        running.iter_mut().for_each(RunningJob::note_orphans);
+        if let Some(job) = running.iter_mut().find(|job| job.is_to_be_tracked()) {
+            job.track();
+        }
     }
 
     /// Ends what jobs that are not running any more have left behind.

@@ -57,6 +57,8 @@ struct Run {
     held_back: Option<String>,
     /// Since when the gate has refused although no job runs.
     stuck_since: Option<Instant>,
+    /// When to look around next for what jobs have started elsewhere: a tenth of the time goes into that at most.
+    next_look: Instant,
     tally: Tally,
 }
 
@@ -84,6 +86,7 @@ impl Runner {
             interrupted: None,
             held_back: None,
             stuck_since: None,
+            next_look: Instant::now(),
             tally: Tally::new(),
         };
         while !run.is_over() {
@@ -92,6 +95,7 @@ impl Runner {
             run.handle(event);
             if !is_input {
                 run.account();
+                run.look_around();
             }
             run.start_jobs();
             run.show();
@@ -147,14 +151,14 @@ impl Run {
             }
             Event::Snapshot(snapshot) => {
                 self.tally.record(&snapshot);
-                self.runner.jobs.observe();
+                self.runner.jobs.note_costs();
                 if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
                     self.tally.known_since = Some(Instant::now());
                 }
             }
             // The snapshot of this check is an event as well.
             Event::Nothing if self.is_watching_the_first() => drop(self.runner.monitor.check_now()),
-            Event::Nothing => self.runner.jobs.observe(),
+            Event::Nothing => {}
         }
     }
 
@@ -203,6 +207,14 @@ impl Run {
             }
         }
         self.runner.jobs.resume_if_alone();
+    }
+
+    fn look_around(&mut self) {
+        let began = Instant::now();
+        if began >= self.next_look {
+            self.runner.jobs.look_around();
+            self.next_look = began + began.elapsed() * 10;
+        }
     }
 
     fn fail(&mut self, job: &Job, reason: &str) {
