@@ -171,7 +171,7 @@ pub(crate) struct RunningJob {
     child: Child,
     /// Set once the shell has ended. The error says that its status is lost.
     shell_end: Option<Result<(), Errno>>,
-    /// What it has started and was handed to this process, as of the last look at its orphans.
+    /// Those of its processes that were handed over to this one, as of the last list of them.
     orphans: Vec<u32>,
     processes: Arc<ProcessGroupManager>,
     /// Whether the manager has been told of it.
@@ -207,8 +207,8 @@ impl RunningJob {
         }
     }
 
-    /// Takes note of what it costs together with its orphans, which checks do not measure as part of it. They are reserved
-    /// for beside what is measured of them: a job that has any counts as larger than it is.
+    /// Takes note of what it costs together with its orphans, which no check measures as part of it. None takes them off
+    /// what is reserved for it either, so jobs that have orphans count as larger than they are.
     pub(crate) fn note_orphans(&mut self) {
         if self.orphans.is_empty() {
             return;
@@ -238,7 +238,8 @@ impl RunningJob {
         }
     }
 
-    /// Takes note of which orphans are its own.
+    /// Takes note of which orphans are its own. One that has neither its mark nor its group any more may have been seen
+    /// below the shell before.
     pub(crate) fn adopt(&mut self, orphans: &[Orphan]) {
         self.orphans = if orphans.is_empty() {
             Vec::new()

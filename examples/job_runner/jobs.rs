@@ -69,7 +69,7 @@ impl Jobs {
         self.running.lock().iter_mut().for_each(RunningJob::note_cost);
     }
 
-    /// Takes note of what the orphans use that were there at the last ends, and has the manager take charge of one more job.
+    /// Takes note of what orphans use, and has the manager take charge of one more job. Costs as much as a check or more.
     pub(crate) fn look_around(&self) {
         let mut running = self.running.lock();
         running.iter_mut().for_each(RunningJob::note_orphans);
@@ -163,7 +163,8 @@ fn shells(running: &[RunningJob]) -> HashSet<u32> {
     running.iter().map(RunningJob::shell_id).collect()
 }
 
-/// The orphans that could be listed: none, where the kernel lists no children.
+/// The orphans that could be listed. Where the kernel lists no children there are none, and the manager alone ends what
+/// jobs leave behind.
 fn known(listed: io::Result<Vec<Orphan>>) -> Vec<Orphan> {
     static COMPLAINED: Once = Once::new();
     listed.unwrap_or_else(|error| {
