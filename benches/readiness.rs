@@ -1,8 +1,9 @@
 //! What it costs to ask whether the gate is open: alone, beside another thread that asks, and beside one more that
-//! changes the answer 1,000 times a second. The same question behind a lock, and the clock alone, for comparison.
+//! changes the answer 1,000 times a second. The same question behind a lock, and the clock alone, for comparison. And what
+//! it costs to update a gauge, beside a bare atomic.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,23 @@ fn main() {
             monitor.update_limits(limits[turn].clone());
         },
     );
+
+    let gauge = monitor.gauge("connections", 1 << 40).unwrap();
+    let bare = AtomicU64::new(0);
+    let mut group = criterion.benchmark_group("a gauge, added to and taken off");
+    group.bench_function("a bare atomic", |bencher| {
+        bencher.iter(|| {
+            black_box(&bare).fetch_add(1, Ordering::SeqCst);
+            black_box(&bare).fetch_sub(1, Ordering::SeqCst);
+        });
+    });
+    group.bench_function("the gauge", |bencher| {
+        bencher.iter(|| {
+            black_box(&gauge).add(1);
+            black_box(&gauge).sub(1);
+        });
+    });
+    drop(group);
 
     let locked = Locked::new();
     assert!(locked.is_accepting_work());

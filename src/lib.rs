@@ -94,12 +94,12 @@ mod readme {}
 
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
-    monitor::{Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
+    monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,
     vocabulary::{
-        CgroupMemory, CgroupPids, Class, DiskSpace, Error, ErrorKind, Holder, MachineMemory, MemoryPressure,
-        MemoryScope, OpenFiles, RecentPressure, Resource, ResourceLimits, ResourceLimitsBuilder, ResourceSnapshot,
-        Verdict, Work, WorkUsage,
+        CgroupMemory, CgroupPids, Class, DiskSpace, Error, ErrorKind, GaugeName, GaugeReading, Holder, MachineMemory,
+        MemoryPressure, MemoryScope, OpenFiles, RecentPressure, Resource, ResourceLimits, ResourceLimitsBuilder,
+        ResourceSnapshot, Verdict, Work, WorkUsage,
     },
 };

@@ -137,7 +137,8 @@ enum {
     HW_CPU_PRESSURE = 6,
     HW_IO_PRESSURE = 7,
     HW_MACHINE_MEMORY = 8,
-    HW_DISK_SPACE = 9
+    HW_DISK_SPACE = 9,
+    HW_GAUGE = 24 /* the first of eight: the host's own, see hw_gauge_new() */
 };
 
 #define HW_MOST_RESOURCES 32

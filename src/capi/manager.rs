@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::mem::size_of;
 
 use super::border::Versioned;
+use super::reason;
 use crate::host::{BoxError, JobManager};
 use crate::sys::cancel::as_the_caller;
 use crate::vocabulary::Resource;
@@ -61,7 +62,7 @@ impl Manager {
         let action = action.ok_or("the host has no callback for it")?;
         let job_id = CString::new(job_id)?;
         // SAFETY: the host has said that this may be called so; the name outlives the call.
-        match as_the_caller(|| unsafe { action(self.0.user, job_id.as_ptr(), critical as c_int) }) {
+        match as_the_caller(|| unsafe { action(self.0.user, job_id.as_ptr(), reason::number_of(critical) as c_int) }) {
             0 => Ok(()),
             refusal => Err(format!("the host's callback returned {refusal}").into()),
         }

@@ -7,13 +7,24 @@ use std::mem::size_of;
 use super::border::{self, Failure, Versioned};
 use super::snapshot::NONE;
 use super::{Monitor, MONITOR};
-use crate::vocabulary::{Resource, Verdict};
+use crate::vocabulary::{Resource, Verdict, MOST_GAUGES};
 
 /// `HW_MOST_RESOURCES`: the rows of a reason, more than there are resources, so that a struct of today has room for
 /// those of later versions. A row itself cannot grow.
 pub(super) const MOST_RESOURCES: usize = 32;
 
-const _: () = assert!(Resource::ALL.len() <= MOST_RESOURCES);
+/// `HW_GAUGE`: the number of the first gauge. Those that are read have the numbers below, also in later versions.
+pub(super) const FIRST_GAUGE: usize = MOST_RESOURCES - MOST_GAUGES;
+
+const _: () = assert!(Resource::READ.len() <= FIRST_GAUGE);
+
+/// The number of a resource in C.
+pub(super) fn number_of(resource: Resource) -> usize {
+    match resource {
+        Resource::Gauge(gauge) => FIRST_GAUGE + gauge.place(),
+        read => read.place(),
+    }
+}
 
 /// `hw_usage`.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +60,9 @@ impl From<&Verdict> for Reason {
     fn from(verdict: &Verdict) -> Reason {
         let unread = Usage { measured: NONE, reserved: 0, asked: 0, limit: NONE, floor: NONE };
         let mut usage = [unread; MOST_RESOURCES];
-        for (row, resource) in usage.iter_mut().zip(Resource::ALL) {
+        for resource in Resource::ALL {
             if let Some(found) = verdict.usages().get(resource) {
-                *row = Usage {
+                usage[number_of(resource)] = Usage {
                     measured: found.measured,
                     reserved: found.reserved,
                     asked: found.asked,
@@ -65,7 +76,7 @@ impl From<&Verdict> for Reason {
             size: size_of::<Reason>(),
             accepting: verdict.is_accepting().into(),
             could_never_fit: verdict.could_never_fit().into(),
-            resource: verdict.resource().map_or(-1, |resource| resource as i64),
+            resource: verdict.resource().map_or(-1, |resource| number_of(resource) as i64),
             waited_ns: u64::try_from(waited.as_nanos()).unwrap_or(NONE),
             ahead: ahead as u64,
             usage,

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::border::{Failure, Versioned};
+use super::reason::number_of;
 use super::snapshot::NONE;
 use crate::monitor::{ResourceMonitor, ResourceMonitorBuilder};
 use crate::vocabulary::{self, MemoryScope, Overtaking, PerResource, Resource, ResourceLimits};
@@ -78,11 +79,11 @@ impl Settings {
     }
 
     fn ignored(&self) -> Result<PerResource<bool>, Failure> {
-        let unknown = self.ignored.checked_shr(Resource::ALL.len() as u32).unwrap_or(0);
+        let unknown = self.ignored.checked_shr(Resource::READ.len() as u32).unwrap_or(0);
         if unknown != 0 {
             return Err(Failure::Invalid(format!("ignored {:#x} names a resource that is not known", self.ignored)));
         }
-        Ok(PerResource::from_fn(|resource| self.ignored & (1 << resource as u64) != 0))
+        Ok(PerResource::from_fn(|resource| self.ignored & (1 << number_of(resource)) != 0))
     }
 }
 

@@ -68,6 +68,8 @@ impl From<&ResourceSnapshot> for Snapshot {
             io_pressure,
             check_duration,
             lateness,
+            // Asked for one by one: `hw_gauge_get`.
+            gauges: _,
         } = *snapshot;
         let (memory, pids) = (memory.as_ref(), pids.as_ref());
         Snapshot {

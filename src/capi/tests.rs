@@ -80,8 +80,9 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
 #[test]
 fn every_constant_is_what_the_header_says() {
     // The name of each is that of its log events.
-    let resources =
-        Resource::ALL.map(|resource| (resource.facts().event_key.to_uppercase(), resource as u64)).into_iter();
+    let resources = Resource::READ
+        .map(|resource| (resource.facts().event_key.to_uppercase(), reason::number_of(resource) as u64))
+        .into_iter();
     let levels = ::log::Level::iter().map(|level| (format!("LOG_{level}"), level as u64));
     let others = [
         ("NONE", snapshot::NONE),
@@ -89,6 +90,7 @@ fn every_constant_is_what_the_header_says() {
         ("JOB_ID_SIZE", manager::JOB_ID_SIZE as u64),
         ("LABEL_SIZE", holders::LABEL_SIZE as u64),
         ("MOST_RESOURCES", reason::MOST_RESOURCES as u64),
+        ("GAUGE", reason::FIRST_GAUGE as u64),
         ("SCOPE_OWN", 0),
         ("SCOPE_TREE", 1),
     ];
@@ -370,7 +372,7 @@ fn every_setting_of_the_builder_is_made_from_c_and_has_its_default() {
         overtaking_times: 5,
         overtaking_ms: 6,
         memory_scope: 1,
-        ignored: 1 << Resource::CgroupPids as u64 | 1 << Resource::MemoryPressure as u64,
+        ignored: 1 << reason::number_of(Resource::CgroupPids) | 1 << reason::number_of(Resource::MemoryPressure),
         cpu_budget: 0.5,
         proc_root: pointer(&proc_root),
         cgroup_root: pointer(&cgroup_root),
@@ -429,7 +431,11 @@ fn a_refusal_is_kept_as_numbers_for_the_thread_that_was_refused() {
         assert!(hw_try_admit(monitor, &work(20)).is_null());
         let reason = last();
         assert_eq!((reason.resource, reason.could_never_fit, reason.accepting), (-1, 1, 0));
-        assert_eq!(reason.usage[Resource::Processes as usize].measured, snapshot::NONE, "no check was taken");
+        assert_eq!(
+            reason.usage[super::reason::number_of(Resource::Processes)].measured,
+            snapshot::NONE,
+            "no check was taken"
+        );
         hw_monitor_free(monitor);
     }
     // SAFETY: NULL is filled with nothing.

@@ -19,6 +19,7 @@ const OWN_CHECKS: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 /// Judges the work on a fresh enough reading, taking one if need be, and reserves its cost.
 pub(crate) fn try_admit(shared: &Arc<Shared>, work: &Work) -> Result<Grant, Verdict> {
     let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
+    let work = &core.admission.room.of_own_gauges(work);
     if !core.admission.try_grant(work, sys::coarse_now()) {
         check_if_old(shared, core);
         core.admit_freshly(work, |_, verdict| verdict)?;
@@ -30,6 +31,7 @@ pub(crate) fn try_admit(shared: &Arc<Shared>, work: &Work) -> Result<Grant, Verd
 pub(crate) fn admit(shared: &Arc<Shared>, work: &Work, timeout: Duration) -> Result<Grant, Verdict> {
     let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
     let began = Instant::now();
+    let work = &core.admission.room.of_own_gauges(work);
     if core.admission.try_grant(work, sys::coarse_now()) {
         return Ok(core.hold(work));
     }

@@ -117,9 +117,10 @@ impl Core {
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         (snapshot.running_jobs, snapshot.active_sheets) = self.hooks.counts();
 
-        let found = reading.found();
         let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
+        reading.snapshot.gauges = judgement.gauge_readings();
+        let found = reading.found();
         let report = judgement.record(
             &Observation {
                 number,

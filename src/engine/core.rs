@@ -4,7 +4,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::holders::Holders;
@@ -44,6 +44,17 @@ impl std::fmt::Debug for Config {
     }
 }
 
+/// The lock around the judgement. Whoever takes it finds the host's gauges there as they stand.
+pub(crate) struct JudgementLock(Mutex<Judgement>);
+
+impl JudgementLock {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Judgement> {
+        let mut judgement = self.0.lock();
+        judgement.take_gauges();
+        judgement
+    }
+}
+
 /// The state of one monitor in one process.
 pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
@@ -51,7 +62,7 @@ pub(crate) struct Core {
     pub(crate) hooks: Hooks,
     pub(crate) admission: Arc<Admission>,
     pub(crate) bell: Bell,
-    pub(crate) judgement: Mutex<Judgement>,
+    pub(crate) judgement: JudgementLock,
     /// The threads that wait for room. Taken by those alone who have the judgement's lock.
     pub(super) queue: Mutex<Queue<Arc<Latch>>>,
     pub(super) holders: Holders,
@@ -87,7 +98,7 @@ impl Core {
             bell: Bell::new(),
             queue: Mutex::new(Queue::new(config.settings.overtaking)),
             holders: Holders::default(),
-            judgement: Mutex::new(judgement),
+            judgement: JudgementLock(Mutex::new(judgement)),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),
             single_flight: PatientMutex::new(Reading::default()),

@@ -25,6 +25,7 @@
 //! | `core` | the state of a monitor in one process | call any of the host's code |
 //! | `waiters` | the threads that wait for room, and how they are served | wait |
 //! | `permits` | granted work, its attachment and its end | wait for a check |
+//! | `gauges` | what the host pushes | take a check |
 //! | `checks` | one check, whoever takes it | wait for the host |
 //! | `asking` | the questions to the gate, and what keeps their answers young | call the host, wait for a check |
 //! | `actions` | the action thread | take a check |
@@ -59,6 +60,7 @@ mod caller;
 mod checker;
 mod checks;
 mod core;
+mod gauges;
 mod handover;
 mod holders;
 mod hooks;
@@ -72,6 +74,7 @@ mod worker;
 pub(crate) use self::admission::{admit, try_admit};
 pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
+pub(crate) use self::gauges::PushedGauge;
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{attach, finish, release, usage, Grant};
 

@@ -89,6 +89,9 @@ pub(crate) fn judged(event: &Event) {
                 ("percent", percent.to_value()),
                 ("changes", changes.to_value()),
             ];
+            if let Resource::Gauge(gauge) = resource {
+                line.push(("gauge", Value::from(gauge.name())));
+            }
             line.extend(floor.map(|floor| (floor_key, number(floor))));
             line.extend(place.as_deref().map(|place| (facts.place_key, Value::from(place))));
             let shown = Shown(*resource, usage);

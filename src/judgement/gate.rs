@@ -32,7 +32,7 @@ impl Judgement {
             match self.admission.room.try_reserve(work) {
                 Ok(()) => return Ok(()),
                 Err(resource) if attempts == ATTEMPTS => {
-                    let hard = limits.thresholds_of(resource).hard;
+                    let (resource, hard) = (self.named(resource), limits.thresholds_of(resource).hard);
                     return Err(self.refuse(Reason::TooMuch { resource, hard }, work, limits));
                 }
                 Err(_) => attempts += 1,
@@ -103,7 +103,7 @@ impl Judgement {
         let full = Resource::ALL.into_iter().find(|resource| self.reaches_hard(*resource, total(*resource), limits));
         // Of two resources that refuse, the one that always will is what the host must know of.
         let resource = misfit.or(full)?;
-        Some(Reason::TooMuch { resource, hard: limits.thresholds_of(resource).hard })
+        Some(Reason::TooMuch { resource: self.named(resource), hard: limits.thresholds_of(resource).hard })
     }
 
     /// Attaches a granted permit, whose cost was reserved, to a process.
@@ -213,7 +213,9 @@ impl Judgement {
         let (Some(amount), Some(bounds)) = (amount(found, resource), bounds(resource, found, limits)) else {
             return Left::UNLIMITED;
         };
-        let usage = amount.usage.saturating_add(self.attached.reserved(resource, self.settings.memory_scope));
+        // What is pushed to a gauge stands in its row of the room, up to the instant.
+        let measured = if matches!(resource, Resource::Gauge(_)) { 0 } else { amount.usage };
+        let usage = measured.saturating_add(self.attached.reserved(resource, self.settings.memory_scope));
         // Held by hysteresis, it is closed to all but the most important work, whatever usage is.
         let is_held = self.level(resource, found, limits) != Level::Normal;
         let below = |bound: u64| bound.saturating_sub(usage);
@@ -256,7 +258,7 @@ impl Judgement {
         }
         Resource::ALL.into_iter().find_map(|resource| {
             let threshold = self.closing_threshold(resource, class, found, limits)?;
-            Some(Reason::Usage { resource, threshold })
+            Some(Reason::Usage { resource: self.named(resource), threshold })
         })
     }
 
@@ -333,6 +335,7 @@ impl Judgement {
                 limit: limit(resource, found, limits),
                 floor: floor(resource, limits),
                 place: amount.place.clone(),
+                gauge: self.gauges.name_of(resource),
                 judged_as: judged_as(resource, found, limits),
             })
         })
@@ -341,7 +344,7 @@ impl Judgement {
     /// The resources that are not judged although they should be, or not in full, and why.
     fn unread(&self, limits: &ResourceLimits) -> Vec<(Resource, Arc<Error>)> {
         let Some(found) = self.found() else { return Vec::new() };
-        let error = |resource| match found.get(resource) {
+        let error = |resource: Resource| match found.get(resource) {
             Ok(None) if limits.limit(resource).is_some() && !*self.settings.ignored.get(resource) => {
                 Some(Arc::new(Error::new(ErrorKind::Read, "it is not told here, and has a limit")))
             }

@@ -10,6 +10,7 @@
 //! - `damping`, `unread`, `zombies`: the changes that are worth a line in the log.
 //! - `attached`: permits of which a check measures the work.
 //! - `gate`: the answer to work, and its reason.
+//! - `gauges`: the quantities that the host pushes.
 //! - `admission`: that answer for readers without a lock, and permits that are granted without one: `word` is the trust
 //!   in the last check, `room` what may be reserved and what is.
 //! - `queue`: those who wait for room.
@@ -24,6 +25,7 @@ mod cadence;
 mod climb;
 mod damping;
 mod gate;
+mod gauges;
 pub(crate) mod queue;
 mod record;
 mod room;
@@ -48,6 +50,7 @@ pub(crate) use self::attached::{AttachedId, End};
 use self::breaker::Breaker;
 use self::climb::Climb;
 use self::damping::Damping;
+use self::gauges::Gauges;
 pub(crate) use self::record::{Event, Observation, Planned, Report};
 use self::threshold::Bounds;
 use self::unread::Unread;
@@ -91,6 +94,7 @@ pub(crate) struct Judgement {
     ends_noted_at: Duration,
     /// The reservations that the last good check has seen, until they are given back.
     seen: PerResource<u64>,
+    gauges: Gauges,
 }
 
 /// The reason why nothing but a start opens the gate.
@@ -135,6 +139,7 @@ impl Judgement {
             last_success: self.last_success,
             admission: Arc::clone(&self.admission),
             attached: std::mem::take(&mut self.attached),
+            gauges: std::mem::take(&mut self.gauges),
             ..Judgement::default()
         };
     }

@@ -225,6 +225,7 @@ impl Judgement {
         let floor = limits.floor(resource);
         if let Some(changes) = self.damping.get_mut(resource).step(level, now, settle) {
             let (usage, place) = amount.as_ref().map_or((0, None), |amount| (amount.usage, amount.place.clone()));
+            let resource = self.named(resource);
             events.push(Event::LevelEntered { resource, level, usage, limit, floor, place, changes });
         }
     }
@@ -249,7 +250,7 @@ impl Judgement {
             place: amount.place.clone(),
             ..Usage::default()
         };
-        Some(Critical { resource, usage, hard: limits.thresholds_of(resource).hard })
+        Some(Critical { resource: self.named(resource), usage, hard: limits.thresholds_of(resource).hard })
     }
 
     /// Adds a reading to the growth of a resource. That of another control group than before starts a new history: the

@@ -44,7 +44,7 @@
 //! refused is judged once more under the lock of the judgement.
 
 use super::atomics::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use crate::vocabulary::{Class, PerResource, Resource, Work};
+use crate::vocabulary::{Class, GaugeName, PerResource, Resource, Work};
 
 /// The largest amount that one permit reserves of one resource: no machine has as much, and 65,535 such permits fit in
 /// 64 bits.
@@ -87,6 +87,10 @@ struct Row {
     usage: AtomicU64,
     closes_from: AtomicU64,
     reserved: AtomicU64,
+    /// What the host has pushed to a gauge: what was taken off less than it had is below zero, as two's complement.
+    pushed: AtomicU64,
+    /// The number of the gauge whose row this is.
+    gauge: AtomicU64,
     /// Of what is reserved, the part whose permits were dropped since the last check began.
     released: AtomicU64,
 }
@@ -128,7 +132,7 @@ impl Room {
     fn are_open(&self, class: Class) -> bool {
         Resource::ALL.iter().all(|resource| {
             let row = self.rows.get(*resource);
-            is_below(row.reserved.load(SeqCst), row.bound(class))
+            is_below(row.total(row.reserved.load(SeqCst)), row.bound(class))
         })
     }
 
@@ -227,6 +231,60 @@ impl Room {
         Resource::ALL.iter().map(|resource| self.rows.get(*resource).pressure()).fold(0.0, f64::max)
     }
 
+    /// Adds to a gauge.
+    #[inline]
+    pub(crate) fn push(&self, gauge: GaugeName, amount: u64) {
+        let row = self.rows.get(Resource::Gauge(gauge));
+        row.pushed.fetch_add(amount.min(MOST), SeqCst);
+        self.note_push(row);
+    }
+
+    /// Takes off what was added to a gauge. Returns `true` if somebody waits, who is to be served.
+    #[inline]
+    #[must_use]
+    pub(crate) fn pull(&self, gauge: GaugeName, amount: u64) -> bool {
+        self.rows.get(Resource::Gauge(gauge)).pushed.fetch_sub(amount.min(MOST), SeqCst);
+        self.has_waiters()
+    }
+
+    /// Replaces the value of a gauge. Returns as [`pull`](Self::pull) does.
+    pub(crate) fn set_pushed(&self, gauge: GaugeName, value: u64) -> bool {
+        let row = self.rows.get(Resource::Gauge(gauge));
+        row.pushed.store(value.min(MOST), SeqCst);
+        self.note_push(row);
+        self.has_waiters()
+    }
+
+    /// The value of a gauge.
+    pub(crate) fn pushed(&self, gauge: GaugeName) -> u64 {
+        at_least_nothing(self.rows.get(Resource::Gauge(gauge)).pushed.load(SeqCst))
+    }
+
+    /// The row of a gauge is another one's from now on.
+    pub(crate) fn set_gauge_number(&self, gauge: GaugeName, number: u16) {
+        self.rows.get(Resource::Gauge(gauge)).gauge.store(number.into(), SeqCst);
+    }
+
+    /// The work without what it declares of gauges that are not this monitor's.
+    #[inline]
+    pub(crate) fn of_own_gauges(&self, work: &Work) -> Work {
+        if !work.has_gauges() {
+            return *work;
+        }
+        work.of_gauges(|place| {
+            let row = self.rows.get(Resource::Gauge(GaugeName::of_place(place as u8)));
+            u16::try_from(row.gauge.load(SeqCst)).unwrap_or(0)
+        })
+    }
+
+    /// Raises the word if a gauge has reached the warning bound: as whoever reserves does.
+    #[inline]
+    fn note_push(&self, row: &Row) {
+        if !is_below(row.total(row.reserved.load(SeqCst)), row.warn.load(SeqCst)) {
+            self.reached.fetch_add(1, SeqCst);
+        }
+    }
+
     /// Announces a waiter, before it looks whether there is room. Returns `true` if it is the only one.
     pub(crate) fn add_waiter(&self) -> bool {
         self.waiters.fetch_add(1, SeqCst) == 0
@@ -259,6 +317,8 @@ impl Row {
             usage: AtomicU64::new(usage),
             closes_from: AtomicU64::new(closes_from),
             reserved: AtomicU64::new(0),
+            pushed: AtomicU64::new(0),
+            gauge: AtomicU64::new(0),
             released: AtomicU64::new(0),
         }
     }
@@ -293,16 +353,23 @@ impl Row {
         }
         // Looked at again, because a check may have published a new measurement and given back what it saw since.
         if self.admits(before, amount, class) {
-            return Some(!is_below(after, self.warn.load(SeqCst)));
+            return Some(!is_below(self.total(after), self.warn.load(SeqCst)));
         }
         self.give_back(amount);
         None
     }
 
+    /// What is reserved, and what was pushed.
+    #[inline]
+    fn total(&self, reserved: u64) -> u64 {
+        reserved.saturating_add(at_least_nothing(self.pushed.load(SeqCst)))
+    }
+
     /// Returns `true` if `reserved` is below the bound of the class, and with `asked` on top below the hard one.
     #[inline]
     fn admits(&self, reserved: u64, asked: u64, class: Class) -> bool {
-        is_below(reserved, self.bound(class)) && is_below(reserved.saturating_add(asked), self.hard.load(SeqCst))
+        let total = self.total(reserved);
+        is_below(total, self.bound(class)) && is_below(total.saturating_add(asked), self.hard.load(SeqCst))
     }
 
     #[inline]
@@ -328,7 +395,7 @@ impl Row {
 
     fn pressure(&self) -> f64 {
         let closes_from = self.closes_from.load(SeqCst);
-        let used = self.usage.load(SeqCst).saturating_add(self.reserved.load(SeqCst));
+        let used = self.usage.load(SeqCst).saturating_add(self.total(self.reserved.load(SeqCst)));
         if closes_from == u64::MAX {
             return 0.0;
         }
@@ -339,6 +406,15 @@ impl Row {
         } else {
             share.max(1.0)
         }
+    }
+}
+
+/// What was pushed, or nothing where more was taken off.
+fn at_least_nothing(pushed: u64) -> u64 {
+    if pushed > u64::MAX / 2 {
+        0
+    } else {
+        pushed
     }
 }
 

@@ -101,6 +101,7 @@ mod tests {
             limit: Some(100),
             floor: None,
             place: None,
+            gauge: None,
             judged_as: None,
         },
         hard: 95,

@@ -6,6 +6,7 @@
 //! - `permit`: admitted work, whose cost is reserved while it lives.
 
 mod builder;
+mod gauge;
 mod permit;
 mod readiness;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::ResourceMonitorBuilder;
+pub use self::gauge::Gauge;
 pub use self::permit::Permit;
 pub use self::readiness::Readiness;
 use crate::engine::{self, Config, Core, Shared};
@@ -216,7 +218,7 @@ impl ResourceMonitor {
         self.core().publisher.lock().subscribe()
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.readiness.shared()
     }
 

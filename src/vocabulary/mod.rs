@@ -1,6 +1,7 @@
 //! The words that every other layer speaks: no I/O, no clock, no logging, and nothing from above.
 
 mod error;
+mod gauge;
 mod holder;
 mod identity;
 mod limits;
@@ -15,6 +16,7 @@ mod waited;
 mod work;
 
 pub use self::error::{Error, ErrorKind};
+pub use self::gauge::{GaugeName, GaugeReading};
 pub use self::holder::{Holder, WorkUsage};
 pub use self::limits::{ResourceLimits, ResourceLimitsBuilder};
 pub use self::resource::{MemoryScope, Resource};
@@ -23,6 +25,7 @@ pub use self::surroundings::*;
 pub use self::verdict::Verdict;
 pub use self::work::{Class, Work};
 
+pub(crate) use self::gauge::{GaugeReadings, MOST_GAUGES};
 pub(crate) use self::identity::Identity;
 pub(crate) use self::limits::{Origin, Thresholds, HARD_PERCENT, SET_BY_HOST, WARN_PERCENT};
 pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading, Subtree};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Work, WorkUsage};
+use super::{GaugeName, Work, WorkUsage, MOST_GAUGES};
 
 /// Bytes in what this crate calls a megabyte: 1024 x 1024, the unit of `free -m` and of container limits.
 pub(crate) const MB: u64 = 1024 * 1024;
@@ -20,16 +20,33 @@ macro_rules! resources {
         #[non_exhaustive]
         pub enum Resource {
             $($(#[$doc])* $resource,)+
+            /// A quantity that only the host knows, such as connections or licences, which it pushes.
+            Gauge(GaugeName),
+        }
+
+        /// The places of the resources that every monitor has.
+        #[derive(Clone, Copy)]
+        enum Place {
+            $($resource,)+
         }
 
         impl Resource {
-            /// Every resource, in the order in which verdicts list them.
-            pub(crate) const ALL: [Resource; [$(Resource::$resource),+].len()] = [$(Resource::$resource),+];
+            /// Every resource that is read, in the order in which verdicts list them.
+            pub(crate) const READ: [Resource; [$(Place::$resource),+].len()] = [$(Resource::$resource),+];
 
             /// The facts of this resource.
             pub(crate) const fn facts(self) -> &'static Facts {
                 match self {
                     $(Resource::$resource => &$facts,)+
+                    Resource::Gauge(_) => &GAUGE,
+                }
+            }
+
+            /// Its place among [`ALL`](Resource::ALL).
+            pub(crate) const fn place(self) -> usize {
+                match self {
+                    $(Resource::$resource => Place::$resource as usize,)+
+                    Resource::Gauge(gauge) => Resource::READ.len() + gauge.place(),
                 }
             }
         }
@@ -252,16 +269,49 @@ resources! {
     };
 }
 
-// What is kept for each resource is found by its number: see `PerResource`.
+/// The facts of every gauge.
+const GAUGE: Facts = Facts {
+    name: "gauge",
+    event_key: "gauge",
+    usage_key: "value",
+    limit_key: None,
+    limit_noun: "gauge",
+    unit: Unit::Count,
+    limited_by: LimitedBy::Ceiling,
+    place_key: "",
+    required: false,
+    // It is never old.
+    read_alone: false,
+    // By its place: see `Work::of`.
+    declared: |_| 0,
+    of_others: Some(|_| 0),
+    in_group: None,
+};
+
+// What is kept for each resource is found by its place: see `PerResource`.
 const _: () = {
     let mut place = 0;
     while place < Resource::ALL.len() {
-        assert!(Resource::ALL[place] as usize == place);
+        assert!(Resource::ALL[place].place() == place);
         place += 1;
     }
 };
 
 impl Resource {
+    /// Every resource, in the order in which verdicts list them; the gauges by their places, since no name is known here.
+    pub(crate) const ALL: [Resource; Resource::READ.len() + MOST_GAUGES] = {
+        let mut all = [Resource::Memory; Resource::READ.len() + MOST_GAUGES];
+        let mut place = 0;
+        while place < all.len() {
+            all[place] = match place.checked_sub(Resource::READ.len()) {
+                None => Resource::READ[place],
+                Some(gauge) => Resource::Gauge(GaugeName::of_place(gauge as u8)),
+            };
+            place += 1;
+        }
+        all
+    };
+
     /// The resources without which a check has failed.
     pub(crate) fn required() -> impl Iterator<Item = Resource> {
         Resource::ALL.into_iter().filter(|resource| resource.facts().required)
@@ -275,7 +325,10 @@ impl Resource {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.facts().name)
+        match self {
+            Resource::Gauge(gauge) => gauge.fmt(f),
+            _ => f.write_str(self.facts().name),
+        }
     }
 }
 
@@ -320,11 +373,11 @@ impl<T> PerResource<T> {
     }
 
     pub(crate) fn get(&self, resource: Resource) -> &T {
-        &self.0[resource as usize]
+        &self.0[resource.place()]
     }
 
     pub(crate) fn get_mut(&mut self, resource: Resource) -> &mut T {
-        &mut self.0[resource as usize]
+        &mut self.0[resource.place()]
     }
 }
 
@@ -337,8 +390,8 @@ mod tests {
     #[test]
     fn each_resource_has_names_of_its_own() {
         for names in [
-            Resource::ALL.map(|resource| resource.facts().name),
-            Resource::ALL.map(|resource| resource.facts().event_key),
+            Resource::READ.map(|resource| resource.facts().name),
+            Resource::READ.map(|resource| resource.facts().event_key),
         ] {
             assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
         }

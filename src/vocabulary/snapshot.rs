@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{
-    CgroupMemory, CgroupPids, DiskSpace, MachineMemory, Measured, MemoryPressure, OpenFiles, RecentPressure, Resource,
-    Shown, MB,
+    CgroupMemory, CgroupPids, DiskSpace, GaugeReading, GaugeReadings, MachineMemory, Measured, MemoryPressure,
+    OpenFiles, RecentPressure, Resource, Shown, MB,
 };
 
 /// The findings of one check.
@@ -45,6 +45,7 @@ pub struct ResourceSnapshot {
     pub cpu_pressure: Option<RecentPressure>,
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub io_pressure: Option<RecentPressure>,
+    pub(crate) gauges: GaugeReadings,
     /// How long the reading took, in elapsed time, not CPU time.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
@@ -56,6 +57,11 @@ impl ResourceSnapshot {
     /// Resident memory in MB of 1024 x 1024 bytes; 0.0 when it could not be read.
     pub fn memory_usage_mb(&self) -> f64 {
         self.memory_bytes.map_or(0.0, |bytes| bytes as f64 / MB as f64)
+    }
+
+    /// The gauges of the host, as they stood.
+    pub fn gauges(&self) -> impl Iterator<Item = GaugeReading> + '_ {
+        self.gauges.iter().flatten().copied()
     }
 
     /// Whether a required resource could not be read: the gate is closed until the next good check.
@@ -81,6 +87,7 @@ impl ResourceSnapshot {
             disk_space: None,
             cpu_pressure: None,
             io_pressure: None,
+            gauges: GaugeReadings::default(),
             check_duration: Duration::ZERO,
             lateness: Duration::ZERO,
         }
@@ -113,6 +120,7 @@ impl ResourceSnapshot {
             Resource::MemoryPressure => self.memory_pressure.as_ref().map(Measured::from),
             Resource::MachineMemory => self.machine_memory.as_ref().map(Measured::from),
             Resource::DiskSpace => self.disk_space.as_ref().map(Measured::from),
+            Resource::Gauge(gauge) => self.gauges[gauge.place()].as_ref().map(Measured::from),
             Resource::CpuPressure => self.cpu_pressure.as_ref().map(Measured::from),
             Resource::IoPressure => self.io_pressure.as_ref().map(Measured::from),
         }
@@ -138,6 +146,12 @@ impl fmt::Display for ResourceSnapshot {
         }
         for resource in Resource::ALL.into_iter().filter(|resource| !resource.facts().required) {
             let Some(measured) = self.measured(resource) else { continue };
+            let resource = match resource {
+                Resource::Gauge(gauge) => {
+                    self.gauges[gauge.place()].map_or(resource, |gauge| Resource::Gauge(gauge.name))
+                }
+                _ => resource,
+            };
             write!(f, ", {resource} {}", Shown(resource, measured.usage))?;
             if let Some(limit) = measured.limit {
                 write!(f, " of {}", Shown(resource, limit))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
+use super::{GaugeReading, Measured, Resource, ResourceLimits, ResourceLimitsBuilder};
 
 /// Memory charged to the control group whose limit leaves the least room.
 ///
@@ -151,6 +151,12 @@ impl From<&DiskSpace> for Measured {
         let place = Some(Arc::clone(&disk.path));
         let used = disk.total_bytes.saturating_sub(disk.free_bytes);
         Measured { limit: Some(disk.total_bytes), place, ..Measured::of(used) }
+    }
+}
+
+impl From<&GaugeReading> for Measured {
+    fn from(gauge: &GaugeReading) -> Measured {
+        Measured { limit: Some(gauge.limit), ..Measured::of(gauge.value) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, PerResource, Resource, Shown, ShownShare, ShownUp, Waited, SET_BY_HOST};
+use super::{Error, GaugeName, PerResource, Resource, Shown, ShownShare, ShownUp, Waited, SET_BY_HOST};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -42,6 +42,8 @@ pub(crate) struct Usage {
     pub(crate) floor: Option<Floor>,
     /// The control group, or the folder, that all of this is about.
     pub(crate) place: Option<Arc<Path>>,
+    /// Its name, if it is a gauge.
+    pub(crate) gauge: Option<GaugeName>,
     /// The resource that its limit is judged by, if it is another.
     pub(crate) judged_as: Option<Resource>,
 }
@@ -282,6 +284,7 @@ impl Verdict {
         let mut separator = "";
         for resource in Resource::ALL {
             let usage = self.usage(resource);
+            let resource = usage.gauge.map_or(resource, Resource::Gauge);
             if resource.facts().required || usage.limit.is_some() {
                 f.write_str(separator)?;
                 separator = ", ";
@@ -337,7 +340,7 @@ impl fmt::Display for Critical {
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
-    let Usage { measured, reserved, asked, limit, ref floor, ref place, judged_as } = *usage;
+    let Usage { measured, reserved, asked, limit, ref floor, ref place, judged_as, .. } = *usage;
     if let (Some(_), Some(all)) = (floor, limit) {
         write!(f, "{resource} {} left", ShownUp(resource, all.saturating_sub(measured)))?;
         for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {

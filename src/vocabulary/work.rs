@@ -1,6 +1,6 @@
 //! The work that a host is about to take on.
 
-use super::{Resource, MB};
+use super::{GaugeName, Resource, MB, MOST_GAUGES};
 
 /// A piece of work that a host asks to be admitted: what it will add to each resource, and how much it matters. The
 /// default costs nothing, is of class [`Normal`](Class::Normal), and has no label.
@@ -11,6 +11,8 @@ pub struct Work {
     pub(super) processes: u64,
     pub(super) open_files: u64,
     pub(super) disk_bytes: u64,
+    /// By their places: the number of the gauge above, the amount below.
+    gauges: [u64; MOST_GAUGES],
     class: Class,
     label: Option<&'static str>,
 }
@@ -29,6 +31,10 @@ pub enum Class {
     /// Work that keeps the host itself going: refused from the hard threshold on only, and served first.
     Critical,
 }
+
+/// Bits for the amount that is declared of a gauge, below its number.
+const GAUGE_BITS: u32 = 48;
+const MOST_OF_GAUGE: u64 = (1 << GAUGE_BITS) - 1;
 
 impl Work {
     /// Work that costs nothing yet.
@@ -75,6 +81,29 @@ impl Work {
         self
     }
 
+    /// Declares an amount of the gauge in this place that has this number.
+    pub(crate) fn with_gauge(mut self, gauge: GaugeName, number: u16, amount: u64) -> Work {
+        self.gauges[gauge.place()] = (u64::from(number) << GAUGE_BITS) | amount.min(MOST_OF_GAUGE);
+        self
+    }
+
+    /// Leaves out what is declared of gauges other than those that have these numbers, by their places: they were
+    /// dropped, or are another monitor's.
+    pub(crate) fn of_gauges(mut self, number: impl Fn(usize) -> u16) -> Work {
+        for (place, declared) in self.gauges.iter_mut().enumerate() {
+            if *declared >> GAUGE_BITS != u64::from(number(place)) {
+                *declared = 0;
+            }
+        }
+        self
+    }
+
+    /// Returns `true` if it declares any of a gauge.
+    #[inline]
+    pub(crate) fn has_gauges(&self) -> bool {
+        self.gauges.iter().fold(0, |all, declared| all | declared) != 0
+    }
+
     /// How much it matters. Default: [`Class::Normal`].
     pub fn class(mut self, class: Class) -> Work {
         self.class = class;
@@ -113,12 +142,16 @@ impl Work {
             processes: self.processes.min(other.processes),
             open_files: self.open_files.min(other.open_files),
             disk_bytes: self.disk_bytes.min(other.disk_bytes),
+            gauges: std::array::from_fn(|place| self.gauges[place].min(other.gauges[place])),
             ..*self
         }
     }
 
     /// The part of it that adds to this resource.
     pub(crate) fn of(&self, resource: Resource) -> u64 {
-        (resource.facts().declared)(self)
+        match resource {
+            Resource::Gauge(gauge) => self.gauges[gauge.place()] & MOST_OF_GAUGE,
+            _ => (resource.facts().declared)(self),
+        }
     }
 }
