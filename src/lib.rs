@@ -98,8 +98,8 @@ pub use crate::{
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,
     vocabulary::{
-        CgroupMemory, CgroupPids, Class, DiskSpace, Error, ErrorKind, GaugeName, GaugeReading, Holder, MachineMemory,
-        MemoryPressure, MemoryScope, OpenFiles, RecentPressure, Resource, ResourceLimits, ResourceLimitsBuilder,
-        ResourceSnapshot, Verdict, Work, WorkUsage,
+        CgroupMemory, CgroupPids, Class, DiskSpace, Error, ErrorKind, Exhaustion, GaugeName, GaugeReading, Holder,
+        MachineMemory, MemoryPressure, MemoryScope, OpenFiles, RecentPressure, Resource, ResourceLimits,
+        ResourceLimitsBuilder, ResourceSnapshot, Verdict, Work, WorkUsage,
     },
 };

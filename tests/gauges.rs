@@ -165,6 +165,26 @@ fn snapshots_show_the_gauges_and_a_start_keeps_them() {
 }
 
 #[test]
+fn what_grows_says_when_it_is_full() {
+    let monitor = checked_once();
+    let gauge = monitor.gauge("connections", 1 << 40).unwrap();
+    let grown = |value: u64| {
+        gauge.set(value << 30);
+        let before = monitor.latest().unwrap().timestamp;
+        wait_until("the clock of the readings has gone on by a step", || before.elapsed() > ms(20));
+        monitor.check_now().exhaustion
+    };
+    grown(1);
+    assert!(grown(2).is_some());
+    let exhaustion = grown(3).unwrap();
+    assert!(exhaustion.resource == gauge.resource() && exhaustion.soonest <= exhaustion.at_mean_rate, "{exhaustion:?}");
+    let verdict = monitor.verdict();
+    assert!(verdict.exhaustion().is_some() && verdict.to_string().contains("; connections full in "), "{verdict}");
+    grown(0);
+    assert_eq!(monitor.verdict().exhaustion(), None);
+}
+
+#[test]
 fn a_gauge_may_outlive_its_monitor() {
     let monitor = checked_once();
     let gauge = connections(&monitor);

@@ -514,9 +514,13 @@ typedef struct hw_snapshot {
     uint64_t machine_total_bytes;
     uint64_t disk_free_bytes;           /* of the file system with a floor */
     uint64_t disk_total_bytes;
+    int64_t full_resource;              /* HW_MEMORY, ...: used up first, as things
+                                           go; -1: nothing grows */
+    uint64_t full_soonest_ns;           /* at the fastest rate of late */
+    uint64_t full_at_mean_ns;           /* at the mean one */
 } hw_snapshot;
 
-#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0}
+#define HW_SNAPSHOT_INIT {sizeof(hw_snapshot), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, -1, HW_NONE, HW_NONE}
 
 /* In what follows, NULL for the snapshot is fine: nothing is told of it. */
 

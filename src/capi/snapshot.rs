@@ -3,6 +3,7 @@
 use std::mem::size_of;
 
 use super::border::Versioned;
+use super::reason::number_of;
 use crate::vocabulary::ResourceSnapshot;
 
 /// `HW_NONE`.
@@ -37,6 +38,9 @@ pub(super) struct Snapshot {
     pub(super) machine_total_bytes: u64,
     pub(super) disk_free_bytes: u64,
     pub(super) disk_total_bytes: u64,
+    pub(super) full_resource: i64,
+    pub(super) full_soonest_ns: u64,
+    pub(super) full_at_mean_ns: u64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
@@ -70,6 +74,7 @@ impl From<&ResourceSnapshot> for Snapshot {
             lateness,
             // Asked for one by one: `hw_gauge_get`.
             gauges: _,
+            exhaustion,
         } = *snapshot;
         let (memory, pids) = (memory.as_ref(), pids.as_ref());
         Snapshot {
@@ -98,6 +103,9 @@ impl From<&ResourceSnapshot> for Snapshot {
             machine_total_bytes: machine.map_or(NONE, |memory| memory.total_bytes),
             disk_free_bytes: disk.as_ref().map_or(NONE, |disk| disk.free_bytes),
             disk_total_bytes: disk.as_ref().map_or(NONE, |disk| disk.total_bytes),
+            full_resource: exhaustion.map_or(-1, |exhaustion| number_of(exhaustion.resource) as i64),
+            full_soonest_ns: exhaustion.map_or(NONE, |exhaustion| nanos(exhaustion.soonest)),
+            full_at_mean_ns: exhaustion.map_or(NONE, |exhaustion| nanos(exhaustion.at_mean_rate)),
         }
     }
 }

@@ -54,7 +54,7 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             cgroup_memory_raw_bytes cgroup_memory_limit_bytes cgroup_pids cgroup_pids_limit open_files open_files_limit
             pressure_some_avg10 pressure_full_avg10 age_ns check_duration_ns lateness_ns cpu_pressure_percent
             io_pressure_percent machine_available_bytes machine_total_bytes
-            disk_free_bytes disk_total_bytes),
+            disk_free_bytes disk_total_bytes full_resource full_soonest_ns full_at_mean_ns),
         layout!(Callbacks: size user running_count active_job_count oldest_running_job pause_job cancel_job
             pressure_cleared dropped),
     ];

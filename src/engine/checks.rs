@@ -121,10 +121,11 @@ impl Core {
         let mut judgement = self.judgement.lock();
         reading.snapshot.gauges = judgement.gauge_readings();
         let found = reading.found();
+        let now = sys::coarse_now();
         let report = judgement.record(
             &Observation {
                 number,
-                now: sys::coarse_now(),
+                now,
                 began: precise_began,
                 ended: sys::fine_now(),
                 cpu,
@@ -137,6 +138,7 @@ impl Core {
             },
             &limits,
         )?;
+        reading.snapshot.exhaustion = judgement.exhaustion(now, &limits);
         judgement.publish_check(&limits);
         self.serve_under(&mut judgement, &limits);
         // Taken before the judgement is let go, so that snapshots are published in the order in which they were judged.

@@ -31,19 +31,46 @@ impl Climb {
     /// The time to reach `threshold` from the newest reading at the fastest recent rate; `None` when there was no
     /// growth.
     pub(super) fn time_to(&self, threshold: u64) -> Option<Duration> {
-        let oldest_first = (0..READINGS).filter_map(|step| self.readings[(self.next + step) % READINGS]);
-        let mut fastest = 0.0_f64;
-        let mut before: Option<(Duration, u64)> = None;
-        for (at, usage) in oldest_first {
-            if let Some((since, less)) = before {
-                fastest = fastest.max(usage.saturating_sub(less) as f64 / at.saturating_sub(since).as_secs_f64());
-            }
-            before = Some((at, usage));
-        }
-        let headroom = threshold.saturating_sub(before?.1) as f64;
-        // The conversion fails only for a time that is too long to matter.
-        (fastest > 0.0).then(|| Duration::try_from_secs_f64(headroom / fastest).unwrap_or(Duration::MAX))
+        time_for(threshold.saturating_sub(self.newest()?.1), self.fastest())
     }
+
+    /// The time to reach `limit`, at the fastest recent rate and at the mean one, and the time of the newest reading, from
+    /// which both count; `None` unless usage has grown and is below it.
+    pub(super) fn times_to_full(&self, limit: u64) -> Option<(Duration, Duration, Duration)> {
+        let ((since, before), (at, usage)) = (self.oldest_first().next()?, self.newest()?);
+        let left = limit.checked_sub(usage).filter(|left| *left > 0)?;
+        let mean = rate((since, before), (at, usage));
+        Some((time_for(left, self.fastest())?, time_for(left, mean)?, at))
+    }
+
+    fn oldest_first(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        (0..READINGS).filter_map(|step| self.readings[(self.next + step) % READINGS])
+    }
+
+    fn newest(&self) -> Option<(Duration, u64)> {
+        self.readings[(self.next + READINGS - 1) % READINGS]
+    }
+
+    fn fastest(&self) -> f64 {
+        let pairs = self.oldest_first().zip(self.oldest_first().skip(1));
+        pairs.map(|(before, after)| rate(before, after)).fold(0.0, f64::max)
+    }
+}
+
+/// Growth in a second, between two readings of which one is later.
+fn rate((since, before): (Duration, u64), (at, usage): (Duration, u64)) -> f64 {
+    let time = at.saturating_sub(since).as_secs_f64();
+    if time > 0.0 {
+        usage.saturating_sub(before) as f64 / time
+    } else {
+        0.0
+    }
+}
+
+/// The time in which so much is added at this rate; `None` if nothing is.
+fn time_for(amount: u64, rate: f64) -> Option<Duration> {
+    // The conversion fails only for a time that is too long to matter.
+    (rate > 0.0).then(|| Duration::try_from_secs_f64(amount as f64 / rate).unwrap_or(Duration::MAX))
 }
 
 #[cfg(test)]
@@ -53,6 +80,9 @@ mod tests {
 
     /// Milliseconds, and usage.
     type Reading = (u64, u64);
+
+    /// The soonest, at the mean rate, and from when on: milliseconds.
+    type Times = (u128, u128, u128);
 
     fn climb(readings: &[Reading]) -> Climb {
         let mut climb = Climb::default();
@@ -78,6 +108,27 @@ mod tests {
         ];
         for (readings, expected) in cases {
             assert_eq!(climb(readings).time_to(1000), expected, "{readings:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_until_it_is_full_lies_between_the_fastest_rate_and_the_mean_one() {
+        let times = |readings: &[Reading]| {
+            let (soonest, at_mean, at) = climb(readings).times_to_full(1000)?;
+            Some((soonest.as_millis(), at_mean.as_millis(), at.as_millis()))
+        };
+        let cases: [(&[Reading], Option<Times>); 7] = [
+            (&[], None),
+            (&[(0, 500)], None),
+            (&[(0, 500), (1000, 500)], None),
+            (&[(0, 100), (1000, 200)], Some((8000, 8000, 1000))),
+            (&[(0, 100), (1000, 100), (2000, 300)], Some((3500, 7000, 2000))),
+            // It came and went.
+            (&[(0, 100), (1000, 600), (2000, 100)], None),
+            (&[(0, 100), (1000, 1000)], None),
+        ];
+        for (readings, expected) in cases {
+            assert_eq!(times(readings), expected, "{readings:?}");
         }
     }
 

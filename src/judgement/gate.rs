@@ -16,7 +16,7 @@ impl Judgement {
     /// The state of the gate and its reason, from one reading.
     pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits) -> Verdict {
         let reason = self.reason(Class::Normal, now, limits).unwrap_or(Reason::Accepting);
-        self.explain(reason, &Work::new(), limits)
+        self.explain(reason, &Work::new(), limits).with_exhaustion(self.exhaustion(now, limits))
     }
 
     /// Grants and reserves the work, or says why not.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{cadence, Judgement};
-use crate::vocabulary::{MemoryScope, Resource, ResourceLimits};
+use super::{cadence, limit, Judgement};
+use crate::vocabulary::{Exhaustion, MemoryScope, Resource, ResourceLimits, Unit};
 
 impl Judgement {
     /// Whether the last check is too old to admit work by.
@@ -106,6 +106,19 @@ impl Judgement {
     pub(crate) fn memory_closes_from(&self, limits: &ResourceLimits) -> u64 {
         let bounds = self.bounds(Resource::Memory, limits);
         bounds.map_or(u64::MAX, |bounds| bounds.resume.saturating_sub(self.reserved(Resource::Memory)))
+    }
+
+    /// The resource that is used up first as things go, and how much later than `now`.
+    pub(crate) fn exhaustion(&self, now: Duration, limits: &ResourceLimits) -> Option<Exhaustion> {
+        let found = self.found()?;
+        let full = |resource: Resource| {
+            // Pressure fills nothing up.
+            let limit = limit(resource, found, limits).filter(|_| resource.facts().unit != Unit::Percent)?;
+            let (soonest, at_mean_rate, since) = self.climbs.get(resource).times_to_full(limit)?;
+            let left = |time: Duration| time.saturating_sub(now.saturating_sub(since));
+            Exhaustion::new(self.named(resource), left(soonest), left(at_mean_rate))
+        };
+        Resource::ALL.into_iter().filter_map(full).min_by_key(|exhaustion| exhaustion.soonest)
     }
 
     /// The time that a resource has left to its warning threshold; `None` when it does not grow or has no limit.

@@ -1,6 +1,7 @@
 //! The words that every other layer speaks: no I/O, no clock, no logging, and nothing from above.
 
 mod error;
+mod exhaustion;
 mod gauge;
 mod holder;
 mod identity;
@@ -16,6 +17,7 @@ mod waited;
 mod work;
 
 pub use self::error::{Error, ErrorKind};
+pub use self::exhaustion::Exhaustion;
 pub use self::gauge::{GaugeName, GaugeReading};
 pub use self::holder::{Holder, WorkUsage};
 pub use self::limits::{ResourceLimits, ResourceLimitsBuilder};

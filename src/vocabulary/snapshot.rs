@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{
-    CgroupMemory, CgroupPids, DiskSpace, GaugeReading, GaugeReadings, MachineMemory, Measured, MemoryPressure,
-    OpenFiles, RecentPressure, Resource, Shown, MB,
+    CgroupMemory, CgroupPids, DiskSpace, Exhaustion, GaugeReading, GaugeReadings, MachineMemory, Measured,
+    MemoryPressure, OpenFiles, RecentPressure, Resource, Shown, MB,
 };
 
 /// The findings of one check.
@@ -46,6 +46,9 @@ pub struct ResourceSnapshot {
     /// `None` where the kernel does not tell, or it could not be read, or is ignored.
     pub io_pressure: Option<RecentPressure>,
     pub(crate) gauges: GaugeReadings,
+    /// The resource that is used up first, and when; `None` where nothing grows, or not so that it would be full within an
+    /// hour. Of a check that was not published, because a later one was, it is not known.
+    pub exhaustion: Option<Exhaustion>,
     /// How long the reading took, in elapsed time, not CPU time.
     pub check_duration: Duration,
     /// How long after its time the check began, with the resolution of the coarse clock (1 to 10 ms): zero unless the
@@ -88,6 +91,7 @@ impl ResourceSnapshot {
             cpu_pressure: None,
             io_pressure: None,
             gauges: GaugeReadings::default(),
+            exhaustion: None,
             check_duration: Duration::ZERO,
             lateness: Duration::ZERO,
         }
@@ -157,7 +161,7 @@ impl fmt::Display for ResourceSnapshot {
                 write!(f, " of {}", Shown(resource, limit))?;
             }
         }
-        Ok(())
+        self.exhaustion.iter().try_for_each(|exhaustion| write!(f, ", {exhaustion}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, GaugeName, PerResource, Resource, Shown, ShownShare, ShownUp, Waited, SET_BY_HOST};
+use super::{Error, Exhaustion, GaugeName, PerResource, Resource, Shown, ShownShare, ShownUp, Waited, SET_BY_HOST};
 
 /// Whether more work may be taken on, and why: the answer and its text come from one reading and never disagree.
 ///
@@ -29,6 +29,7 @@ struct Parts {
     lateness: Option<Duration>,
     never_fits: bool,
     waited: Option<Waited>,
+    exhaustion: Option<Exhaustion>,
 }
 
 /// The amounts that stand against one limit.
@@ -132,6 +133,11 @@ impl Verdict {
         self.parts.never_fits
     }
 
+    /// The resource that is used up first if things go on as they do, and when; `None` where nothing grows.
+    pub fn exhaustion(&self) -> Option<Exhaustion> {
+        self.parts.exhaustion
+    }
+
     pub(crate) fn new(reason: Reason) -> Verdict {
         Verdict {
             parts: Box::new(Parts {
@@ -142,6 +148,7 @@ impl Verdict {
                 lateness: None,
                 never_fits: false,
                 waited: None,
+                exhaustion: None,
             }),
         }
     }
@@ -171,6 +178,12 @@ impl Verdict {
 
     pub(crate) fn with_never_fits(mut self, never_fits: bool) -> Verdict {
         self.parts.never_fits = never_fits;
+        self
+    }
+
+    /// Notes what will be used up first.
+    pub(crate) fn with_exhaustion(mut self, exhaustion: Option<Exhaustion>) -> Verdict {
+        self.parts.exhaustion = exhaustion;
         self
     }
 
@@ -263,6 +276,9 @@ impl fmt::Display for Verdict {
         }
         if let Some(waited) = &self.parts.waited {
             write!(f, "; {waited}")?;
+        }
+        if let Some(exhaustion) = &self.parts.exhaustion {
+            write!(f, "; {exhaustion}")?;
         }
         for (resource, error) in &self.parts.unread {
             write!(f, "; {resource} not all judged: {error}")?;

@@ -148,3 +148,26 @@ fn a_wait_has_checks_taken_for_four_fifths_of_the_budget() {
     assert_eq!(due(&bench), ms(25));
     assert_eq!(bench.judgement.next_check(bench.now, true, &bench.limits) - bench.now, ms(20));
 }
+
+#[test]
+fn the_resource_that_is_used_up_first_is_named_with_the_time_that_is_left() {
+    let mut bench = Bench::running();
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).max_processes(100).build().unwrap();
+    assert!(bench.verdict().exhaustion().is_none());
+    for (memory, processes) in [(10, 10), (12, 20), (14, 30)] {
+        bench.now += s(1);
+        bench.record(Some(memory * MB), Some(processes), &[]).unwrap();
+    }
+    // 70 processes are left at 10 a second, and 86 MB at 2.
+    let exhaustion = bench.verdict().exhaustion().unwrap();
+    assert_eq!((exhaustion.resource, exhaustion.soonest, exhaustion.at_mean_rate), (Resource::Processes, s(7), s(7)));
+    bench.now += s(2);
+    assert!(bench.text().ends_with("; processes full in 5 s"), "{}", bench.text());
+    bench.now += s(1);
+    bench.record(Some(74 * MB), Some(30), &[]).unwrap();
+    // 26 MB at 20 a second, and at 64 in 5 s.
+    assert!(bench.text().ends_with("; memory full in 1 to 3 s"), "{}", bench.text());
+    bench.now += s(1);
+    bench.record(Some(10 * MB), Some(10), &[]).unwrap();
+    assert!(bench.verdict().exhaustion().is_none(), "{}", bench.text());
+}
