@@ -153,6 +153,53 @@ fn a_pause_that_is_refused_or_panics_becomes_a_cancel() {
 }
 
 #[test]
+fn the_host_gives_back_what_it_can_spare_before_a_job_is_shed() {
+    let tree = Arc::new(ProcTree::new(990));
+    let monitor = monitor(&tree);
+    let (asked, paused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (asks, pauses, freed) = (Arc::clone(&asked), Arc::clone(&paused), Arc::clone(&tree));
+    let jobs = QuietJobs::new().naming(|| Some("o".to_string()));
+    let jobs = jobs.reclaiming(move || {
+        asks.fetch_add(1, Ordering::SeqCst);
+        freed.set_resident_pages(500);
+        true
+    });
+    let jobs = jobs.pausing(move || {
+        pauses.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    monitor.set_manager(jobs.shared());
+    monitor.start(ms(5)).unwrap();
+    wait_until("the gate opens", || monitor.is_accepting_work());
+    assert_eq!((asked.load(Ordering::SeqCst), paused.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[test]
+fn a_host_that_gives_back_nothing_or_panics_is_asked_once_and_its_job_is_shed_at_once() {
+    for panics in [false, true] {
+        let tree = ProcTree::new(990);
+        let builder = ResourceMonitor::builder(limits()).proc_root(tree.root()).settle(Duration::from_secs(3600));
+        let monitor = builder.build().unwrap();
+        let (asked, paused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (asks, pauses) = (Arc::clone(&asked), Arc::clone(&paused));
+        let jobs = QuietJobs::new().naming(|| Some("p".to_string()));
+        let jobs = jobs.reclaiming(move || {
+            asks.fetch_add(1, Ordering::SeqCst);
+            assert!(!panics, "reclaiming panics");
+            false
+        });
+        let jobs = jobs.pausing(move || {
+            pauses.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        monitor.set_manager(jobs.shared());
+        monitor.start(Duration::from_secs(3600)).unwrap();
+        wait_until("the job is paused", || paused.load(Ordering::SeqCst) == 1);
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[test]
 fn a_shed_before_a_restart_is_cleared_after_it() {
     let tree = ProcTree::new(1000);
     let monitor = monitor(&tree);

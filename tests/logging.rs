@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::{ms, wait_until, LogCapture, ProcTree, QuietJobs, PAGE};
+use common::{ms, wait_until, Event, LogCapture, ProcTree, QuietJobs, PAGE};
 use highwater::{Resource, ResourceLimits, ResourceMonitor};
 use rusty_fork::rusty_fork_test;
 
@@ -177,6 +177,53 @@ rusty_fork_test! {
         wait_until("the job is paused", || !log.named("monitor.pausing_oldest_job").is_empty());
         let reason = log.named("monitor.pausing_oldest_job")[0].keys["reason"].clone();
         assert_eq!(reason, "processes 10 of 10 (100.0 %) at or above the hard threshold of 95 %");
+    }
+
+    #[test]
+    fn each_shed_is_followed_by_its_effect_and_three_in_vain_end_the_episode() {
+        let log = LogCapture::install();
+        let tree = ProcTree::new(990);
+        let builder = ResourceMonitor::builder(limits(1000)).proc_root(tree.root()).cpu_budget(1.0).settle(ms(40));
+        let monitor = builder.build().unwrap();
+        // Each job is another one, so that each is a healthy one.
+        let paused = Arc::new(AtomicUsize::new(0));
+        let (next, pauses) = (Arc::clone(&paused), Arc::clone(&paused));
+        let jobs = QuietJobs::new().naming(move || Some(next.load(Ordering::SeqCst).to_string())).pausing(move || {
+            pauses.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        let cleared = Arc::new(AtomicBool::new(false));
+        let clear = Arc::clone(&cleared);
+        monitor.set_manager(jobs.clearing(move || clear.store(true, Ordering::SeqCst)).shared());
+        monitor.start(ms(5)).unwrap();
+        wait_until("it gives up", || !log.named("monitor.shed_ineffective").is_empty());
+        let snapshots = monitor.snapshots();
+        let settled = std::time::Instant::now() + ms(400);
+        while std::time::Instant::now() < settled {
+            snapshots.recv_timeout(common::DEADLINE).unwrap();
+        }
+        assert_eq!(paused.load(Ordering::SeqCst), 3);
+        let effects = log.named("monitor.shed_effect");
+        let jobs: Vec<_> = effects.iter().map(|event| event.keys["job_id"].clone()).collect();
+        assert_eq!(jobs, ["0", "1", "2"]);
+        let mb = (990 * PAGE) as f64 / f64::from(1 << 20);
+        for Event { level, keys, numbers, .. } in effects {
+            assert_eq!((level, keys["resource"].as_str()), (log::Level::Info, "memory"));
+            assert_eq!([numbers["before_mb"], numbers["after_mb"], numbers["fell_mb"]], [mb, mb, 0.0]);
+        }
+        let ineffective = log.named("monitor.shed_ineffective");
+        assert_eq!((ineffective.len(), ineffective[0].level), (1, log::Level::Warn));
+
+        // The next episode is judged by itself.
+        tree.set_resident_pages(1);
+        wait_until("the host is told", || cleared.load(Ordering::SeqCst));
+        tree.set_resident_pages(980);
+        wait_until("the next job is shed", || paused.load(Ordering::SeqCst) == 4);
+        tree.set_resident_pages(970);
+        wait_until("its effect is said", || log.named("monitor.shed_effect").len() >= 4);
+        let effect = &log.named("monitor.shed_effect")[3];
+        assert_eq!(effect.numbers["fell_mb"], (10 * PAGE) as f64 / f64::from(1 << 20));
+        assert_eq!(log.named("monitor.shed_ineffective").len(), 1);
     }
 
     #[test]

@@ -566,10 +566,12 @@ void hw_snapshots_free(hw_snapshots *snapshots);
 
 /*
  * The host's jobs, for a started monitor to shed when a limit's hard threshold
- * is reached: the oldest is paused; if that did not help after one interval, or
- * cannot be done, it is cancelled; then the next one, an interval later, until
- * usage is below the hard threshold. So a paused job stays the oldest one until
- * it has ended. When every limit is below its warning threshold again,
+ * is reached. First reclaim() is asked for what the host can spare. Then the
+ * oldest job is paused; if that did not help after one interval, or cannot be
+ * done, it is cancelled; then the next one, an interval later, until usage is
+ * below the hard threshold, or three in a row have not brought it down by a
+ * hundredth of the limit. So a paused job stays the oldest one until it has
+ * ended. When every limit is below its warning threshold again,
  * pressure_cleared() is called: let paused jobs go on there.
  *
  * The functions are called from a thread of the library's, one at a time; the
@@ -606,9 +608,15 @@ typedef struct hw_callbacks {
      * that hw_set_callbacks() has set, but not in a forked child for those that
      * were set before the fork. */
     void (*dropped)(void *user);
+    /* Gives back what the host can spare of resource: caches, idle connections,
+     * memory that an allocator keeps. Asked once before the first job is shed
+     * for it, until every limit is below its warning threshold again. Returns 1
+     * if that takes effect: nothing is shed for one settle time. Returns 0 if
+     * there was nothing to give back. */
+    int (*reclaim)(void *user, int resource);
 } hw_callbacks;
 
-#define HW_CALLBACKS_INIT {sizeof(hw_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+#define HW_CALLBACKS_INIT {sizeof(hw_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 
 /* Sets the callbacks, before or after a start, in place of those before; NULL
  * takes them away. */

@@ -25,12 +25,13 @@ pub(super) struct Callbacks {
     pub(super) cancel_job: Option<unsafe extern "C" fn(*mut c_void, *const c_char, c_int) -> c_int>,
     pub(super) pressure_cleared: Option<unsafe extern "C" fn(*mut c_void)>,
     pub(super) dropped: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub(super) reclaim: Option<unsafe extern "C" fn(*mut c_void, c_int) -> c_int>,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, and pointers that may be null.
 unsafe impl Versioned for Callbacks {
     const NAME: &'static str = "hw_callbacks";
-    const FIRST_SIZE: usize = size_of::<Callbacks>();
+    const FIRST_SIZE: usize = 9 * size_of::<usize>();
 }
 
 /// The host's jobs behind the callbacks.
@@ -96,6 +97,12 @@ impl JobManager for Manager {
 
     fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
         self.move_job(self.0.cancel_job, job_id, critical)
+    }
+
+    fn reclaim(&self, critical: Resource) -> bool {
+        let Some(reclaim) = self.0.reclaim else { return false };
+        // SAFETY: the host has said that this may be called so.
+        as_the_caller(|| unsafe { reclaim(self.0.user, reason::number_of(critical) as c_int) }) != 0
     }
 
     fn pressure_cleared(&self) {

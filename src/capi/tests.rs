@@ -56,7 +56,7 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             io_pressure_percent machine_available_bytes machine_total_bytes
             disk_free_bytes disk_total_bytes full_resource full_soonest_ns full_at_mean_ns),
         layout!(Callbacks: size user running_count active_job_count oldest_running_job pause_job cancel_job
-            pressure_cleared dropped),
+            pressure_cleared dropped reclaim),
     ];
     // The rows of a reason have no size of their own.
     macro_rules! row {

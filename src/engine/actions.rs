@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::host::events;
 use crate::host::{contained, BoxError, JobManager, ProcessGroup};
-use crate::judgement::shed::{Checked, Move, ShedPolicy, ShedStep};
+use crate::judgement::shed::{Checked, Move, Outcome, ShedPolicy, ShedStep};
 use crate::judgement::Stopped;
 use crate::sys;
 use crate::vocabulary::Critical;
@@ -151,16 +151,31 @@ impl ActionThread<'_> {
         look(&mut shedding.policy)
     }
 
+    /// Says what the last shed has reached, then does what the check calls for.
     fn shed_if_critical(&mut self, manager: &Arc<dyn JobManager>, checked: &Checked) {
         let (max_age, settle) = {
             let judgement = self.core.judgement.lock();
             (judgement.max_age(), judgement.settle())
         };
-        match self.with_policy(|policy| policy.next(checked, sys::coarse_now(), max_age, settle)) {
+        if !checked.is_trusted(sys::coarse_now(), max_age) {
+            return;
+        }
+        if let Some(effect) = self.with_policy(|policy| policy.effect(checked, settle)) {
+            self.call_logger(|| events::shed_effect(&effect));
+            if effect.gives_up {
+                self.call_logger(|| events::shed_ineffective(&effect));
+            }
+        }
+        match self.with_policy(|policy| policy.next(checked, settle)) {
             ShedStep::Nothing => {}
             ShedStep::Cleared => {
                 self.call("pressure_cleared", || manager.pressure_cleared());
             }
+            ShedStep::Reclaim(critical) => match self.call("reclaim", || manager.reclaim(critical.resource)) {
+                None => {}
+                Some(Ok(true)) => self.with_policy(|policy| policy.reclaimed(sys::coarse_now())),
+                Some(Ok(false) | Err(_)) => self.shed(manager, &critical),
+            },
             ShedStep::Shed(critical) => self.shed(manager, &critical),
         }
     }
@@ -170,32 +185,44 @@ impl ActionThread<'_> {
         // A host that panics has named no job.
         let oldest = oldest.unwrap_or_default();
         let reason = critical.to_string();
-        match (self.with_policy(|policy| policy.shed_job(oldest.as_deref())), &oldest) {
-            (Move::Pause, Some(job)) => {
-                self.call_logger(|| events::pausing_oldest_job(job, &reason));
-                let paused = self.call_fallible("pause_job", || manager.pause_job(job, critical.resource));
-                if let Some(Err(refusal)) = paused {
-                    self.call_logger(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
-                    self.cancel(manager, job, critical);
-                }
-            }
+        let next = self.with_policy(|policy| policy.shed_job(oldest.as_deref(), critical.resource));
+        let (job, outcome) = match (next, &oldest) {
+            (Move::Pause, Some(job)) => (job, self.pause(manager, job, critical, &reason)),
             (Move::Cancel, Some(job)) => {
                 self.call_logger(|| events::cancelling_oldest_job(job, &reason));
-                self.cancel(manager, job, critical);
+                (job, self.cancel(manager, job, critical))
             }
-            (Move::NoJob { log }, _) => {
-                if log {
+            (without_job, _) => {
+                if without_job == (Move::NoJob { log: true }) {
                     self.call_logger(|| events::no_job_to_shed(&reason));
                 }
+                let is_spared = without_job == Move::Spare;
+                return self.with_policy(|policy| policy.done_without_job(sys::coarse_now(), is_spared));
             }
-            (Move::Pause | Move::Cancel, None) => {}
-        }
-        self.with_policy(|policy| policy.done(oldest.as_deref(), sys::coarse_now()));
+        };
+        self.with_policy(|policy| policy.done(job, critical, outcome, sys::coarse_now()));
     }
 
-    fn cancel(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical) {
-        if let Some(Err(error)) = self.call_fallible("cancel_job", || manager.cancel_job(job, critical.resource)) {
-            self.call_logger(|| events::cancel_failed(job, &error));
+    fn pause(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical, reason: &str) -> Outcome {
+        self.call_logger(|| events::pausing_oldest_job(job, reason));
+        match self.call_fallible("pause_job", || manager.pause_job(job, critical.resource)) {
+            None => Outcome::Failed,
+            Some(Ok(())) => Outcome::Paused,
+            Some(Err(refusal)) => {
+                self.call_logger(|| events::pause_failed_falling_back_to_cancel(job, &refusal));
+                self.cancel(manager, job, critical)
+            }
+        }
+    }
+
+    fn cancel(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical) -> Outcome {
+        match self.call_fallible("cancel_job", || manager.cancel_job(job, critical.resource)) {
+            None => Outcome::Failed,
+            Some(Ok(())) => Outcome::Cancelled,
+            Some(Err(error)) => {
+                self.call_logger(|| events::cancel_failed(job, &error));
+                Outcome::Failed
+            }
         }
     }
 

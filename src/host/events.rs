@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::kv::{ToValue, Value};
 use log::{debug, error, info, warn};
 
+use crate::judgement::shed::{Effect, IN_VAIN};
 use crate::judgement::Event;
 use crate::vocabulary::{Error, Holder, Level, Resource, ResourceLimits, Shown, ShownShare, ShownUp, Unit, MB};
 
@@ -28,6 +29,15 @@ fn log_keys(level: log::Level, keys: &[(&str, Value<'_>)], message: fmt::Argumen
     record.level(level).target(TARGET).key_values(&keys).args(message);
     record.module_path_static(Some(module_path!())).file_static(Some(file!())).line(Some(line!()));
     log::logger().log(&record.build());
+}
+
+/// An amount of a resource: MB, a count, or a percentage.
+fn number(resource: Resource, amount: u64) -> Value<'static> {
+    match resource.facts().unit {
+        Unit::Bytes => Value::from(amount as f64 / MB as f64),
+        Unit::Count => Value::from(amount),
+        Unit::Percent => Value::from(amount as f64 / 100.0),
+    }
 }
 
 pub(crate) fn started(interval: Duration) {
@@ -71,11 +81,7 @@ pub(crate) fn judged(event: &Event) {
             };
             let facts = resource.facts();
             let (usage, limit, event) = (*usage, *limit, event_of(*resource, what));
-            let number = |amount: u64| match facts.unit {
-                Unit::Bytes => Value::from(amount as f64 / MB as f64),
-                Unit::Count => Value::from(amount),
-                Unit::Percent => Value::from(amount as f64 / 100.0),
-            };
+            let number = |amount| number(*resource, amount);
             let limit_key = if facts.unit == Unit::Bytes { "limit_mb" } else { "limit" };
             // Not clamped, because usage can exceed its limit. Without a limit there is no percentage. A limit of 0
             // counts as 1, so that the percentage stays finite.
@@ -191,6 +197,45 @@ pub(crate) fn cancel_failed(job_id: &str, error: &str) {
 
 pub(crate) fn no_job_to_shed(reason: &str) {
     warn!(target: TARGET, event = "monitor.no_job_to_shed", reason; "no job to shed: {reason}");
+}
+
+/// Logs how much usage has fallen within the settle time after a shed.
+pub(crate) fn shed_effect(effect: &Effect) {
+    let Effect { ref job, resource, before, after, .. } = *effect;
+    let [before_key, after_key, fell_key] = match resource.facts().unit {
+        Unit::Bytes => ["before_mb", "after_mb", "fell_mb"],
+        Unit::Count | Unit::Percent => ["before", "after", "fell"],
+    };
+    let fell = before.saturating_sub(after);
+    let mut line = vec![
+        ("event", Value::from("monitor.shed_effect")),
+        ("job_id", Value::from(job.as_str())),
+        ("resource", Value::from(resource.facts().event_key)),
+        (before_key, number(resource, before)),
+        (after_key, number(resource, after)),
+        (fell_key, number(resource, fell)),
+    ];
+    if let Resource::Gauge(gauge) = resource {
+        line.push(("gauge", Value::from(gauge.name())));
+    }
+    let [before, after, fell] = [before, after, fell].map(|amount| Shown(resource, amount));
+    log_keys(
+        log::Level::Info,
+        &line,
+        format_args!("{resource} fell by {fell} after job {job} was shed: from {before} to {after}"),
+    );
+}
+
+pub(crate) fn shed_ineffective(effect: &Effect) {
+    let resource = effect.resource;
+    warn!(
+        target: TARGET,
+        event = "monitor.shed_ineffective",
+        job_id = effect.job.as_str(),
+        resource = resource.facts().event_key;
+        "shedding does not help: {resource} has not fallen after {IN_VAIN} sheds in a row, and no further job is shed for it \
+         until everything is normal again"
+    );
 }
 
 pub(crate) fn prune_stale_failed(consecutive_failures: u32, error: &str) {

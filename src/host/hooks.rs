@@ -7,9 +7,16 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The host's jobs. A started monitor sheds them when measured usage reaches the hard threshold (95 %) of a limit.
 ///
-/// The oldest job is paused. It is cancelled if it could not be paused, or if one settle time later it is still the
-/// oldest and usage still critical; then the next, one settle time apart. When every resource is below its warning
-/// threshold again, [`pressure_cleared`](Self::pressure_cleared) is called. The two counts serve for snapshots only.
+/// First the host is asked to give back what it can spare ([`reclaim`](Self::reclaim)). Then the oldest job is paused. It
+/// is cancelled if it could not be paused, or if one settle time later it is still the oldest and usage still critical;
+/// then the next, one settle time apart. When every resource is below its warning threshold again,
+/// [`pressure_cleared`](Self::pressure_cleared) is called. The two counts serve for snapshots only.
+///
+/// After each shed `monitor.shed_effect` is logged: by how much usage of the critical resource has fallen within the
+/// settle time. Less than a hundredth of the limit (or of the floor) is no effect. After three sheds in a row without
+/// one, the jobs are not what uses it: that is said once (`monitor.shed_ineffective`), and until every resource is below
+/// its warning threshold again no job is paused or cancelled for this resource, but for one that was told to end before
+/// and is still the oldest.
 ///
 /// The methods are called from the monitor's action thread, one at a time, under the signal mask of the thread that
 /// called [`start`](crate::ResourceMonitor::start) or [`set_manager`](crate::ResourceMonitor::set_manager); the two
@@ -39,6 +46,14 @@ pub trait JobManager: Send + Sync {
     /// # Errors
     /// Any reason why it could not be ended. It is logged, and the oldest job is asked for again after the settle time.
     fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError>;
+
+    /// Gives back what the host can spare of the critical resource: caches, idle connections, memory that an allocator
+    /// keeps. Asked once for each resource before the first job is shed for it, until every resource is below its
+    /// warning threshold again. `true` means that it takes effect: nothing is shed for one settle time.
+    fn reclaim(&self, critical: Resource) -> bool {
+        let _ = critical;
+        false
+    }
 
     /// Called once when every resource is back at its normal level after a shed: paused jobs may go on.
     fn pressure_cleared(&self) {}

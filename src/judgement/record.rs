@@ -56,8 +56,10 @@ pub(crate) struct Report {
     pub(crate) degraded: bool,
     /// The levels as the last good check measured them.
     pub(crate) levels: PerResource<Level>,
-    /// The first resource that this check found critical.
-    pub(crate) critical: Option<Critical>,
+    /// The resources that this check found critical.
+    pub(crate) critical: Vec<Critical>,
+    /// Measured usage, where it was read.
+    pub(crate) usage: PerResource<Option<u64>>,
     /// Whether usage climbs towards a limit, so that the next check may be due sooner than was thought.
     pub(crate) climbing: bool,
 }
@@ -132,7 +134,9 @@ impl Judgement {
                 self.fail(error, &mut events);
             }
         }
-        let critical = found.as_ref().ok().and_then(|found| self.critical(found, limits));
+        // An empty list allocates nothing.
+        let critical = found.as_ref().map_or_else(|_| Vec::new(), |found| self.critical(found, limits));
+        let usage = PerResource::from_fn(|resource| Some(amount(found.as_ref().ok()?, resource)?.usage));
         let late = check.planned.filter(|planned| cadence::is_late(planned.lateness, planned.delay));
         if let Some(late) = late {
             self.run_late(late, check.now, &mut events);
@@ -148,6 +152,7 @@ impl Judgement {
             degraded: self.breaker.is_degraded(),
             levels: self.levels,
             critical,
+            usage,
             climbing: good && self.time_left(limits).is_some_and(|time_left| time_left < self.interval),
         })
     }
@@ -240,17 +245,20 @@ impl Judgement {
         }
     }
 
-    fn critical(&self, found: &Found, limits: &ResourceLimits) -> Option<Critical> {
-        let resource = Resource::ALL.into_iter().find(|resource| *self.levels.get(*resource) == Level::Critical)?;
-        let amount = amount(found, resource)?;
-        let usage = Usage {
-            measured: amount.usage,
-            limit: limit(resource, found, limits),
-            floor: floor(resource, limits),
-            place: amount.place.clone(),
-            ..Usage::default()
+    fn critical(&self, found: &Found, limits: &ResourceLimits) -> Vec<Critical> {
+        let is_critical = |resource: &Resource| *self.levels.get(*resource) == Level::Critical;
+        let critical = |resource| {
+            let amount = amount(found, resource)?;
+            let usage = Usage {
+                measured: amount.usage,
+                limit: limit(resource, found, limits),
+                floor: floor(resource, limits),
+                place: amount.place.clone(),
+                ..Usage::default()
+            };
+            Some(Critical { resource: self.named(resource), usage, hard: limits.thresholds_of(resource).hard })
         };
-        Some(Critical { resource: self.named(resource), usage, hard: limits.thresholds_of(resource).hard })
+        Resource::ALL.into_iter().filter(is_critical).filter_map(critical).collect()
     }
 
     /// Adds a reading to the growth of a resource. That of another control group than before starts a new history: the
@@ -284,6 +292,7 @@ impl Report {
             good: self.good,
             degraded: self.degraded,
             critical: self.critical.clone(),
+            usage: self.usage,
             all_normal: Resource::ALL.iter().all(|resource| *self.levels.get(*resource) == Level::Normal),
         }
     }

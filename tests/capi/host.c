@@ -63,6 +63,7 @@ struct jobs {
     pthread_mutex_t lock;
     pid_t children[CHILDREN];
     int running;
+    int asked_to_reclaim;
     int asked_to_pause;
     int cancelled;
     int cleared;
@@ -94,10 +95,18 @@ static int oldest_running_job(void *user, char *job_id, size_t size)
     return 0;
 }
 
+static int reclaim(void *user, int resource)
+{
+    struct jobs *jobs = (struct jobs *)user;
+    jobs->wrong |= resource != HW_PROCESSES || jobs->asked_to_pause != 0;
+    jobs->asked_to_reclaim++;
+    return 1;
+}
+
 static int pause_job(void *user, const char *job_id, int resource)
 {
     struct jobs *jobs = (struct jobs *)user;
-    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b\n7") != 0 || resource != HW_PROCESSES;
+    jobs->wrong |= strcmp(job_id, "j\xc3\xb6" "b\n7") != 0 || resource != HW_PROCESSES || jobs->asked_to_reclaim != 1;
     jobs->asked_to_pause++;
     return 1;
 }
@@ -195,6 +204,7 @@ static void sheds_through_the_callbacks(void)
     callbacks.cancel_job = cancel_job;
     callbacks.pressure_cleared = pressure_cleared;
     callbacks.dropped = dropped;
+    callbacks.reclaim = reclaim;
     require(hw_set_callbacks(monitor, &callbacks) == 0);
 
     hw_snapshot snapshot = HW_SNAPSHOT_INIT;

@@ -12,12 +12,21 @@ pub struct QuietJobs {
     oldest: Answer<Option<String>>,
     pause: Answer<Result<(), BoxError>>,
     cancel: Answer<Result<(), BoxError>>,
+    reclaim: Answer<bool>,
+    clear: Answer<()>,
 }
 
 impl QuietJobs {
     pub fn new() -> QuietJobs {
         let done = || Box::new(|| Ok(()));
-        QuietJobs { count: Box::new(|| 1), oldest: Box::new(|| None), pause: done(), cancel: done() }
+        QuietJobs {
+            count: Box::new(|| 1),
+            oldest: Box::new(|| None),
+            pause: done(),
+            cancel: done(),
+            reclaim: Box::new(|| false),
+            clear: Box::new(|| ()),
+        }
     }
 
     pub fn counting(self, count: impl Fn() -> usize + Send + Sync + 'static) -> QuietJobs {
@@ -34,6 +43,14 @@ impl QuietJobs {
 
     pub fn cancelling(self, cancel: impl Fn() -> Result<(), BoxError> + Send + Sync + 'static) -> QuietJobs {
         QuietJobs { cancel: Box::new(cancel), ..self }
+    }
+
+    pub fn reclaiming(self, reclaim: impl Fn() -> bool + Send + Sync + 'static) -> QuietJobs {
+        QuietJobs { reclaim: Box::new(reclaim), ..self }
+    }
+
+    pub fn clearing(self, clear: impl Fn() + Send + Sync + 'static) -> QuietJobs {
+        QuietJobs { clear: Box::new(clear), ..self }
     }
 
     pub fn shared(self) -> Arc<QuietJobs> {
@@ -60,5 +77,13 @@ impl JobManager for QuietJobs {
 
     fn cancel_job(&self, _: &str, _: Resource) -> Result<(), BoxError> {
         (self.cancel)()
+    }
+
+    fn reclaim(&self, _: Resource) -> bool {
+        (self.reclaim)()
+    }
+
+    fn pressure_cleared(&self) {
+        (self.clear)();
     }
 }

@@ -27,9 +27,9 @@ fn an_optional_resource_that_cannot_be_read_closes_nothing_and_is_said_once() {
     assert_eq!(names(&optional(&mut bench, Resource::CgroupPids, Ok(None))), ["cgroup pids read again"]);
     // Nor is it at the level that it was last seen at.
     let report = optional(&mut bench, Resource::CgroupPids, in_group("/box", 99, 100));
-    assert!(!bench.is_open() && report.critical.is_some());
+    assert!(!bench.is_open() && !report.critical.is_empty());
     let report = optional(&mut bench, Resource::CgroupPids, unread());
-    assert!(bench.is_open() && report.critical.is_none() && report.checked().all_normal);
+    assert!(bench.is_open() && report.critical.is_empty() && report.checked().all_normal);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn the_kernels_limit_is_judged_like_one_of_the_hosts() {
         bench.text(),
         "not accepting work: cgroup pids 80 of 100 (80.0 %) in /box at or above the warning threshold of 80 %"
     );
-    let critical = optional(&mut bench, Resource::CgroupPids, in_group("/box", 95, 100)).critical.unwrap();
+    let critical = optional(&mut bench, Resource::CgroupPids, in_group("/box", 95, 100)).critical.remove(0);
     assert_eq!(critical.resource, Resource::CgroupPids);
     assert_eq!(critical.to_string(), "cgroup pids 95 of 100 (95.0 %) in /box at or above the hard threshold of 95 %");
     // A limit of nothing leaves no room, and one that was taken away leaves all.
@@ -177,7 +177,7 @@ fn a_floor_closes_the_gate_and_says_what_is_left_and_whose_floor_it_is() {
         "not accepting work: machine memory 100.0 MB left of 1000.0 MB at or below the floor of 100.0 MB (set by the host)"
     );
     let (mut bench, read) = with_floor(50);
-    let critical = optional(&mut bench, Resource::MachineMemory, read).critical.unwrap();
+    let critical = optional(&mut bench, Resource::MachineMemory, read).critical.remove(0);
     assert_eq!(
         critical.to_string(),
         "machine memory 50.0 MB left of 1000.0 MB at or below half of the floor of 100.0 MB (set by the host)"
@@ -262,7 +262,7 @@ fn in_a_box(group: &str) -> (Bench, Found) {
 fn a_limit_found_in_a_group_is_judged_by_the_groups_usage_for_as_long_as_that_is_read() {
     let (mut bench, mut found) = in_a_box("/box");
     let report = bench.record_found(&found, &[]).unwrap();
-    assert!(bench.is_open() && report.checked().all_normal && report.critical.is_none(), "{}", bench.text());
+    assert!(bench.is_open() && report.checked().all_normal && report.critical.is_empty(), "{}", bench.text());
     assert_eq!(
         bench.text(),
         "accepting work: memory 300.0 MB (judged as cgroup memory), processes 1 (no limit), cgroup memory 1.0 MB of \
@@ -281,7 +281,7 @@ fn a_limit_found_in_a_group_is_judged_by_the_groups_usage_for_as_long_as_that_is
     for unread in [Ok(None), Err(error)] {
         *found.get_mut(Resource::CgroupMemory) = unread;
         let report = bench.record_found(&found, &[]).unwrap();
-        assert_eq!(report.critical.map(|critical| critical.resource), Some(Resource::Memory));
+        assert_eq!(report.critical.first().map(|critical| critical.resource), Some(Resource::Memory));
         assert_eq!(bench.verdict().resource(), Some(Resource::Memory), "{}", bench.text());
     }
 }
@@ -291,7 +291,7 @@ fn a_limit_found_in_a_group_holds_although_the_kernels_is_raised() {
     let (mut bench, mut found) = in_a_box("/box");
     *found.get_mut(Resource::CgroupMemory) = in_group("/box", 250 * MB, 1024 * MB);
     let report = bench.record_found(&found, &[]).unwrap();
-    assert_eq!(report.critical.map(|critical| critical.resource), Some(Resource::CgroupMemory));
+    assert_eq!(report.critical.first().map(|critical| critical.resource), Some(Resource::CgroupMemory));
     assert_eq!(bench.verdict().resource(), Some(Resource::CgroupMemory), "{}", bench.text());
 }
 

@@ -103,17 +103,14 @@ fn shedding_sees_the_first_critical_resource_of_a_check() {
     for (memory, processes, critical, all_normal) in cases {
         let report = bench.record(Some(memory * MB), Some(processes), &[]).unwrap();
         let checked = report.checked();
-        let found = checked.critical.map(|critical| critical.resource);
+        let found = checked.critical.first().map(|critical| critical.resource);
         assert_eq!((found, checked.all_normal, checked.good, checked.at), (critical, all_normal, true, bench.now));
     }
     let report = bench.record(Some(1), Some(96), &[]).unwrap();
-    assert_eq!(
-        report.critical.unwrap().to_string(),
-        "processes 96 of 100 (96.0 %) at or above the hard threshold of 95 %"
-    );
+    assert_eq!(report.critical[0].to_string(), "processes 96 of 100 (96.0 %) at or above the hard threshold of 95 %");
     let mut policy = shed::ShedPolicy::default();
     let failed = bench.fail().checked();
-    assert_eq!(policy.next(&failed, bench.now, s(45), INTERVAL), ShedStep::Nothing);
+    assert_eq!(policy.next(&failed, INTERVAL), ShedStep::Nothing);
 }
 
 #[test]
