@@ -107,8 +107,9 @@ rusty_fork_test! {
     #[test]
     fn the_threads_are_named_and_deaf_to_signals() {
         let monitor = monitor();
+        monitor.update_limits(ResourceLimits::builder().min_free_disk_mb("/", 1).build().unwrap());
         monitor.start(ms(10)).unwrap();
-        for thread in ["highwater", "highwater-act"] {
+        for thread in ["highwater", "highwater-act", "highwater-disk"] {
             // A thread names itself, a moment after it was started.
             let mut blocked = None;
             common::wait_until("a thread has the name", || {

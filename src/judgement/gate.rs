@@ -282,10 +282,15 @@ impl Judgement {
         }
     }
 
-    /// Returns `true` if measured usage closes the gate, whatever is reserved.
-    pub(super) fn is_closed_for_usage(&self, limits: &ResourceLimits) -> bool {
+    /// Returns `true` if measured usage closes the gate, whatever is reserved, and a check may find that it does not any
+    /// more. A gauge is known without one, unless hysteresis holds it, which only checks end.
+    pub(super) fn is_closed_until_checked(&self, limits: &ResourceLimits) -> bool {
         let Some(found) = self.found() else { return false };
-        Resource::ALL.into_iter().any(|resource| self.level(resource, found, limits) != Level::Normal)
+        let is_known = |resource: &Resource| {
+            matches!(resource, Resource::Gauge(_)) && limits.thresholds_of(*resource).resume.is_none()
+        };
+        let mut unknown = Resource::ALL.into_iter().filter(|resource| !is_known(resource));
+        unknown.any(|resource| self.level(resource, found, limits) != Level::Normal)
     }
 
     fn closing_threshold(

@@ -35,7 +35,7 @@ impl Judgement {
         if self.admission.room.has_waiters() {
             due = due.min(ended.saturating_add(cadence::waited_gap(self.gap())));
         }
-        if self.is_closed_for_usage(limits) {
+        if self.is_closed_until_checked(limits) {
             due = due.min(at.saturating_add(self.refresh_age()));
         }
         due.max(earliest)
@@ -51,7 +51,7 @@ impl Judgement {
             let gap = cadence::waited_memory_gap(self.memory_cpu, self.memory_unchanged);
             return Some(self.memory_at.saturating_add(gap));
         }
-        let demanded = demanded || self.is_closed_for_usage(limits);
+        let demanded = demanded || self.is_closed_until_checked(limits);
         let time_left = Resource::read_alone().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));

@@ -171,3 +171,20 @@ fn the_resource_that_is_used_up_first_is_named_with_the_time_that_is_left() {
     bench.record(Some(10 * MB), Some(10), &[]).unwrap();
     assert!(bench.verdict().exhaustion().is_none(), "{}", bench.text());
 }
+
+#[test]
+fn a_gate_that_a_gauge_has_closed_is_looked_at_no_sooner_unless_hysteresis_holds_it() {
+    for (limits, is_held) in [(ResourceLimits::builder(), false), (ResourceLimits::builder().resume_percent(50), true)]
+    {
+        let mut bench = Bench::running();
+        bench.limits = limits.build().unwrap();
+        let (gauge, _) = bench.judgement.add_gauge("slots", 10, &bench.limits.clone()).unwrap();
+        bench.good(0);
+        let idle = bench.judgement.next_check(bench.now, false, &bench.limits);
+        let _ = bench.judgement.admission().room.set_pushed(gauge, 9);
+        bench.judgement.take_gauges();
+        assert!(!bench.verdict().is_accepting());
+        let closed = bench.judgement.next_check(bench.now, false, &bench.limits);
+        assert_eq!(closed < idle, is_held, "{closed:?} {idle:?}");
+    }
+}
