@@ -56,7 +56,7 @@ fn check_until_stopped(
     interval: Duration,
     mut sleeper: Sleeper<'_>,
 ) {
-    let mut last_check = sys::coarse_now();
+    let mut last_check = sys::fine_now();
     let mut last_housekeeping = last_check;
     let mut last_look_at_holders = last_check;
     let mut cpu_since = Duration::ZERO;
@@ -72,7 +72,7 @@ fn check_until_stopped(
         let Due { planned, demanded } = due;
         let report = core.check_on_thread(last_check, demanded, &mut cpu_since, planned);
         let Some(report) = report else { continue };
-        last_check = report.at;
+        last_check = sys::fine_now();
         if core.config.probe.is_outdated(&sleeper.alarms) {
             sleeper.set_alarms(core.arm(), core, worker);
         }
@@ -130,7 +130,8 @@ fn wait_until_due(
         on_wake();
         demanded |= core.is_demanded();
         let due = core.next_check(last_check, demanded);
-        let now = sys::coarse_now();
+        // By the coarse clock, which stands still between its steps, a sleep that was over would go on in short turns.
+        let now = sys::fine_now();
         if now >= due {
             // What was asked for just now is not late, however long ago it could have been done.
             let lateness = if slept_for == Some(due) { now - due } else { Duration::ZERO };
@@ -174,5 +175,23 @@ mod tests {
         guarded(&core, &Run::new(1), &Worker::new("test"), || panic!("out of the loop"));
         assert!(!core.is_accepting());
         assert_eq!(core.verdict().to_string(), "not accepting work: thread test of the monitor has died");
+    }
+
+    #[test]
+    fn a_check_is_waited_for_in_one_sleep_wherever_the_steps_of_the_coarse_clock_are() {
+        const WAITS: usize = 5;
+        // A number of its steps.
+        let interval = Duration::from_millis(20);
+        let core = Core::new(Arc::new(Config::default()), ResourceLimits::builder().build().unwrap());
+        core.judgement.lock().begin(interval);
+        core.check_as_caller(&mut Reading::default());
+        let (run, worker) = (Run::new(1), Worker::new("test"));
+        let mut sleeper = Sleeper::new(&core.bell);
+        let mut turns = 0;
+        for _ in 0..WAITS {
+            let just_after_a_step = sys::coarse_now() + Duration::from_micros(100);
+            wait_until_due(&core, &run, &worker, &mut sleeper, just_after_a_step, || turns += 1).unwrap();
+        }
+        assert!(turns <= 3 * WAITS, "{turns} turns for {WAITS} sleeps");
     }
 }

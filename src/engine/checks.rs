@@ -61,7 +61,7 @@ impl Core {
         planned: Planned,
     ) -> Option<Report> {
         let check = |reading: &mut Reading| {
-            let still_due = self.next_check(last_own_check, demanded) <= sys::coarse_now();
+            let still_due = self.next_check(last_own_check, demanded) <= sys::fine_now();
             if still_due {
                 self.check_into(reading, cpu_since, Some(planned))
             } else {
@@ -80,7 +80,7 @@ impl Core {
         let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
         let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
-        judgement.record_memory(&memory, sys::coarse_now(), began, cpu);
+        judgement.record_memory(&memory, sys::coarse_now(), began, cpu, &limits);
         judgement.publish_check(&limits);
         self.serve_under(&mut judgement, &limits);
         matches!(memory.get(Resource::Memory), Ok(Some(_)))

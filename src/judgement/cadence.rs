@@ -18,6 +18,9 @@ const WAITED_FOR: Duration = Duration::from_millis(5);
 /// The age up to which a reading of memory, which costs microseconds, may refuse work.
 pub(super) const REFUSED_BY: Duration = Duration::from_millis(1);
 
+/// The time within which the gate follows memory that is asked for, whatever a reading costs.
+const MOST_MEMORY_GAP: Duration = Duration::from_millis(50);
+
 /// The shortest default `max_age`.
 const LEAST_MAX_AGE: Duration = Duration::from_secs(2);
 
@@ -34,8 +37,7 @@ pub(super) fn gap(cpu: Duration, cpu_budget: f64) -> Duration {
 /// hundredth of one core, unless one takes more than 250 us: the gate is to follow memory every 50 ms all the same.
 pub(super) fn memory_gap(cpu: Duration) -> Duration {
     const LEAST: Duration = Duration::from_millis(20);
-    const MOST: Duration = Duration::from_millis(50);
-    cpu.saturating_mul(200).clamp(LEAST, MOST)
+    cpu.saturating_mul(200).clamp(LEAST, MOST_MEMORY_GAP)
 }
 
 /// The time between checks while somebody waits for room, who may wait for hours. It leaves a fifth of the CPU budget,
@@ -51,7 +53,7 @@ pub(super) fn waited_memory_gap(cpu: Duration, unchanged: u32) -> Duration {
     // Beyond that it is the longest gap anyhow.
     const MOST_HALVINGS: u32 = 6;
     let gap = cpu.saturating_mul(200).max(LEAST).saturating_mul(1 << unchanged.min(MOST_HALVINGS));
-    memory_gap(cpu).min(gap)
+    gap.min(MOST_MEMORY_GAP)
 }
 
 /// The cost of a check for the CPU budget, with the readings of memory alone since the check before. It is at most
@@ -121,7 +123,7 @@ mod tests {
         for (cpu, expected) in [(0, 1000), (5, 1000), (10, 2000), (150, 30_000), (100_000, 50_000)] {
             assert_eq!(waited_memory_gap(us(cpu), 0), us(expected), "{cpu}");
         }
-        for (unchanged, expected) in [(1, 2), (4, 16), (5, 20), (u32::MAX, 20)] {
+        for (unchanged, expected) in [(1, 2), (4, 16), (5, 32), (6, 50), (u32::MAX, 50)] {
             assert_eq!(waited_memory_gap(us(5), unchanged), ms(expected), "{unchanged}");
         }
         for (gap, expected) in [(0, 5), (4, 5), (8, 10), (100, 125)] {

@@ -76,13 +76,11 @@ pub(crate) struct Judgement {
     unread: PerResource<Unread>,
     /// The time of the last line about a check that was late.
     late_line: Option<Duration>,
-    /// The time of the last reading of memory, by a check or alone.
-    memory_at: Duration,
     /// The CPU time of the last reading of memory alone.
     memory_cpu: Duration,
-    /// The number of readings of memory alone since one has found a change.
+    /// The number of readings of memory alone since one has found a change of what has a limit.
     memory_unchanged: u32,
-    /// The time of the last reading of memory by the precise clock.
+    /// The time of the last reading of memory, by a check or alone, by the precise clock.
     memory_read_at: Duration,
     zombies: ZombieWatch,
     /// The limits in force when the judgement was last asked whether they have changed.

@@ -161,7 +161,14 @@ impl Judgement {
     ///
     /// Levels and the log are left to checks. So is the age of the answer, because the count of processes is as old as
     /// before; and so is an error, which the next check reports.
-    pub(crate) fn record_memory(&mut self, memory: &Found, now: Duration, began: Duration, cpu: Duration) {
+    pub(crate) fn record_memory(
+        &mut self,
+        memory: &Found,
+        now: Duration,
+        began: Duration,
+        cpu: Duration,
+        limits: &ResourceLimits,
+    ) {
         self.memory_cpu = cpu;
         self.memory_read_at = self.memory_read_at.max(began);
         self.memory_unchanged = self.memory_unchanged.saturating_add(1);
@@ -169,13 +176,11 @@ impl Judgement {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
             self.record_growth(resource, amount, now);
             if let Some(Last { found: Ok(found), .. }) = &mut self.last {
-                if super::amount(found, resource).map_or(true, |before| before.usage != amount.usage) {
+                let is_limited = limit(resource, found, limits).is_some();
+                if is_limited && super::amount(found, resource).map(|before| before.usage) != Some(amount.usage) {
                     self.memory_unchanged = 0;
                 }
                 *found.get_mut(resource) = Ok(Some(amount.clone()));
-            }
-            if resource == Resource::Memory {
-                self.memory_at = now;
             }
         }
     }
@@ -189,7 +194,7 @@ impl Judgement {
             events.push(Event::DegradedCleared { after_failures });
         }
         self.last_success = Some(check.now);
-        (self.memory_at, self.memory_read_at) = (check.now, check.began);
+        self.memory_read_at = check.began;
         self.seen = check.released;
         self.attached.record(check.number, check.subtrees);
         let settle = self.settle();
