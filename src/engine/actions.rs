@@ -10,7 +10,6 @@ use crate::host::events;
 use crate::host::{contained, BoxError, JobManager, ProcessGroup};
 use crate::judgement::shed::{Checked, Move, Outcome, ShedPolicy, ShedStep};
 use crate::judgement::Stopped;
-use crate::sys;
 use crate::vocabulary::Critical;
 
 use super::core::{Core, Shared};
@@ -157,7 +156,7 @@ impl ActionThread<'_> {
             let judgement = self.core.judgement.lock();
             (judgement.max_age(), judgement.settle())
         };
-        if !checked.is_trusted(sys::coarse_now(), max_age) {
+        if !checked.is_trusted(self.core.now(), max_age) {
             return;
         }
         if let Some(effect) = self.with_policy(|policy| policy.effect(checked, settle)) {
@@ -173,7 +172,7 @@ impl ActionThread<'_> {
             }
             ShedStep::Reclaim(critical) => match self.call("reclaim", || manager.reclaim(critical.resource)) {
                 None => {}
-                Some(Ok(true)) => self.with_policy(|policy| policy.reclaimed(sys::coarse_now())),
+                Some(Ok(true)) => self.with_policy(|policy| policy.reclaimed(self.core.now())),
                 Some(Ok(false) | Err(_)) => self.shed(manager, &critical),
             },
             ShedStep::Shed(critical) => self.shed(manager, &critical),
@@ -197,10 +196,10 @@ impl ActionThread<'_> {
                     self.call_logger(|| events::no_job_to_shed(&reason));
                 }
                 let is_spared = without_job == Move::Spare;
-                return self.with_policy(|policy| policy.done_without_job(sys::coarse_now(), is_spared));
+                return self.with_policy(|policy| policy.done_without_job(self.core.now(), is_spared));
             }
         };
-        self.with_policy(|policy| policy.done(job, critical, outcome, sys::coarse_now()));
+        self.with_policy(|policy| policy.done(job, critical, outcome, self.core.now()));
     }
 
     fn pause(&mut self, manager: &Arc<dyn JobManager>, job: &str, critical: &Critical, reason: &str) -> Outcome {

@@ -10,7 +10,7 @@ use super::permits::Grant;
 use super::waiters::Answer;
 use crate::judgement::queue::Ticket;
 use crate::judgement::Judgement;
-use crate::sys::{self, Latch};
+use crate::sys::Latch;
 use crate::vocabulary::{Holding, Reason, Resource, ResourceLimits, Verdict, Waited, Work, NAMED};
 
 /// The times between which the waiters of a monitor that is not running take a check.
@@ -20,7 +20,7 @@ const OWN_CHECKS: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 pub(crate) fn try_admit(shared: &Arc<Shared>, work: &Work) -> Result<Grant, Verdict> {
     let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
     let work = &core.admission.room.of_own_gauges(work);
-    if !core.admission.try_grant(work, sys::coarse_now()) {
+    if !core.admission.try_grant(work, core.now()) {
         check_if_old(shared, core);
         core.admit_freshly(work, |_, verdict| verdict)?;
     }
@@ -30,9 +30,9 @@ pub(crate) fn try_admit(shared: &Arc<Shared>, work: &Work) -> Result<Grant, Verd
 /// As [`try_admit`], but where it would be refused and waiting can help it waits, at most for `timeout`.
 pub(crate) fn admit(shared: &Arc<Shared>, work: &Work, timeout: Duration) -> Result<Grant, Verdict> {
     let core = shared.current().ok_or_else(|| Verdict::new(Reason::Forked))?;
-    let began = Instant::now();
+    let began = core.config.clock.instant();
     let work = &core.admission.room.of_own_gauges(work);
-    if core.admission.try_grant(work, sys::coarse_now()) {
+    if core.admission.try_grant(work, core.now()) {
         return Ok(core.hold(work));
     }
     check_if_old(shared, core);
@@ -61,10 +61,14 @@ impl Core {
             let mut judgement = self.judgement.lock();
             let Err(verdict) = self.admit_judged(&mut judgement, work, &limits) else { return Ok(()) };
             let is_cheap = verdict.resource().is_some_and(|resource| resource.facts().read_alone);
-            if is_fresh || verdict.could_never_fit() || !is_cheap || !judgement.is_memory_old(sys::fine_now()) {
+            if is_fresh
+                || verdict.could_never_fit()
+                || !is_cheap
+                || !judgement.is_memory_old(self.config.clock.fine_now())
+            {
                 return Err(refused(&judgement, verdict));
             }
-            let patience = judgement.max_age();
+            let patience = self.config.clock.patience(judgement.max_age());
             drop(judgement);
             self.single_flight.with(patience, |_| self.read_memory_if_old());
             is_fresh = true;
@@ -73,7 +77,7 @@ impl Core {
 
     /// Admits work if nobody waits whom it may not pass.
     fn admit_judged(&self, judgement: &mut Judgement, work: &Work, limits: &ResourceLimits) -> Result<(), Verdict> {
-        let now = sys::coarse_now();
+        let now = self.now();
         self.serve(judgement);
         let mut queue = self.queue.lock();
         if queue.bars(work, now) {
@@ -94,7 +98,7 @@ impl Core {
     fn enqueue(&self, judgement: &Judgement, work: &Work) -> Waiter {
         let latch = Arc::new(Latch::default());
         let is_first = self.admission.room.add_waiter();
-        let ticket = self.queue.lock().push(*work, sys::coarse_now(), Arc::clone(&latch));
+        let ticket = self.queue.lock().push(*work, self.now(), Arc::clone(&latch));
         self.serve(judgement);
         if is_first {
             // The check thread sleeps as if nobody waited.
@@ -120,18 +124,19 @@ impl Waiter {
         began: Instant,
         deadline: Option<Instant>,
     ) -> Result<(), Verdict> {
+        let clock = &core.config.clock;
         loop {
             let until = if core.judgement.lock().is_running() {
                 deadline
             } else {
                 // Without a check thread, the waiters check.
-                let next_check = Instant::now() + core.config.settings.refresh_after.clamp(OWN_CHECKS.0, OWN_CHECKS.1);
+                let next_check = clock.instant() + core.config.settings.refresh_after.clamp(OWN_CHECKS.0, OWN_CHECKS.1);
                 Some(deadline.map_or(next_check, |deadline| deadline.min(next_check)))
             };
-            if let Some(answer) = self.latch.wait(until) {
+            if let Some(answer) = clock.wait_for(&self.latch, until) {
                 return core.answered(Answer::from_number(answer), work, began);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| clock.instant() >= deadline) {
                 return self.give_up(core, work, began);
             }
             check_if_old(shared, core);
@@ -142,7 +147,7 @@ impl Waiter {
     /// Leaves the queue, unless the room was handed over at the last moment.
     fn give_up(&self, core: &Core, work: &Work, began: Instant) -> Result<(), Verdict> {
         let limits = core.limits.get();
-        let now = sys::coarse_now();
+        let now = core.now();
         let judgement = core.judgement.lock();
         core.serve(&judgement);
         let ahead = core.queue.lock().ahead_of(self.ticket);
@@ -159,7 +164,12 @@ impl Waiter {
         let resource = verdict.resource();
         let (holdings, fits_once_ended) =
             resource.map_or_else(Default::default, |resource| core.who_holds(&judgement, resource, work, &limits));
-        Err(verdict.with_waited(Waited { waited: began.elapsed(), ahead, holdings, fits_once_ended }))
+        Err(verdict.with_waited(Waited {
+            waited: core.config.clock.instant().saturating_duration_since(began),
+            ahead,
+            holdings,
+            fits_once_ended,
+        }))
     }
 }
 
@@ -169,7 +179,7 @@ impl Core {
         if answer == Answer::Granted {
             return Ok(());
         }
-        let (now, limits) = (sys::coarse_now(), self.limits.get());
+        let (now, limits) = (self.now(), self.limits.get());
         let judgement = self.judgement.lock();
         let verdict = match judgement.verdict(now, &limits) {
             // It may have been started again since.
@@ -177,7 +187,10 @@ impl Core {
             verdict if answer == Answer::Closed => verdict,
             _ => judgement.why_refused(work, 0, now, &limits),
         };
-        Err(verdict.with_waited(Waited { waited: began.elapsed(), ..Waited::default() }))
+        Err(verdict.with_waited(Waited {
+            waited: self.config.clock.instant().saturating_duration_since(began),
+            ..Waited::default()
+        }))
     }
 
     /// The permits that hold most of a resource, the largest first, and the first of them whose end alone would make
@@ -189,7 +202,7 @@ impl Core {
         work: &Work,
         limits: &ResourceLimits,
     ) -> (Vec<Holding>, Option<Holding>) {
-        let now = sys::coarse_now();
+        let now = self.now();
         let held = self.holders.all();
         let amount = |held: &Held, resource| match held.attached {
             Some((id, _)) => judgement.held(id, resource),

@@ -9,27 +9,27 @@ impl Core {
     /// Returns `true` if work is accepted: the hot path.
     #[inline]
     pub(crate) fn is_accepting(&self) -> bool {
-        let now = sys::coarse_now();
+        let now = self.now();
         if self.admission.word.take_demand(now) {
             self.meet_demand_unnoticed();
-            return self.admission.is_open(sys::coarse_now());
+            return self.admission.is_open(self.now());
         }
         self.admission.is_open(now)
     }
 
     /// The largest share of what closes the gate.
     pub(crate) fn pressure(&self) -> f64 {
-        if self.admission.word.take_demand(sys::coarse_now()) {
+        if self.admission.word.take_demand(self.now()) {
             self.meet_demand_unnoticed();
         }
-        self.admission.pressure(sys::coarse_now())
+        self.admission.pressure(self.now())
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        if self.admission.word.take_demand(sys::coarse_now()) {
+        if self.admission.word.take_demand(self.now()) {
             self.meet_demand();
         }
-        self.judgement.lock().verdict(sys::coarse_now(), &self.limits.get())
+        self.judgement.lock().verdict(self.now(), &self.limits.get())
     }
 
     #[cold]
@@ -41,7 +41,7 @@ impl Core {
     /// else by the check thread, which is not waited for. So a rare asker is told what is true now.
     #[cold]
     fn meet_demand(&self) {
-        let now = sys::coarse_now();
+        let now = self.now();
         let (may_check, may_read_memory) = {
             let judgement = self.judgement.lock();
             (judgement.may_check_inline(now), judgement.may_read_memory_inline(now))

@@ -6,7 +6,6 @@ use super::core::{Core, Shared};
 use super::handover::hand_over;
 use crate::host::events;
 use crate::judgement::Report;
-use crate::sys;
 use crate::vocabulary::{Reading, ResourceSnapshot};
 
 /// Takes a check, after asking the manager for its counts, and publishes it like any other.
@@ -22,12 +21,12 @@ pub(crate) fn check_now(shared: &Arc<Shared>) -> ResourceSnapshot {
 
 /// Takes a check if the last one is too old to admit work by, unless another caller does so meanwhile.
 pub(super) fn check_if_old(shared: &Arc<Shared>, core: &Core) {
-    let is_old = || core.judgement.lock().needs_fresh(sys::coarse_now());
+    let is_old = || core.judgement.lock().needs_fresh(core.now());
     if !is_old() {
         return;
     }
     // One that waits here longer than a reading may be old is judged on what there is, which is stale by then.
-    let patience = core.judgement.lock().max_age();
+    let patience = core.config.clock.patience(core.judgement.lock().max_age());
     let check = |reading: &mut Reading| if is_old() { core.check_as_caller(reading) } else { None };
     if let Some(report) = core.single_flight.with(patience, check).flatten() {
         follow_up(shared, core, &report);
@@ -39,7 +38,7 @@ pub(super) fn follow_up(shared: &Arc<Shared>, core: &Core, report: &Report) {
     for event in &report.events {
         core.hooks.call_logger(None, || events::judged(event));
     }
-    if report.climbing || !core.admission.is_open(sys::coarse_now()) {
+    if report.climbing || !core.admission.is_open(core.now()) {
         // The check thread sleeps until what it thought before.
         core.bell.ring();
     }

@@ -7,7 +7,6 @@ use crate::host::contained;
 use crate::host::events;
 use crate::judgement::{Planned, Report, Stopped};
 use crate::readers::cgroup::Alarms;
-use crate::sys;
 
 use super::core::{Core, Shared};
 use super::handover::hand_over;
@@ -32,7 +31,7 @@ pub(super) fn run(
         core.hooks.call_logger(Some(worker), || events::started(interval));
     }
     guarded(core, run, worker, || {
-        let mut sleeper = Sleeper::new(&core.bell);
+        let mut sleeper = Sleeper::new(core);
         sleeper.set_alarms(alarms, core, worker);
         check_until_stopped(shared, core, run, worker, interval, sleeper);
     });
@@ -56,7 +55,7 @@ fn check_until_stopped(
     interval: Duration,
     mut sleeper: Sleeper<'_>,
 ) {
-    let mut last_check = sys::fine_now();
+    let mut last_check = core.config.clock.fine_now();
     let mut last_housekeeping = last_check;
     let mut last_look_at_holders = last_check;
     let mut cpu_since = Duration::ZERO;
@@ -72,7 +71,7 @@ fn check_until_stopped(
         let Due { planned, demanded } = due;
         let report = core.check_on_thread(last_check, demanded, &mut cpu_since, planned);
         let Some(report) = report else { continue };
-        last_check = sys::fine_now();
+        last_check = core.config.clock.fine_now();
         if core.config.probe.is_outdated(&sleeper.alarms) {
             sleeper.set_alarms(core.arm(), core, worker);
         }
@@ -131,7 +130,7 @@ fn wait_until_due(
         demanded |= core.is_demanded();
         let due = core.next_check(last_check, demanded);
         // By the coarse clock, which stands still between its steps, a sleep that was over would go on in short turns.
-        let now = sys::fine_now();
+        let now = core.config.clock.fine_now();
         if now >= due {
             // What was asked for just now is not late, however long ago it could have been done.
             let lateness = if slept_for == Some(due) { now - due } else { Duration::ZERO };
@@ -152,7 +151,7 @@ fn wait_until_due(
         if woken_by_kernel {
             // The gate follows at once, and a whole check as soon as the budget allows.
             core.read_memory_alone();
-            sleeper.ignore_alarms_until = sys::coarse_now().saturating_add(core.memory_gap());
+            sleeper.ignore_alarms_until = core.now().saturating_add(core.memory_gap());
             demanded = true;
         }
         sleeper.log_if_unarmed(core, worker);
@@ -186,10 +185,10 @@ mod tests {
         core.judgement.lock().begin(interval);
         core.check_as_caller(&mut Reading::default());
         let (run, worker) = (Run::new(1), Worker::new("test"));
-        let mut sleeper = Sleeper::new(&core.bell);
+        let mut sleeper = Sleeper::new(&core);
         let mut turns = 0;
         for _ in 0..WAITS {
-            let just_after_a_step = sys::coarse_now() + Duration::from_micros(100);
+            let just_after_a_step = core.now() + Duration::from_micros(100);
             wait_until_due(&core, &run, &worker, &mut sleeper, just_after_a_step, || turns += 1).unwrap();
         }
         assert!(turns <= 3 * WAITS, "{turns} turns for {WAITS} sleeps");

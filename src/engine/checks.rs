@@ -1,13 +1,12 @@
 //! Checks, whoever takes them.
 
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::Core;
 use super::run::Run;
 use crate::host::contained;
 use crate::judgement::{Observation, Planned, Report};
-use crate::sys;
 use crate::vocabulary::{Error, ErrorKind, MemoryScope, Reading, Resource};
 
 impl Core {
@@ -48,7 +47,7 @@ impl Core {
     }
 
     pub(super) fn check_as_caller(&self, reading: &mut Reading) -> Option<Report> {
-        self.check_into(reading, &mut sys::thread_cpu_time(), None)
+        self.check_into(reading, &mut self.config.clock.thread_cpu_time(), None)
     }
 
     /// A check on the check thread, if it is still due when nobody else is checking any more. All of the thread's CPU
@@ -61,7 +60,7 @@ impl Core {
         planned: Planned,
     ) -> Option<Report> {
         let check = |reading: &mut Reading| {
-            let still_due = self.next_check(last_own_check, demanded) <= sys::fine_now();
+            let still_due = self.next_check(last_own_check, demanded) <= self.config.clock.fine_now();
             if still_due {
                 self.check_into(reading, cpu_since, Some(planned))
             } else {
@@ -75,12 +74,13 @@ impl Core {
     /// check to report.
     pub(crate) fn read_memory_alone(&self) -> bool {
         let settings = &self.config.settings;
-        let (began, cpu_began) = (sys::fine_now(), sys::thread_cpu_time());
+        let clock = &self.config.clock;
+        let (began, cpu_began) = (clock.fine_now(), clock.thread_cpu_time());
         let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else { return false };
-        let cpu = sys::thread_cpu_time().saturating_sub(cpu_began);
+        let cpu = clock.thread_cpu_time().saturating_sub(cpu_began);
         let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
-        judgement.record_memory(&memory, sys::coarse_now(), began, cpu, &limits);
+        judgement.record_memory(&memory, self.now(), began, cpu, &limits);
         judgement.publish_check(&limits);
         self.serve_under(&mut judgement, &limits);
         matches!(memory.get(Resource::Memory), Ok(Some(_)))
@@ -92,8 +92,9 @@ impl Core {
         // Both taken before anything is read: a permit dropped before this point is covered by what is read after it.
         let number = self.next_number.fetch_add(1, SeqCst);
         let released = self.admission.room.take_released();
-        let (began, cpu_began) = (Instant::now(), sys::thread_cpu_time());
-        let precise_began = sys::fine_now();
+        let clock = &self.config.clock;
+        let (began, cpu_began) = (clock.instant(), clock.thread_cpu_time());
+        let precise_began = clock.fine_now();
         {
             let judgement = self.judgement.lock();
             let limits = self.limits.get();
@@ -107,12 +108,12 @@ impl Core {
         if let Err(message) = contained(|| self.config.probe.read(&self.config.settings, reading)) {
             reading.fail(Error::new(ErrorKind::Panicked, format!("a reading panicked: {message}")));
         }
-        let cpu_now = sys::thread_cpu_time();
+        let cpu_now = clock.thread_cpu_time();
         let cpu = cpu_now.saturating_sub(cpu_began);
         let cpu_between = cpu_began.saturating_sub(std::mem::replace(cpu_since, cpu_now));
 
         let snapshot = &mut reading.snapshot;
-        snapshot.timestamp = Instant::now();
+        snapshot.timestamp = clock.instant();
         snapshot.check_duration = snapshot.timestamp.saturating_duration_since(began);
         snapshot.lateness = planned.map_or(Duration::ZERO, |planned| planned.lateness);
         (snapshot.running_jobs, snapshot.active_sheets) = self.hooks.counts();
@@ -121,13 +122,13 @@ impl Core {
         let mut judgement = self.judgement.lock();
         reading.snapshot.gauges = judgement.gauge_readings();
         let found = reading.found();
-        let now = sys::coarse_now();
+        let now = self.now();
         let report = judgement.record(
             &Observation {
                 number,
                 now,
                 began: precise_began,
-                ended: sys::fine_now(),
+                ended: clock.fine_now(),
                 cpu,
                 cpu_between,
                 planned,

@@ -18,7 +18,7 @@ use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::readers::SystemProbe;
 use crate::sys::fork::{ForkCell, Mutex, PatientMutex};
-use crate::sys::{self, Bell, Latch, PerProcess};
+use crate::sys::{Bell, Clock, Latch, PerProcess};
 use crate::vocabulary::{Holder, Reading, ResourceLimits, Settings};
 
 /// The state that a monitor and all its handles share. A forked child finds its parent's there and makes its own.
@@ -30,11 +30,17 @@ pub(crate) struct Config {
     pub(crate) probe: Box<dyn Probe>,
     /// The environment's wish as it was when the monitor was built.
     pub(crate) watch: Watch,
+    pub(crate) clock: Clock,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { settings: Settings::default(), probe: Box::new(SystemProbe::new()), watch: Watch::from_environment() }
+        Config {
+            settings: Settings::default(),
+            probe: Box::new(SystemProbe::new()),
+            watch: Watch::from_environment(),
+            clock: Clock::default(),
+        }
     }
 }
 
@@ -114,9 +120,15 @@ impl Core {
         shared.current_or_renew(Core::inherit)
     }
 
+    /// The time by the monitor's coarse clock.
+    #[inline]
+    pub(crate) fn now(&self) -> Duration {
+        self.config.clock.coarse_now()
+    }
+
     /// Every permit that lives, the one held longest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
-        let now = sys::coarse_now();
+        let now = self.now();
         self.holders.all().iter().map(|held| held.holder(now)).collect()
     }
 
@@ -142,7 +154,7 @@ impl Core {
 
     /// Asks the kernel to wake the check thread when memory gets short.
     pub(super) fn arm(&self) -> Alarms {
-        let Config { settings, probe, watch } = &*self.config;
+        let Config { settings, probe, watch, .. } = &*self.config;
         contained(|| probe.arm(settings, watch)).unwrap_or_default()
     }
 

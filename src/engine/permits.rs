@@ -6,7 +6,7 @@ use super::core::{Core, Shared};
 use super::holders::Place;
 use super::waiters::end_of;
 use crate::judgement::AttachedId;
-use crate::sys::{self, ProcessMark};
+use crate::sys::ProcessMark;
 use crate::vocabulary::{Error, Work, WorkUsage};
 
 /// Granted work, whose cost is reserved until it is given back.
@@ -21,7 +21,7 @@ pub(crate) struct Grant {
 impl Core {
     /// Lists work that was just granted.
     pub(super) fn hold(&self, work: &Work) -> Grant {
-        let place = self.holders.add(*work, sys::coarse_now());
+        let place = self.holders.add(*work, self.now());
         Grant { work: *work, place, attached: OnceLock::new(), mark: ProcessMark::here() }
     }
 }

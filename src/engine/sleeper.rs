@@ -6,14 +6,15 @@ use super::core::Core;
 use super::worker::Worker;
 use crate::host::events;
 use crate::readers::cgroup::Alarms;
-use crate::sys;
 use crate::sys::bell::{Bell, PollBell};
 use crate::sys::poll::Ready;
+use crate::sys::Clock;
 use crate::vocabulary::Error;
 
 /// The means by which the check thread sleeps: a bell, and the kernel's alarms where some are armed.
 pub(super) struct Sleeper<'a> {
     bell: &'a Bell,
+    clock: &'a Clock,
     pub(super) alarms: Alarms,
     /// Attached while there are alarms to hear besides the bell.
     poll_bell: Option<PollBell<'a>>,
@@ -23,11 +24,12 @@ pub(super) struct Sleeper<'a> {
 }
 
 impl<'a> Sleeper<'a> {
-    pub(super) fn new(bell: &'a Bell) -> Sleeper<'a> {
+    pub(super) fn new(core: &'a Core) -> Sleeper<'a> {
+        let (bell, clock) = (&core.bell, &core.config.clock);
         // A thread that was left behind may have one still.
         bell.detach();
         let ignore_alarms_until = Duration::ZERO;
-        Sleeper { bell, alarms: Alarms::default(), poll_bell: None, ignore_alarms_until, logged_unarmed: false }
+        Sleeper { bell, clock, alarms: Alarms::default(), poll_bell: None, ignore_alarms_until, logged_unarmed: false }
     }
 
     /// Says so, once, when nothing of what was asked for could be armed: then the timer alone goes on.
@@ -56,10 +58,10 @@ impl<'a> Sleeper<'a> {
     /// Returns whether the kernel has woken the thread.
     pub(super) fn sleep(&mut self, rings: u32, timeout: Duration) -> bool {
         let Some(poll_bell) = &self.poll_bell else {
-            self.bell.wait(rings, timeout);
+            self.bell.wait(rings, self.clock.sleep(timeout));
             return false;
         };
-        let ignored_for = self.ignore_alarms_until.saturating_sub(sys::coarse_now());
+        let ignored_for = self.ignore_alarms_until.saturating_sub(self.clock.coarse_now());
         let slept = if ignored_for.is_zero() {
             self.alarms.wait(poll_bell, rings, timeout)
         } else {

@@ -11,7 +11,7 @@ use super::core::Core;
 use crate::host::events;
 use crate::judgement::{End, Judgement, Stopped};
 use crate::sys::child::{self, Child};
-use crate::sys::{self, Latch};
+use crate::sys::Latch;
 use crate::vocabulary::{ResourceLimits, Work};
 
 /// The answer to a waiter.
@@ -40,7 +40,7 @@ impl Core {
     /// Grants the waiters that fit into the room there is. Costs one load while nobody waits.
     pub(super) fn serve(&self, _judgement: &Judgement) {
         let room = &self.admission.room;
-        let now = sys::coarse_now();
+        let now = self.now();
         // What cannot be trusted grants nothing; the next check will.
         if !room.has_waiters() || !self.admission.word.is_fresh(now) {
             return;
@@ -75,7 +75,7 @@ impl Core {
         let is_enough = {
             let judgement = self.judgement.lock();
             self.serve(&judgement);
-            !self.admission.room.has_waiters() || !judgement.is_memory_old(sys::fine_now())
+            !self.admission.room.has_waiters() || !judgement.is_memory_old(self.config.clock.fine_now())
         };
         if !is_enough {
             self.single_flight.try_with(|_| self.read_memory_if_old());
@@ -84,14 +84,14 @@ impl Core {
 
     /// Reads memory alone, and serves whoever fits by that, unless it was read just now.
     pub(super) fn read_memory_if_old(&self) {
-        if self.judgement.lock().is_memory_old(sys::fine_now()) {
+        if self.judgement.lock().is_memory_old(self.config.clock.fine_now()) {
             self.read_memory_alone();
         }
     }
 
     /// Notes which children of attached permits have ended. Returns `true` if that has made room.
     pub(super) fn note_ends(&self, judgement: &mut Judgement, limits: &ResourceLimits) -> bool {
-        judgement.note_ends(sys::fine_now(), end_of, limits)
+        judgement.note_ends(self.config.clock.fine_now(), end_of, limits)
     }
 
     /// Replaces the limits, and judges the last check by the new ones at once.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::engine::Config;
 use crate::monitor::ResourceMonitor;
-use crate::readers::cgroup::Watch;
 use crate::readers::probe::SystemProbe;
 use crate::readers::Roots;
 use crate::vocabulary::{Error, MemoryScope, Overtaking, Resource, ResourceLimits, Settings};
@@ -137,7 +136,7 @@ impl ResourceMonitorBuilder {
             proc_root: self.proc_root.unwrap_or(default.proc_root),
             cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
         });
-        let config = Config { settings: self.settings, probe: Box::new(probe), watch: Watch::from_environment() };
+        let config = Config { settings: self.settings, probe: Box::new(probe), ..Config::default() };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::engine::{self, Core, Shared};
 use crate::monitor::permit::Permit;
-use crate::sys;
 use crate::vocabulary::{Reason, Verdict, Work};
 
 /// A handle through which any thread asks whether to take on more work. It is cheap to clone and keeps nothing running.
@@ -139,8 +138,8 @@ impl Readiness {
     /// Seconds since the last *successful* check, with the resolution of the coarse clock (1 to 10 ms); infinity before
     /// the first.
     pub fn seconds_since_last_check(&self) -> f64 {
-        let last = self.shared.current().and_then(|core| core.admission.word.last_success());
-        last.map_or(f64::INFINITY, |last| sys::coarse_now().saturating_sub(last).as_secs_f64())
+        let age = |core: &Core| Some(core.now().saturating_sub(core.admission.word.last_success()?).as_secs_f64());
+        self.shared.current().and_then(age).unwrap_or(f64::INFINITY)
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Bell {
     rings: AtomicU32,
     /// In a cell that is read without waiting, because readers of the gate ring.
     eventfd: ForkCell<Option<Arc<EventFd>>>,
+    /// The rings that had been counted by whoever went to sleep last.
+    #[cfg(feature = "testing")]
+    heard: AtomicU32,
 }
 
 /// A bell heard through an eventfd, beside other descriptors. It is detached when dropped.
@@ -50,7 +53,13 @@ pub(crate) struct PollBell<'a> {
 
 impl Bell {
     pub(crate) fn new() -> Bell {
-        Bell { rings: AtomicU32::new(0), eventfd: ForkCell::new(None) }
+        Bell {
+            rings: AtomicU32::new(0),
+            eventfd: ForkCell::new(None),
+            // Not the rings there are: nobody sleeps yet.
+            #[cfg(feature = "testing")]
+            heard: AtomicU32::new(u32::MAX),
+        }
     }
 
     /// The number of rings so far, modulo 2^32. To be taken before looking for what a ring announces.
@@ -92,7 +101,30 @@ impl Bell {
 
     /// Sleeps until it has been rung since `seen` was counted, or for `timeout`, or for no reason at all.
     pub(crate) fn wait(&self, seen: u32, timeout: Duration) {
+        #[cfg(feature = "testing")]
+        {
+            // Release: see `is_heard`.
+            self.heard.store(seen, Ordering::Release);
+            futex::wake(&self.heard);
+        }
         futex::wait(&self.rings, seen, timeout);
+    }
+
+    /// Returns `true` if its thread has done what it was rung for, and sleeps or is about to. Of a thread that has ended,
+    /// or sleeps in [`PollBell::wait`], it says nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_heard(&self) -> bool {
+        // Acquire: what the thread did before it went to sleep is seen after this.
+        self.heard.load(Ordering::Acquire) == self.count()
+    }
+
+    /// Sleeps until [`is_heard`](Self::is_heard) may have changed, or for `timeout`, or for no reason at all.
+    #[cfg(feature = "testing")]
+    pub(crate) fn wait_until_heard(&self, timeout: Duration) {
+        let heard = self.heard.load(Ordering::Acquire);
+        if heard != self.count() {
+            futex::wait(&self.heard, heard, timeout);
+        }
     }
 }
 

@@ -1,6 +1,105 @@
-//! The clocks of the monitor.
+//! The clocks: the kernel's, and that of a monitor, which a test may move.
 
-use std::time::Duration;
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "testing")]
+use super::manual_clock::ManualClock;
+use super::Latch;
+
+/// The clock of one monitor: the kernel's, unless a test moves it. Without the feature `testing` it is nothing, and to
+/// ask it costs what it costs to ask the kernel's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clock {
+    #[cfg(feature = "testing")]
+    manual: Option<Arc<ManualClock>>,
+}
+
+#[cfg(not(feature = "testing"))]
+const _: () = assert!(std::mem::size_of::<Clock>() == 0);
+
+#[cfg(feature = "testing")]
+impl Clock {
+    /// A clock that a test moves.
+    pub(crate) fn of_test(manual: Arc<ManualClock>) -> Clock {
+        Clock { manual: Some(manual) }
+    }
+
+    /// The clock that a test moves, if this is one.
+    pub(crate) fn manual(&self) -> Option<&ManualClock> {
+        self.manual.as_deref()
+    }
+}
+
+impl Clock {
+    /// As [`coarse_now`].
+    #[inline]
+    pub(crate) fn coarse_now(&self) -> Duration {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.now();
+        }
+        coarse_now()
+    }
+
+    /// As [`fine_now`].
+    pub(crate) fn fine_now(&self) -> Duration {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.now();
+        }
+        fine_now()
+    }
+
+    /// As [`thread_cpu_time`].
+    pub(crate) fn thread_cpu_time(&self) -> Duration {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.cpu_time();
+        }
+        thread_cpu_time()
+    }
+
+    /// The time as the standard library says it.
+    pub(crate) fn instant(&self) -> Instant {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.instant();
+        }
+        Instant::now()
+    }
+
+    /// The answer of a latch; `None` once the deadline has passed.
+    pub(crate) fn wait_for(&self, latch: &Latch, deadline: Option<Instant>) -> Option<u32> {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.wait_for(latch, deadline);
+        }
+        latch.wait(deadline)
+    }
+
+    /// The longest time for the check thread to sleep that wants to be woken after `timeout`: whoever moves the clock
+    /// rings for it.
+    pub(crate) fn sleep(&self, timeout: Duration) -> Duration {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            manual.sleeps_for(timeout);
+            return Duration::MAX;
+        }
+        timeout
+    }
+
+    /// The longest time to wait for somebody else's check. Of one that hangs a moved clock does not say when it has
+    /// hung for too long.
+    pub(crate) fn patience(&self, patience: Duration) -> Duration {
+        #[cfg(feature = "testing")]
+        if self.manual.as_ref().is_some_and(|manual| manual.due().is_none()) {
+            return Duration::ZERO;
+        }
+        patience
+    }
+}
 
 /// Time since some fixed point of the past, in steps of 1 to 10 ms: `CLOCK_MONOTONIC_COARSE` (`clock_gettime(2)`),
 /// which the vDSO answers without a system call. Both ends of a comparison must come from here.
@@ -16,7 +115,7 @@ pub(crate) fn fine_now() -> Duration {
 }
 
 /// The CPU time that the calling thread has used: `CLOCK_THREAD_CPUTIME_ID`, a system call.
-pub(crate) fn thread_cpu_time() -> Duration {
+fn thread_cpu_time() -> Duration {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 

@@ -7,7 +7,7 @@
 //! - [`file`]: directories and files that are kept open, read without an offset. [`mount`]: the mount below a path.
 //!   [`file_system`]: the room in one.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
-//! - [`clock`]: the three clocks. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
+//! - [`clock`]: the three clocks of the kernel, and that of a monitor, which a test may move. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
 //! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
 #![allow(unsafe_code)]
 
@@ -25,6 +25,8 @@ pub(crate) mod file_system;
 pub(crate) mod fork;
 mod futex;
 pub(crate) mod latch;
+#[cfg(feature = "testing")]
+pub(crate) mod manual_clock;
 pub(crate) mod mount;
 pub(crate) mod poll;
 pub(crate) mod privilege;
@@ -35,7 +37,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 
 pub(crate) use self::bell::Bell;
-pub(crate) use self::clock::{coarse_now, fine_now, thread_cpu_time};
+pub(crate) use self::clock::{coarse_now, fine_now, Clock};
 pub(crate) use self::fork::{PerProcess, ProcessMark};
 pub(crate) use self::latch::Latch;
 pub(crate) use self::signal::SignalMask;
