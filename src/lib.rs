@@ -50,6 +50,7 @@
 //! | [containers](guide::containers) | limits that somebody else has set |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |
+//! | `testing`, with the feature of that name | testing a host without memory, processes or time |
 //! | [C](guide::c) | building, linking and asking from C and C++ |
 //! | [log events](guide::log_events) | every event and its keys |
 //! | [manners](guide::manners) | what it does to its host, and what it does not do |
@@ -84,6 +85,9 @@ mod monitor;
 /// The same from C.
 #[cfg(feature = "capi")]
 mod capi;
+
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(doc)]
 pub mod guide;

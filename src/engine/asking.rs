@@ -58,6 +58,13 @@ impl Core {
         let is_met = (may_check || may_read_memory) && self.single_flight.try_with(check).unwrap_or(false);
         // A gate that is closed is looked at again by the check thread, which sleeps until what it thought before.
         if !is_met || !self.admission.is_open(now) {
+            self.wake_check_thread();
+        }
+    }
+
+    /// Wakes the check thread for what was asked of it. Where a test moves the clock, it wakes with the clock.
+    fn wake_check_thread(&self) {
+        if !self.config.clock.is_manual() {
             self.bell.ring();
         }
     }
@@ -66,7 +73,7 @@ impl Core {
     fn leave_to_check_thread(&self, report: Report) {
         if !report.events.is_empty() || report.climbing || self.hooks.are_set() {
             self.reports.lock().push(report);
-            self.bell.ring();
+            self.wake_check_thread();
         }
     }
 }

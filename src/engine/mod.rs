@@ -35,6 +35,7 @@
 //! | `sleeper` | the sleep of the check thread, and what ends it | judge |
 //! | `checker` | the check thread | call a hook |
 //! | `lifecycle` | `start` and `stop` | hold a lock while it joins a thread |
+//! | `stepping` | the time of a monitor whose clock a test moves (feature `testing`) | judge |
 //!
 //! # Locks
 //!
@@ -68,6 +69,8 @@ mod lifecycle;
 mod permits;
 mod run;
 mod sleeper;
+#[cfg(feature = "testing")]
+mod stepping;
 mod waiters;
 mod worker;
 

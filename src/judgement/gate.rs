@@ -16,7 +16,7 @@ impl Judgement {
     /// The state of the gate and its reason, from one reading.
     pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits) -> Verdict {
         let reason = self.reason(Class::Normal, now, limits).unwrap_or(Reason::Accepting);
-        self.explain(reason, &Work::new(), limits).with_exhaustion(self.exhaustion(now, limits))
+        self.given_or(self.explain(reason, &Work::new(), limits).with_exhaustion(self.exhaustion(now, limits)))
     }
 
     /// Grants and reserves the work, or says why not.
@@ -44,7 +44,7 @@ impl Judgement {
     pub(crate) fn refuse(&self, reason: Reason, work: &Work, limits: &ResourceLimits) -> Verdict {
         // A closed gate compared nothing with what was asked.
         let asked = if matches!(reason, Reason::TooMuch { .. }) { *work } else { Work::new() };
-        self.explain(reason, &asked, limits).with_never_fits(self.misfit(work, limits).is_some())
+        self.given_or(self.explain(reason, &asked, limits).with_never_fits(self.misfit(work, limits).is_some()))
     }
 
     /// The verdict on work behind this many waiters, the first of which may not be passed.
@@ -356,6 +356,15 @@ impl Judgement {
             read => unread_error(read).cloned(),
         };
         Resource::ALL.into_iter().filter_map(|resource| Some((resource, error(resource)?))).collect()
+    }
+
+    /// This verdict, unless a test has given another.
+    fn given_or(&self, verdict: Verdict) -> Verdict {
+        #[cfg(feature = "testing")]
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
+        verdict
     }
 
     fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits) -> Verdict {

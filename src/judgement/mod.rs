@@ -39,6 +39,8 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
+use crate::vocabulary::Verdict;
 use crate::vocabulary::{
     Error, Floor, Found, Level, LimitedBy, Measured, PerResource, ReadOptional, Resource, ResourceLimits, Settings,
     Subtree,
@@ -93,6 +95,9 @@ pub(crate) struct Judgement {
     /// The reservations that the last good check has seen, until they are given back.
     seen: PerResource<u64>,
     gauges: Gauges,
+    /// The answer to everything, if a test has given one.
+    #[cfg(feature = "testing")]
+    given: Option<Verdict>,
 }
 
 /// The reason why nothing but a start opens the gate.
@@ -146,6 +151,13 @@ impl Judgement {
     pub(crate) fn close(&mut self, why: Stopped) {
         self.running = false;
         self.stopped = Some(why);
+    }
+
+    /// From now on every answer is this verdict. Nothing was checked, so that those who read without the lock are told
+    /// no as well.
+    #[cfg(feature = "testing")]
+    pub(crate) fn refuse_with(&mut self, verdict: Verdict) {
+        self.given = Some(verdict);
     }
 
     /// The part of it that is read and written without its lock.

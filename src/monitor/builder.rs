@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use crate::engine::Config;
 use crate::monitor::ResourceMonitor;
-use crate::readers::probe::SystemProbe;
-use crate::readers::Roots;
+#[cfg(feature = "testing")]
+use crate::readers::probe::Probe;
+use crate::readers::{Roots, SystemProbe};
+#[cfg(feature = "testing")]
+use crate::sys::Clock;
 use crate::vocabulary::{Error, MemoryScope, Overtaking, Resource, ResourceLimits, Settings};
 
 /// The settings of a monitor that is yet to be built; see [`ResourceMonitor::builder`].
@@ -116,6 +119,25 @@ impl ResourceMonitorBuilder {
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), naming the value: a CPU budget that is not a number above
     /// 0 and at most 1, a `max_age` of zero, a root that is not a directory, a required resource that is to be ignored.
     pub fn build(self) -> Result<ResourceMonitor, Error> {
+        self.check()?;
+        let default = Roots::default();
+        let probe = SystemProbe::with_roots(Roots {
+            proc_root: self.proc_root.unwrap_or(default.proc_root),
+            cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
+        });
+        let config = Config { settings: self.settings, probe: Box::new(probe), ..Config::default() };
+        Ok(ResourceMonitor::with_config(config, self.limits))
+    }
+
+    /// As [`build`](Self::build), with the readings and the clock of a test.
+    #[cfg(feature = "testing")]
+    pub(crate) fn build_scripted(self, probe: Box<dyn Probe>, clock: Clock) -> Result<ResourceMonitor, Error> {
+        self.check()?;
+        let config = Config { settings: self.settings, probe, clock, ..Config::default() };
+        Ok(ResourceMonitor::with_config(config, self.limits))
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let budget = self.settings.cpu_budget;
         if !(budget > 0.0 && budget <= 1.0) {
             return Err(Error::setting(format!("CPU budget {budget} must be above 0 and at most 1")));
@@ -131,13 +153,7 @@ impl ResourceMonitorBuilder {
                 return Err(Error::setting(format!("{name} {} is not a directory", root.display())));
             }
         }
-        let default = Roots::default();
-        let probe = SystemProbe::with_roots(Roots {
-            proc_root: self.proc_root.unwrap_or(default.proc_root),
-            cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
-        });
-        let config = Config { settings: self.settings, probe: Box::new(probe), ..Config::default() };
-        Ok(ResourceMonitor::with_config(config, self.limits))
+        Ok(())
     }
 }
 

@@ -70,6 +70,14 @@ impl Clock {
         Instant::now()
     }
 
+    /// Whether a test moves it.
+    pub(crate) fn is_manual(&self) -> bool {
+        #[cfg(feature = "testing")]
+        return self.manual.is_some();
+        #[cfg(not(feature = "testing"))]
+        false
+    }
+
     /// The answer of a latch; `None` once the deadline has passed.
     pub(crate) fn wait_for(&self, latch: &Latch, deadline: Option<Instant>) -> Option<u32> {
         #[cfg(feature = "testing")]
