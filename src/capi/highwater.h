@@ -194,9 +194,19 @@ typedef struct hw_limits {
     uint32_t resume_percent;           /* once closed, open below it; 0: none */
     uint64_t background_percent;       /* HW_CLASS_BACKGROUND is refused there;
                                           0: 20 below warn_percent */
+    const char *disk_path;             /* absolute; leads to the file system of */
+    uint64_t min_free_disk_bytes;      /* which so much is to stay free: a floor */
+    uint64_t min_available_memory_bytes; /* of the machine, whoever uses the
+                                          rest: a floor */
+    uint64_t max_cpu_pressure_percent; /* share of the time in which a task waited */
+    uint64_t max_io_pressure_percent;  /* for a CPU, and for a block device */
+    uint8_t warn_percent_of[HW_MOST_RESOURCES]; /* of one resource apart: */
+    uint8_t hard_percent_of[HW_MOST_RESOURCES]; /* [HW_PROCESSES] and so on */
 } hw_limits;
 
-#define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0, 0}
+/* A floor is the warning threshold of its resource, and half of it the hard one;
+ * it has no percentages. */
+#define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, {0}, {0}}
 
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
@@ -359,6 +369,36 @@ enum {
     HW_CLASS_CRITICAL = 1     /* refused from hard_percent on only */
 };
 
+#define HW_MOST_GAUGES 8
+
+/*
+ * A quantity that only the host knows, such as connections or licences: pushed by
+ * the host, and judged like what is read, by the thresholds of all. Any thread may
+ * update it; an update is one atomic operation, and the gate sees it at once.
+ */
+typedef struct hw_gauge hw_gauge;
+
+/* A gauge with a limit, which begins at 0. NULL if the name, which is copied, is not
+ * of 1 to 63 lower-case letters, digits and underscores, or is taken, or is that of
+ * a ninth gauge of this monitor, or if the limit is 0. */
+hw_gauge *hw_gauge_new(hw_monitor *monitor, const char *name, uint64_t limit);
+
+/* Takes it out of the judgement. NULL is fine; after hw_monitor_free(), too. */
+void hw_gauge_free(hw_gauge *gauge);
+
+void hw_gauge_add(const hw_gauge *gauge, uint64_t amount);
+/* More than there is makes it 0 until as much was added again: of two threads,
+ * either may come first. */
+void hw_gauge_sub(const hw_gauge *gauge, uint64_t amount);
+void hw_gauge_set(const hw_gauge *gauge, uint64_t value);
+uint64_t hw_gauge_get(const hw_gauge *gauge);
+
+/* What work will add to a gauge; one of another monitor counts for nothing. */
+typedef struct hw_gauge_amount {
+    const hw_gauge *gauge; /* NULL: none */
+    uint64_t amount;
+} hw_gauge_amount;
+
 /* Room for a label, with its NUL. */
 #define HW_LABEL_SIZE 64
 
@@ -374,9 +414,12 @@ typedef struct hw_work {
      * new one is "others". */
     const char *label;
     int64_t work_class; /* HW_CLASS_NORMAL, ... */
+    uint64_t disk_bytes; /* what it will write where disk_path of the limits leads;
+                            reserved while the permit lives, attached or not */
+    hw_gauge_amount gauges[HW_MOST_GAUGES]; /* in any order */
 } hw_work;
 
-#define HW_WORK_INIT {sizeof(hw_work), 0, 0, 0, NULL, 0}
+#define HW_WORK_INIT {sizeof(hw_work), 0, 0, 0, NULL, 0, 0, {{NULL, 0}}}
 
 /*
  * Leave for a piece of work. Its cost is reserved until the permit is given back,

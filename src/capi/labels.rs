@@ -21,6 +21,9 @@ const OTHERS: &str = "others";
 /// The labels of this process.
 pub(super) static LABELS: Labels = Labels::new();
 
+/// The names of gauges in this process, which a program that makes up labels does not use up.
+pub(super) static GAUGE_NAMES: Labels = Labels::new();
+
 /// A list of labels.
 pub(super) struct Labels {
     newest: AtomicPtr<Label>,

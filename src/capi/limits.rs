@@ -1,11 +1,14 @@
 //! `hw_limits`.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int, CStr, OsStr};
 use std::fmt;
 use std::mem::size_of;
+use std::os::unix::ffi::OsStrExt;
+use std::ptr::NonNull;
 
 use super::border::{self, Versioned};
-use crate::vocabulary::{Error, ResourceLimits};
+use super::reason::{number_of, MOST_RESOURCES};
+use crate::vocabulary::{Error, Resource, ResourceLimits, ResourceLimitsBuilder};
 
 /// `hw_limits`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,20 +23,32 @@ pub(super) struct Limits {
     pub(super) hard_percent: u32,
     pub(super) resume_percent: u32,
     pub(super) background_percent: u64,
+    pub(super) disk_path: Option<NonNull<c_char>>,
+    pub(super) min_free_disk_bytes: u64,
+    pub(super) min_available_memory_bytes: u64,
+    pub(super) max_cpu_pressure_percent: u64,
+    pub(super) max_io_pressure_percent: u64,
+    pub(super) warn_percent_of: [u8; MOST_RESOURCES],
+    pub(super) hard_percent_of: [u8; MOST_RESOURCES],
 }
 
-// SAFETY: `repr(C)`, a `usize` first, and integers.
+// SAFETY: `repr(C)`, a `usize` first, integers and a pointer that may be null, bytes in whole words last.
 unsafe impl Versioned for Limits {
     const NAME: &'static str = "hw_limits";
     const FIRST_SIZE: usize = size_of::<usize>() + 40;
 }
 
 impl Limits {
-    pub(super) fn build(self) -> Result<ResourceLimits, Error> {
-        self.builder()?.recognize_groups().build()
+    /// # Safety
+    /// The path is NULL or ends with a NUL.
+    pub(super) unsafe fn build(self) -> Result<ResourceLimits, Error> {
+        // SAFETY: as the caller says.
+        unsafe { self.builder() }?.recognize_found().build()
     }
 
-    fn builder(self) -> Result<crate::vocabulary::ResourceLimitsBuilder, Error> {
+    /// # Safety
+    /// As for [`build`](Self::build).
+    unsafe fn builder(self) -> Result<ResourceLimitsBuilder, Error> {
         let mut builder = ResourceLimits::builder();
         if self.max_memory_bytes > 0 {
             builder = builder.max_memory_bytes(self.max_memory_bytes);
@@ -59,6 +74,31 @@ impl Limits {
         if self.background_percent > 0 {
             builder = builder.background_percent(percent("background threshold", self.background_percent)?);
         }
+        if self.max_cpu_pressure_percent > 0 {
+            builder = builder.max_cpu_pressure_percent(percent("CPU pressure limit", self.max_cpu_pressure_percent)?);
+        }
+        if self.max_io_pressure_percent > 0 {
+            builder = builder.max_io_pressure_percent(percent("I/O pressure limit", self.max_io_pressure_percent)?);
+        }
+        if self.min_available_memory_bytes > 0 {
+            builder = builder.min_available_memory_bytes(self.min_available_memory_bytes);
+        }
+        match (self.disk_path, self.min_free_disk_bytes) {
+            (None, 0) => {}
+            (None, _) => return Err(Error::limit("min_free_disk_bytes is set, and disk_path is NULL")),
+            (Some(path), bytes) => {
+                // SAFETY: as the caller says.
+                let path = unsafe { CStr::from_ptr(path.as_ptr()) };
+                builder = builder.min_free_disk_bytes(OsStr::from_bytes(path.to_bytes()), bytes);
+            }
+        }
+        for (number, (warn, hard)) in self.warn_percent_of.into_iter().zip(self.hard_percent_of).enumerate() {
+            if (warn, hard) != (0, 0) {
+                let resource = Resource::ALL.into_iter().find(|resource| number_of(*resource) == number);
+                let unknown = || Error::limit(format!("thresholds of resource {number}, which is not known"));
+                builder = builder.threshold(resource.ok_or_else(unknown)?, warn, hard);
+            }
+        }
         Ok(builder)
     }
 }
@@ -72,11 +112,13 @@ pub(super) unsafe extern "C" fn hw_limits_detect(limits: *mut Limits) -> c_int {
     border::status(|| {
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
         let given = unsafe { border::read(limits) }?.ok_or("there are no limits to fill: they are NULL")?;
-        let detected = given.builder()?.detect()?.build()?;
+        // SAFETY: the caller passes NULL or a string for the path.
+        let detected = unsafe { given.builder() }?.detect()?.build()?;
         let found = Limits {
             max_memory_bytes: detected.max_memory_bytes().unwrap_or(0),
             max_processes: detected.max_processes().unwrap_or(0),
             max_open_files: detected.max_open_files().unwrap_or(0),
+            min_available_memory_bytes: detected.min_available_memory_bytes().unwrap_or(0),
             ..given
         };
         // SAFETY: as above.

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod border;
+mod gauge;
 mod holders;
 mod labels;
 mod limits;
@@ -52,7 +53,8 @@ unsafe extern "C" fn hw_monitor_new(limits: *const Limits) -> *mut Monitor {
     border::handed_over(|| {
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
         let limits = unsafe { border::read(limits) }?.unwrap_or_default();
-        Ok(Monitor(ResourceMonitor::new(limits.build()?)))
+        // SAFETY: the caller passes NULL or a string for the path.
+        Ok(Monitor(ResourceMonitor::new(unsafe { limits.build() }?)))
     })
 }
 
@@ -63,8 +65,10 @@ unsafe extern "C" fn hw_monitor_new_with(limits: *const Limits, settings: *const
         let limits = unsafe { border::read(limits) }?.unwrap_or_default();
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
         let settings = unsafe { border::read(settings) }?.unwrap_or_default();
+        // SAFETY: the caller passes NULL or a string for the path.
+        let limits = unsafe { limits.build() }?;
         // SAFETY: the caller passes NULL or a string for each root.
-        let builder = unsafe { settings.builder(limits.build()?) }?;
+        let builder = unsafe { settings.builder(limits) }?;
         Ok(Monitor(builder.build()?))
     })
 }
@@ -101,7 +105,8 @@ unsafe extern "C" fn hw_update_limits(monitor: *mut Monitor, limits: *const Limi
         let monitor = unsafe { border::given(monitor, MONITOR) }?;
         // SAFETY: the caller passes NULL or a struct that is as long as it says.
         let limits = unsafe { border::read(limits) }?.ok_or("there are no limits: they are NULL")?;
-        monitor.0.update_limits(limits.build()?);
+        // SAFETY: the caller passes NULL or a string for the path.
+        monitor.0.update_limits(unsafe { limits.build() }?);
         Ok(0)
     })
 }

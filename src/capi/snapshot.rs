@@ -46,7 +46,8 @@ pub(super) struct Snapshot {
 // SAFETY: `repr(C)`, a `usize` first, integers and floating-point numbers.
 unsafe impl Versioned for Snapshot {
     const NAME: &'static str = "hw_snapshot";
-    const FIRST_SIZE: usize = 152;
+    // On x86 of 32 bits numbers of 64 bits need not lie at a multiple of eight.
+    const FIRST_SIZE: usize = size_of::<usize>() + 144;
 }
 
 impl From<&ResourceSnapshot> for Snapshot {

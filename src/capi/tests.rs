@@ -5,8 +5,10 @@ use std::ffi::{c_void, CStr, CString};
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
+use std::ptr::NonNull;
 
 use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
+use super::gauge::*;
 use super::holders::{hw_holders, hw_waiters, Holder};
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
@@ -43,11 +45,12 @@ macro_rules! layout {
 fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
     let layouts = [
         layout!(Limits: size max_memory_bytes max_processes max_open_files max_pressure_percent warn_percent hard_percent
-            resume_percent background_percent),
+            resume_percent background_percent disk_path min_free_disk_bytes min_available_memory_bytes
+            max_cpu_pressure_percent max_io_pressure_percent warn_percent_of hard_percent_of),
         layout!(Settings: size max_age_ms refresh_after_ms settle_ms inline_check_us overtaking_times overtaking_ms
             memory_scope ignored cpu_budget proc_root cgroup_root),
         layout!(Reason: size accepting could_never_fit resource waited_ns ahead usage),
-        layout!(Work: size memory_bytes processes open_files label work_class),
+        layout!(Work: size memory_bytes processes open_files label work_class disk_bytes gauges),
         layout!(WorkUsage: size memory_bytes processes peak_memory_bytes peak_processes),
         layout!(Holder: size memory_bytes processes open_files work_class held_for_ns pid label),
         layout!(Snapshot: size memory_bytes processes zombies running_jobs active_jobs threads cgroup_memory_bytes
@@ -91,6 +94,7 @@ fn every_constant_is_what_the_header_says() {
         ("LABEL_SIZE", holders::LABEL_SIZE as u64),
         ("MOST_RESOURCES", reason::MOST_RESOURCES as u64),
         ("GAUGE", reason::FIRST_GAUGE as u64),
+        ("MOST_GAUGES", vocabulary::MOST_GAUGES as u64),
         ("SCOPE_OWN", 0),
         ("SCOPE_TREE", 1),
     ];
@@ -130,16 +134,38 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
         hard_percent: 3,
         resume_percent: 0,
         background_percent: 1,
+        disk_path: NonNull::new(b"/data\0".as_ptr().cast_mut().cast()),
+        min_free_disk_bytes: 1,
+        min_available_memory_bytes: 1,
+        max_cpu_pressure_percent: 1,
+        max_io_pressure_percent: 1,
+        warn_percent_of: [0; reason::MOST_RESOURCES],
+        hard_percent_of: [0; reason::MOST_RESOURCES],
     };
-    assert_eq!(all.build().unwrap().background_percent(), 1);
-    let too_much = Limits { background_percent: 1 << 40, ..all }.build().unwrap_err().to_string();
+    // SAFETY: the path ends with a NUL wherever there is one.
+    let build = |limits: Limits| unsafe { limits.build() };
+    let refused = |limits: Limits| build(limits).unwrap_err().to_string();
+    assert_eq!(build(all).unwrap().background_percent(), 1);
+    let too_much = refused(Limits { background_percent: 1 << 40, ..all });
     assert_eq!(too_much, "background threshold 1099511627776 % must not be above 100 %");
-    // To be named here until C has a field for it.
-    let only_in_rust = [Resource::CpuPressure, Resource::IoPressure, Resource::MachineMemory, Resource::DiskSpace];
-    let limits = all.build().unwrap();
-    for resource in Resource::ALL.into_iter().filter(|resource| !only_in_rust.contains(resource)) {
+    let limits = build(all).unwrap();
+    for resource in Resource::ALL {
         assert_eq!(limits.limit(resource).is_some(), resource.facts().limit_key.is_some(), "{resource}");
     }
+    assert_eq!(limits.disk_path(), Some(std::path::Path::new("/data")));
+    assert_eq!(refused(Limits { disk_path: None, ..all }), "min_free_disk_bytes is set, and disk_path is NULL");
+    assert!(refused(Limits { min_free_disk_bytes: 0, ..all }).starts_with("disk space floor 0"));
+
+    let apart = |number: usize, warn, hard| {
+        let mut limits = all;
+        (limits.warn_percent_of[number], limits.hard_percent_of[number]) = (warn, hard);
+        limits
+    };
+    let processes = reason::number_of(Resource::Processes);
+    let thresholds = build(apart(processes, 50, 60)).unwrap().thresholds_of(Resource::Processes);
+    assert_eq!((thresholds.warn, thresholds.hard), (50, 60));
+    assert_eq!(refused(apart(processes, 50, 0)), "processes: hard threshold 0 % must be above warn threshold 50 %");
+    assert_eq!(refused(apart(20, 50, 60)), "thresholds of resource 20, which is not known");
 }
 
 /// Prototypes in C, each beside the type of the function as Rust has it, which is checked here. C checks the prototype:
@@ -190,6 +216,13 @@ fn every_function_has_the_type_that_the_header_says() {
             = "int hw_permit_usage(const hw_permit *, hw_work_usage *);";
         hw_holders: unsafe extern "C" fn(*const Monitor, *mut Holder, usize) -> c_int
             = "int hw_holders(const hw_monitor *, hw_holder *, size_t);";
+        hw_gauge_new: unsafe extern "C" fn(*mut Monitor, *const c_char, u64) -> *mut Gauge
+            = "hw_gauge *hw_gauge_new(hw_monitor *, const char *, uint64_t);";
+        hw_gauge_free: unsafe extern "C" fn(*mut Gauge) = "void hw_gauge_free(hw_gauge *);";
+        hw_gauge_add: unsafe extern "C" fn(*const Gauge, u64) = "void hw_gauge_add(const hw_gauge *, uint64_t);";
+        hw_gauge_sub: unsafe extern "C" fn(*const Gauge, u64) = "void hw_gauge_sub(const hw_gauge *, uint64_t);";
+        hw_gauge_set: unsafe extern "C" fn(*const Gauge, u64) = "void hw_gauge_set(const hw_gauge *, uint64_t);";
+        hw_gauge_get: unsafe extern "C" fn(*const Gauge) -> u64 = "uint64_t hw_gauge_get(const hw_gauge *);";
         hw_waiters: unsafe extern "C" fn(*const Monitor) -> u64 = "uint64_t hw_waiters(const hw_monitor *);";
         hw_permit_free: unsafe extern "C" fn(*mut Permit) = "void hw_permit_free(hw_permit *);";
         hw_check_now: unsafe extern "C" fn(*mut Monitor, *mut Snapshot) -> c_int

@@ -5,8 +5,9 @@ use std::mem::size_of;
 use std::ptr::NonNull;
 
 use super::border::{self, Failure, Versioned};
+use super::gauge::Gauge;
 use super::labels::LABELS;
-use crate::vocabulary::Class;
+use crate::vocabulary::{Class, MOST_GAUGES};
 
 /// `hw_work`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,9 +19,19 @@ pub(super) struct Work {
     pub(super) open_files: u64,
     pub(super) label: Option<NonNull<c_char>>,
     pub(super) work_class: i64,
+    pub(super) disk_bytes: u64,
+    pub(super) gauges: [GaugeAmount; MOST_GAUGES],
 }
 
-// SAFETY: `repr(C)`, a `usize` first, integers and a pointer that may be null, an integer last.
+/// `hw_gauge_amount`.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct GaugeAmount {
+    pub(super) gauge: Option<NonNull<Gauge>>,
+    pub(super) amount: u64,
+}
+
+// SAFETY: `repr(C)`, a `usize` first, integers and pointers that may be null, an integer last.
 unsafe impl Versioned for Work {
     const NAME: &'static str = "hw_work";
     const FIRST_SIZE: usize = size_of::<usize>() + 24;
@@ -38,7 +49,8 @@ pub(super) fn class_number(class: Class) -> i64 {
 /// The work that the caller declares; NULL is work that adds nothing.
 ///
 /// # Safety
-/// NULL, or a struct that is as long as its first field says, with a label that is NULL or ends with a NUL.
+/// NULL, or a struct that is as long as its first field says, with a label that is NULL or ends with a NUL, and gauges
+/// that are NULL or not freed yet.
 pub(super) unsafe fn declared(work: *const Work) -> Result<crate::vocabulary::Work, Failure> {
     // SAFETY: as the caller says.
     let work = unsafe { border::read(work) }?.unwrap_or_default();
@@ -46,7 +58,12 @@ pub(super) unsafe fn declared(work: *const Work) -> Result<crate::vocabulary::Wo
     let class = classes.into_iter().find(|class| class_number(*class) == work.work_class);
     let class = class.ok_or("the work_class of hw_work is none of HW_CLASS_BACKGROUND to HW_CLASS_CRITICAL")?;
     let declared = crate::vocabulary::Work::new().memory_bytes(work.memory_bytes).processes(work.processes);
-    let declared = declared.open_files(work.open_files).class(class);
+    let declared = declared.open_files(work.open_files).disk_bytes(work.disk_bytes).class(class);
+    let declared = work.gauges.into_iter().fold(declared, |declared, GaugeAmount { gauge, amount }| match gauge {
+        // SAFETY: as the caller says.
+        Some(gauge) => declared.gauge(&unsafe { gauge.as_ref() }.0, amount),
+        None => declared,
+    });
     let Some(label) = work.label else { return Ok(declared) };
     // SAFETY: as the caller says.
     let label = unsafe { CStr::from_ptr(label.as_ptr()) };

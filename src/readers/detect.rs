@@ -64,17 +64,19 @@ impl ResourceLimitsBuilder {
         self.detect_in(Roots::default())
     }
 
-    /// Recognizes limits that are those of a control group. For a host in C, whose limits are plain numbers: they do
-    /// not say that they were detected.
+    /// Recognizes limits that are those of a control group, and the floor that [`detect`](Self::detect) would set. For a
+    /// host in C, whose limits are plain numbers: they do not say that they were detected.
     #[cfg(feature = "capi")]
-    pub(crate) fn recognize_groups(self) -> ResourceLimitsBuilder {
-        self.recognize_groups_in(Roots::default())
+    pub(crate) fn recognize_found(self) -> ResourceLimitsBuilder {
+        self.recognize_found_in(Roots::default())
     }
 
     #[cfg(feature = "capi")]
-    fn recognize_groups_in(self, roots: Roots) -> ResourceLimitsBuilder {
+    fn recognize_found_in(self, roots: Roots) -> ResourceLimitsBuilder {
+        let floor = machine_memory(roots.proc_root.join("meminfo")).ok().and_then(MachineTotal::floor);
         let groups = Cgroups::new(roots).least_limits();
-        let found = [(Resource::Memory, groups.memory), (Resource::Processes, groups.pids)];
+        let found =
+            [(Resource::Memory, groups.memory), (Resource::Processes, groups.pids), (Resource::MachineMemory, floor)];
         found.into_iter().fold(self, |builder, (resource, found)| match found {
             Some((limit, origin)) => builder.recognizing(resource, limit, origin),
             None => builder,
@@ -89,9 +91,7 @@ impl ResourceLimitsBuilder {
             Err(error) => (None, Some(error)),
         };
         let total = machine.as_ref().map(|machine| (machine.total, Origin::new(machine.total_origin.as_str())));
-        let floor = machine
-            .filter(|machine| machine.tells_available)
-            .map(|machine| (machine.total / FLOOR_SHARE, Origin::new(format!("a tenth of {}", machine.total_origin))));
+        let floor = machine.and_then(MachineTotal::floor);
         let user = rlimit::user_tasks().map(|limit| (limit, Origin::new("RLIMIT_NPROC")));
         let files = rlimit::open_files().map(|limit| (limit, Origin::new("RLIMIT_NOFILE")));
         let found = [
@@ -126,6 +126,14 @@ struct MachineTotal {
     /// Where it is said.
     total_origin: String,
     tells_available: bool,
+}
+
+impl MachineTotal {
+    /// The part that is to stay available, if the kernel tells how much is.
+    fn floor(self) -> Option<(u64, Origin)> {
+        let MachineTotal { total, total_origin, tells_available } = self;
+        tells_available.then(|| (total / FLOOR_SHARE, Origin::new(format!("a tenth of {total_origin}"))))
+    }
 }
 
 fn machine_memory(path: PathBuf) -> Result<MachineTotal, Error> {
@@ -299,7 +307,7 @@ mod tests {
     #[test]
     fn a_number_that_is_a_groups_limit_is_recognized_as_that() {
         let machine = laid_out(&[("cgroup/a/memory.max", "268435456\n"), ("cgroup/a/pids.max", "30\n")]);
-        let recognized = |builder: ResourceLimitsBuilder| builder.recognize_groups_in(machine.roots()).build().unwrap();
+        let recognized = |builder: ResourceLimitsBuilder| builder.recognize_found_in(machine.roots()).build().unwrap();
         let limits = recognized(ResourceLimits::builder().max_memory_bytes(256 << 20).max_processes(31));
         assert_eq!(limits.group_of(Resource::Memory), Some(&*machine.path().join("cgroup/a")));
         assert_eq!((limits.group_of(Resource::Processes), limits.max_processes()), (None, Some(31)));

@@ -397,6 +397,16 @@ fn settings_are_those_of_the_monitor() {
 }
 
 #[test]
+fn a_gauge_of_the_hosts_is_judged_like_what_is_read() {
+    waiting("gauges");
+}
+
+#[test]
+fn floors_and_thresholds_of_one_resource_are_limits() {
+    waiting("floors");
+}
+
+#[test]
 fn waiting_has_no_leak_and_no_error_under_valgrind() {
     if !has("valgrind") {
         return;

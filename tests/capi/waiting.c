@@ -558,6 +558,137 @@ static void settings_are_those_of_the_monitor(void) {
     hw_monitor_free(monitor);
 }
 
+static void *add_and_take_off(void *gauge) {
+    int round;
+    for (round = 0; round < 1000; round++) {
+        hw_gauge_add((hw_gauge *)gauge, 3);
+        hw_gauge_sub((hw_gauge *)gauge, 3);
+    }
+    return NULL;
+}
+
+static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
+    hw_gauge *connections, *others[HW_MOST_GAUGES];
+    hw_work work = HW_WORK_INIT;
+    hw_reason reason = HW_REASON_INIT;
+    hw_permit *permit;
+    hw_monitor *another;
+    struct waiter waiter;
+    pthread_t threads[4];
+    char name[16] = "connections";
+    int i;
+
+    make_monitor();
+    EXPECT(hw_monitor_start(monitor, 3600000) == 0);
+    connections = hw_gauge_new(monitor, name, 100);
+    EXPECT(connections);
+    memset(name, 'x', sizeof name - 1);
+    hw_gauge_add(connections, 79);
+    EXPECT(hw_is_accepting_work(monitor));
+    hw_gauge_add(connections, 1);
+    EXPECT(!hw_is_accepting_work(monitor) && hw_gauge_get(connections) == 80);
+    EXPECT(hw_verdict_reason(monitor, &reason) == 0 && reason.resource == HW_GAUGE);
+    EXPECT(reason.usage[HW_GAUGE].measured == 80 && reason.usage[HW_GAUGE].limit == 100);
+    EXPECT(!hw_try_admit(monitor, NULL) && strstr(hw_last_error(), "connections 80 of 100 (80.0 %)"));
+
+    hw_gauge_set(connections, 50);
+    work.gauges[3].gauge = connections;
+    work.gauges[3].amount = 40;
+    permit = hw_try_admit(monitor, &work);
+    EXPECT(permit && !hw_is_accepting_work(monitor));
+    hw_permit_finish(permit);
+    work.gauges[3].amount = 95;
+    FAILS(!hw_try_admit(monitor, &work), HW_NEVER_FITS);
+
+    /* Whoever waits is served by what is taken off. */
+    hw_gauge_set(connections, 90);
+    begin(&waiter, wait_until_accepting, 0);
+    wait_for_waiters(1);
+    hw_gauge_sub(connections, 80);
+    EXPECT(!joined(&waiter) && waiter.code == 0);
+
+    for (i = 0; i < 4; i++) {
+        EXPECT(pthread_create(&threads[i], NULL, add_and_take_off, connections) == 0);
+    }
+    for (i = 0; i < 4; i++) {
+        EXPECT(pthread_join(threads[i], NULL) == 0);
+    }
+    EXPECT(hw_gauge_get(connections) == 10);
+
+    FAILS(!hw_gauge_new(monitor, "connections", 1), HW_INVALID);
+    FAILS(!hw_gauge_new(monitor, "no name", 1), HW_INVALID);
+    FAILS(!hw_gauge_new(monitor, "", 1), HW_INVALID);
+    FAILS(!hw_gauge_new(monitor, "licences", 0), HW_INVALID);
+    FAILS(!hw_gauge_new(monitor, NULL, 1), HW_INVALID);
+    FAILS(!hw_gauge_new(NULL, "licences", 1), HW_INVALID);
+    for (i = 1; i < HW_MOST_GAUGES; i++) {
+        sprintf(name, "gauge_%d", i);
+        others[i] = hw_gauge_new(monitor, name, 10);
+        EXPECT(others[i]);
+    }
+    FAILS(!hw_gauge_new(monitor, "ninth", 1), HW_INVALID);
+    for (i = 1; i < HW_MOST_GAUGES; i++) {
+        hw_gauge_free(others[i]);
+    }
+
+    /* It is no gauge of another monitor, counts for nobody once it was freed, and may outlive its monitor. */
+    another = hw_monitor_new(NULL);
+    EXPECT(another && hw_check_now(another, NULL) == 0);
+    permit = hw_try_admit(another, &work);
+    EXPECT(permit);
+    hw_permit_finish(permit);
+    hw_monitor_free(another);
+    hw_gauge_set(connections, 90);
+    EXPECT(!hw_is_accepting_work(monitor));
+    hw_gauge_free(connections);
+    EXPECT(hw_is_accepting_work(monitor));
+    connections = hw_gauge_new(monitor, "connections", 100);
+    hw_monitor_free(monitor);
+    hw_gauge_add(connections, 1);
+    hw_gauge_sub(connections, 1);
+    hw_gauge_free(connections);
+    hw_gauge_free(NULL);
+    hw_gauge_add(NULL, 1);
+    EXPECT(hw_gauge_get(NULL) == 0);
+}
+
+static void floors_and_thresholds_of_one_resource_are_limits(void) {
+    hw_snapshot snapshot = HW_SNAPSHOT_INIT;
+    hw_reason reason = HW_REASON_INIT;
+
+    limits.disk_path = "/";
+    limits.min_free_disk_bytes = 1;
+    limits.warn_percent_of[HW_PROCESSES] = 50;
+    limits.hard_percent_of[HW_PROCESSES] = 60;
+    EXPECT(hw_limits_detect(&limits) == 0);
+    make_monitor();
+    EXPECT(hw_check_now(monitor, &snapshot) == 0);
+    EXPECT(snapshot.disk_free_bytes <= snapshot.disk_total_bytes && snapshot.disk_total_bytes != HW_NONE);
+    EXPECT(snapshot.machine_available_bytes <= snapshot.machine_total_bytes);
+    EXPECT(hw_verdict_reason(monitor, &reason) == 0 && reason.usage[HW_DISK_SPACE].floor == 1);
+    if (limits.min_available_memory_bytes > 0) {
+        EXPECT(reason.usage[HW_MACHINE_MEMORY].floor == limits.min_available_memory_bytes);
+        EXPECT(limits.min_available_memory_bytes == snapshot.machine_total_bytes / 10);
+    }
+    EXPECT(reason.usage[HW_CGROUP_MEMORY].floor == HW_NONE);
+    {
+        hw_work work = HW_WORK_INIT;
+        work.disk_bytes = UINT64_MAX;
+        FAILS(!hw_try_admit(monitor, &work), HW_NEVER_FITS);
+        work.disk_bytes = 0;
+        work.processes = 6;
+        FAILS(!hw_try_admit(monitor, &work), HW_NEVER_FITS);
+        EXPECT(strstr(hw_last_error(), "would reach the hard threshold of 60 %"));
+    }
+    limits.min_free_disk_bytes = UINT64_MAX;
+    EXPECT(hw_update_limits(monitor, &limits) == 0 && !hw_is_accepting_work(monitor));
+    limits.disk_path = "relative";
+    FAILS(hw_update_limits(monitor, &limits) == -1, HW_INVALID);
+    limits.disk_path = NULL;
+    FAILS(hw_update_limits(monitor, &limits) == -1, HW_INVALID);
+    hw_monitor_free(monitor);
+}
+
 static const struct {
     const char *name;
     void (*body)(void);
@@ -572,6 +703,8 @@ static const struct {
     {"own-check", a_check_of_the_callers_own_changes_neither_errno_nor_cancellation},
     {"holders", holders_are_listed_with_their_labels},
     {"settings", settings_are_those_of_the_monitor},
+    {"gauges", a_gauge_of_the_hosts_is_judged_like_what_is_read},
+    {"floors", floors_and_thresholds_of_one_resource_are_limits},
 };
 
 int main(int argc, char **argv) {
