@@ -82,8 +82,10 @@ pub(crate) struct Judgement {
     memory_cpu: Duration,
     /// The number of readings of memory alone since one has found a change of what has a limit.
     memory_unchanged: u32,
-    /// The time of the last reading of memory, by a check or alone, by the precise clock.
+    /// The time at which the last reading of memory began, by a check or alone, by the precise clock.
     memory_read_at: Duration,
+    /// The time from which the next one counts: of a check its end, as for the next check, which goes before.
+    memory_at: Duration,
     zombies: ZombieWatch,
     /// The limits in force when the judgement was last asked whether they have changed.
     limits_then: PerResource<Option<u64>>,

@@ -171,6 +171,7 @@ impl Judgement {
     ) {
         self.memory_cpu = cpu;
         self.memory_read_at = self.memory_read_at.max(began);
+        self.memory_at = self.memory_at.max(began);
         self.memory_unchanged = self.memory_unchanged.saturating_add(1);
         for resource in Resource::read_alone() {
             let Ok(Some(amount)) = memory.get(resource) else { continue };
@@ -194,7 +195,7 @@ impl Judgement {
             events.push(Event::DegradedCleared { after_failures });
         }
         self.last_success = Some(check.now);
-        self.memory_read_at = check.began;
+        (self.memory_at, self.memory_read_at) = (check.ended, check.began);
         self.seen = check.released;
         self.attached.record(check.number, check.subtrees);
         let settle = self.settle();

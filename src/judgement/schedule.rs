@@ -49,13 +49,13 @@ impl Judgement {
         let is_limited = Resource::read_alone().any(|resource| self.bounds(resource, limits).is_some());
         if is_limited && self.admission.room.has_waiters() {
             let gap = cadence::waited_memory_gap(self.memory_cpu, self.memory_unchanged);
-            return Some(self.memory_read_at.saturating_add(gap));
+            return Some(self.memory_at.saturating_add(gap));
         }
         let demanded = demanded || self.is_closed_until_checked(limits);
         let time_left = Resource::read_alone().filter_map(|resource| self.time_left_of(resource, limits)).min();
         let climbing = time_left.map(|time_left| {
             let timer = cadence::timer(self.interval, Some(time_left));
-            self.memory_read_at.saturating_add(timer.max(self.memory_gap()))
+            self.memory_at.saturating_add(timer.max(self.memory_gap()))
         });
         climbing.into_iter().chain(Some(on_demand).filter(|_| demanded)).min()
     }
@@ -64,7 +64,7 @@ impl Judgement {
     /// needs a whole check, and so does a monitor whose last check failed.
     pub(super) fn next_memory(&self) -> Option<Duration> {
         let readable = self.running && self.settings.memory_scope == MemoryScope::Own && self.breaker.failures() == 0;
-        readable.then(|| self.memory_read_at.saturating_add(self.settings.refresh_after.max(self.memory_gap())))
+        readable.then(|| self.memory_at.saturating_add(self.settings.refresh_after.max(self.memory_gap())))
     }
 
     /// Returns `true` if a caller who finds the last check old takes the next one: it is cheap, and the CPU budget
