@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use groups::Groups;
-use highwater::{ResourceLimits, ResourceMonitor, SystemProbe};
+use highwater::SystemProbe;
 use peers::{ByProcfs, BySysinfo, Children};
 
 const POPULATIONS: [usize; 3] = [0, 50, 1000];
@@ -35,10 +35,14 @@ fn optional_resources(criterion: &mut Criterion) {
     }
     let _children = Children::sleepers(50);
     let mut group = criterion.benchmark_group("full check, 50 children, in limited groups");
-    let with = ResourceMonitor::new(ResourceLimits::builder().max_processes(1 << 30).build().unwrap());
+    let with = peers::monitor_with(&peers::OPTIONAL);
     group.bench_function("with every resource", |bencher| bencher.iter(|| with.check_now()));
     let without = peers::monitor();
     group.bench_function("with none that is optional", |bencher| bencher.iter(|| without.check_now()));
+    for resource in peers::OPTIONAL {
+        let with_one = peers::monitor_with(&[resource]);
+        group.bench_function(format!("with {resource}"), |bencher| bencher.iter(|| with_one.check_now()));
+    }
 }
 
 fn own_memory(criterion: &mut Criterion, population: usize) {

@@ -12,21 +12,29 @@ use procfs::process::{all_processes, Process};
 use procfs::ProcError;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
 
+/// The resources that a monitor can leave out.
+pub const OPTIONAL: [Resource; 8] = [
+    Resource::CgroupMemory,
+    Resource::CgroupPids,
+    Resource::OpenFiles,
+    Resource::MemoryPressure,
+    Resource::CpuPressure,
+    Resource::IoPressure,
+    Resource::MachineMemory,
+    Resource::DiskSpace,
+];
+
 /// A monitor that reads what the peers read, and nothing that is optional.
 pub fn monitor() -> ResourceMonitor {
-    let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).build().unwrap();
-    let optional = [
-        Resource::CgroupMemory,
-        Resource::CgroupPids,
-        Resource::OpenFiles,
-        Resource::MemoryPressure,
-        Resource::CpuPressure,
-        Resource::IoPressure,
-        Resource::MachineMemory,
-        Resource::DiskSpace,
-    ];
-    let builder = ResourceMonitor::builder(limits);
-    optional.into_iter().fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()
+    monitor_with(&[])
+}
+
+/// The same, and these of the optional resources.
+pub fn monitor_with(resources: &[Resource]) -> ResourceMonitor {
+    let limits = ResourceLimits::builder().max_memory_mb(1 << 20).max_processes(1 << 30).min_free_disk_mb("/", 1);
+    let builder = ResourceMonitor::builder(limits.build().unwrap());
+    let left_out = OPTIONAL.into_iter().filter(|resource| !resources.contains(resource));
+    left_out.fold(builder, |builder, resource| builder.ignore(resource)).build().unwrap()
 }
 
 /// Real children, killed and waited for at the end.

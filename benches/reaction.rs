@@ -6,10 +6,13 @@
 //! - How far, when memory grows by 50 MiB a second and nobody asks after the first 5 s: by climbing usage alone.
 //! - How long, when memory is above the limit already and somebody says so: from the word, through the pipe that
 //!   `MEMORY_PRESSURE_WATCH` names, to the first refusal. Nobody's question brings a check forward.
+//! - How long, when forty processes begin to compete for the CPUs and a caller keeps asking: beside the kernel's own
+//!   average of ten seconds, which starts with what was before.
 
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +42,9 @@ fn main() {
     println!("50 MiB a second:    seen {slow} MiB above the threshold, asked by nobody after 5 s (median of 3)");
     let told = (0..20).map(|_| told()).max().unwrap();
     println!("word of a stall:    refused after {told:.1?} at the worst of 20; the aim is 50 ms");
+    let (ours, kernels) = crowd();
+    let ratio = kernels.as_secs_f64() / ours.as_secs_f64();
+    println!("a crowd on the CPUs: refused after {ours:.1?}; avg10 says as much after {kernels:.1?}, {ratio:.0} x as late");
 }
 
 fn own_memory() -> u64 {
@@ -130,6 +136,37 @@ fn told() -> Duration {
         std::hint::spin_loop();
     }
     said.elapsed()
+}
+
+/// From the start of forty busy processes to the first refusal for pressure of 40 % on the CPUs, and to the moment at which
+/// the kernel's average says as much.
+fn crowd() -> (Duration, Duration) {
+    let avg10 = || -> f64 {
+        let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap();
+        text.split("avg10=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap()
+    };
+    let limits = ResourceLimits::builder().max_cpu_pressure_percent(50).build().unwrap();
+    let monitor = ResourceMonitor::new(limits);
+    monitor.start(INTERVAL).unwrap();
+    while avg10() > 5.0 || !monitor.is_accepting_work() {
+        thread::sleep(TICK);
+    }
+    let began = Instant::now();
+    let busy = || Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let mut crowd: Vec<Child> = (0..40).map(|_| busy()).collect();
+    let after = |is_said: &dyn Fn() -> bool| {
+        while !is_said() {
+            thread::sleep(TICK);
+        }
+        began.elapsed()
+    };
+    let ours = after(&|| !monitor.is_accepting_work());
+    let kernels = after(&|| avg10() >= 40.0);
+    for child in &mut crowd {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    (ours, kernels)
 }
 
 /// Takes memory at a steady pace on another thread, and looks every 10 ms what has come of it.

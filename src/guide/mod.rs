@@ -3,6 +3,7 @@
 //! - [`asking`]: which of the questions a program asks, and when it is not this crate that it needs.
 //! - [`waiting`]: how work waits for room, in which order it is served, and how a permit ends.
 //! - [`starting`]: in which order a program starts a monitor, detaches, changes its root and drops its privileges.
+//! - [`what_is_judged`]: each resource, its source in the kernel, and what it does not see.
 //! - [`settings`]: every setting and its default, and what a root that is set instead of `/proc` must hold.
 //! - [`containers`]: limits that somebody else has set, found without being told.
 //! - [`left_behind`]: processes whose parents have gone.
@@ -47,3 +48,6 @@ pub mod starting {}
 
 #[doc = include_str!("waiting.md")]
 pub mod waiting {}
+
+#[doc = include_str!("what_is_judged.md")]
+pub mod what_is_judged {}
