@@ -127,7 +127,9 @@ impl Keeper {
         if name == "semaphore" {
             return Keeper::Semaphore(Semaphore::new(TUNED_MB));
         }
-        let monitor = ResourceMonitor::new(ResourceLimits::builder().max_memory_mb(LIMIT_MB).build().unwrap());
+        // Tuned as the semaphore is: this program sheds nothing, so the gate need not close long before the hard threshold.
+        let limits = ResourceLimits::builder().max_memory_mb(LIMIT_MB).warn_percent(94);
+        let monitor = ResourceMonitor::new(limits.build().unwrap());
         monitor.start(Duration::from_secs(15)).unwrap();
         Keeper::Monitor(monitor)
     }

@@ -73,7 +73,11 @@ pub(crate) fn release(shared: &Arc<Shared>, grant: &Grant) {
     let Some(core) = core_of(shared, grant) else { return };
     core.holders.remove(grant.place);
     let Some(id) = grant.attached.get() else {
-        return core.admission.room.release(&grant.work);
+        core.admission.room.release(&grant.work);
+        if core.admission.room.has_waiters() {
+            core.see_released();
+        }
+        return;
     };
     let mut judgement = core.judgement.lock();
     // If its process has ended, there is nothing to wait for.

@@ -82,6 +82,14 @@ impl Core {
         }
     }
 
+    /// Reads memory alone, which sees that of permits that were dropped, and serves whoever fits by that. Never waits:
+    /// whoever is reading now is followed by another reading soon.
+    pub(super) fn see_released(&self) {
+        if self.judgement.lock().is_memory_readable() {
+            self.single_flight.try_with(|_| self.read_memory_alone());
+        }
+    }
+
     /// Reads memory alone, and serves whoever fits by that, unless it was read just now.
     pub(super) fn read_memory_if_old(&self) {
         if self.judgement.lock().is_memory_old(self.config.clock.fine_now()) {

@@ -123,7 +123,11 @@ impl Judgement {
         // An empty list allocates nothing, and most checks have no events.
         let mut events = Vec::new();
         let found = match failure(check.found) {
-            None => Ok(check.found.clone()),
+            None => {
+                let mut found = check.found.clone();
+                self.keep_newer(check, &mut found);
+                Ok(found)
+            }
             Some(error) => Err(error),
         };
         let good = found.is_ok();
@@ -157,7 +161,8 @@ impl Judgement {
         })
     }
 
-    /// Takes a reading of memory alone, between two checks, for the gate to follow.
+    /// Takes a reading of memory alone, between two checks, for the gate to follow. It has seen what was released of that
+    /// before it began.
     ///
     /// Levels and the log are left to checks. So is the age of the answer, because the count of processes is as old as
     /// before; and so is an error, which the next check reports.
@@ -167,21 +172,46 @@ impl Judgement {
         now: Duration,
         began: Duration,
         cpu: Duration,
+        released: &PerResource<u64>,
         limits: &ResourceLimits,
     ) {
         self.memory_cpu = cpu;
+        // One that began later was recorded already.
+        let is_overtaken = began < self.memory_read_at;
         self.memory_read_at = self.memory_read_at.max(began);
         self.memory_at = self.memory_at.max(began);
         self.memory_unchanged = self.memory_unchanged.saturating_add(1);
         for resource in Resource::read_alone() {
-            let Ok(Some(amount)) = memory.get(resource) else { continue };
-            self.record_growth(resource, amount, now);
-            if let Some(Last { found: Ok(found), .. }) = &mut self.last {
-                let is_limited = limit(resource, found, limits).is_some();
-                if is_limited && super::amount(found, resource).map(|before| before.usage) != Some(amount.usage) {
-                    self.memory_unchanged = 0;
-                }
-                *found.get_mut(resource) = Ok(Some(amount.clone()));
+            let released = *released.get(resource);
+            let (Ok(Some(amount)), Some(Last { found: Ok(found), .. }), false) =
+                (memory.get(resource), &mut self.last, is_overtaken)
+            else {
+                // Left to the next one that reads it.
+                self.admission.room.release_amount(resource, released);
+                continue;
+            };
+            *self.seen.get_mut(resource) += released;
+            let is_limited = limit(resource, found, limits).is_some();
+            if is_limited && super::amount(found, resource).map(|before| before.usage) != Some(amount.usage) {
+                self.memory_unchanged = 0;
+            }
+            let is_elsewhere = super::amount(found, resource).is_some_and(|before| before.place != amount.place);
+            *found.get_mut(resource) = Ok(Some(amount.clone()));
+            let climb = self.climbs.get_mut(resource);
+            if is_elsewhere {
+                *climb = Climb::default();
+            }
+            climb.record(now, amount.usage);
+        }
+    }
+
+    /// Of what is read alone, what a later reading has found while the check was in progress: that has seen permits which
+    /// the check may not have.
+    fn keep_newer(&self, check: &Observation<'_>, found: &mut Found) {
+        if check.began < self.memory_read_at {
+            let Some(newer) = self.found() else { return };
+            for resource in Resource::read_alone().filter(|resource| amount(newer, *resource).is_some()) {
+                found.get_mut(resource).clone_from(newer.get(resource));
             }
         }
     }
@@ -195,7 +225,7 @@ impl Judgement {
             events.push(Event::DegradedCleared { after_failures });
         }
         self.last_success = Some(check.now);
-        (self.memory_at, self.memory_read_at) = (check.ended, check.began);
+        (self.memory_at, self.memory_read_at) = (check.ended, self.memory_read_at.max(check.began));
         self.seen = check.released;
         self.attached.record(check.number, check.subtrees);
         let settle = self.settle();

@@ -194,6 +194,11 @@ impl Room {
         self.rows.get(resource).give_back(amount(work, resource));
     }
 
+    /// Releases this much of one resource, as [`release`](Self::release) does.
+    pub(crate) fn release_amount(&self, resource: Resource, amount: u64) {
+        self.rows.get(resource).release(amount);
+    }
+
     /// Releases what is reserved of one resource, as [`release`](Self::release) does all.
     pub(crate) fn release_of(&self, resource: Resource, work: &Work) {
         self.rows.get(resource).release(amount(work, resource));
@@ -204,6 +209,15 @@ impl Room {
     /// [`release_again`](Self::release_again).
     pub(crate) fn take_released(&self) -> PerResource<u64> {
         PerResource::from_fn(|resource| self.rows.get(resource).released.swap(0, SeqCst))
+    }
+
+    /// Takes what was released so far of the resources that are read alone, for a reading of them that begins now.
+    pub(crate) fn take_released_alone(&self) -> PerResource<u64> {
+        let mut taken = PerResource::default();
+        for resource in Resource::read_alone() {
+            *taken.get_mut(resource) = self.rows.get(resource).released.swap(0, SeqCst);
+        }
+        taken
     }
 
     /// Gives back what was seen by a check whose measurement, or a later one, was published.

@@ -86,10 +86,12 @@ impl Judgement {
     /// Returns `true` if memory can be read alone, and was not for longer than a refusal may be judged by, at this time
     /// of the precise clock.
     pub(crate) fn is_memory_old(&self, precise_now: Duration) -> bool {
-        self.settings.memory_scope == MemoryScope::Own
-            && self.found().is_some()
-            && self.stopped.is_none()
-            && precise_now.saturating_sub(self.memory_read_at) > cadence::REFUSED_BY
+        self.is_memory_readable() && precise_now.saturating_sub(self.memory_read_at) > cadence::REFUSED_BY
+    }
+
+    /// Returns `true` if memory can be read alone, and the gate follows it.
+    pub(crate) fn is_memory_readable(&self) -> bool {
+        self.settings.memory_scope == MemoryScope::Own && self.found().is_some() && self.stopped.is_none()
     }
 
     /// The least time between two readings of memory alone, whoever asks for them.

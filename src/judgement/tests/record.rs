@@ -132,3 +132,63 @@ fn running_late_is_in_the_verdict_while_it_lasts_and_in_the_log_once_a_minute() 
     }
     assert_eq!(take(70, 6), ["late 6s"]);
 }
+
+/// A monitor that knows of 1 MB and no process, and 50 MB and 10 processes of a permit that was dropped.
+fn with_a_dropped_permit() -> Bench {
+    let mut bench = Bench::running();
+    bench.limits = ResourceLimits::builder().max_memory_mb(100).max_processes(100).build().unwrap();
+    bench.good(0);
+    let work = Work::new().memory_mb(50).processes(10);
+    bench.admit(work).unwrap();
+    bench.release(&work);
+    bench.now += s(1);
+    bench
+}
+
+/// Takes a reading of memory alone that found this, and began then. Returns what is reserved after it.
+fn read_alone(bench: &mut Bench, memory_mb: u64, began: Duration, released: &PerResource<u64>) -> (u64, u64) {
+    let memory = found(Some(memory_mb * MB), None);
+    bench.judgement.record_memory(&memory, bench.now, began, Duration::ZERO, released, &bench.limits);
+    bench.judgement.publish_check(&bench.limits);
+    let room = &bench.judgement.admission().room;
+    (room.reserved(Resource::Memory) / MB, room.reserved(Resource::Processes))
+}
+
+#[test]
+fn a_reading_of_memory_alone_has_seen_the_memory_of_permits_and_not_their_processes() {
+    let mut bench = with_a_dropped_permit();
+    let released = bench.judgement.admission().room.take_released_alone();
+    let now = bench.now;
+    assert_eq!(read_alone(&mut bench, 51, now, &released), (0, 10));
+    assert!(bench.text().contains("memory 51.0 MB of 100.0 MB"), "{}", bench.text());
+    bench.good(10);
+    assert_eq!(bench.judgement.reserved(Resource::Processes), 0);
+}
+
+#[test]
+fn a_reading_that_another_has_overtaken_frees_nothing_and_changes_nothing() {
+    let mut bench = with_a_dropped_permit();
+    let released = bench.judgement.admission().room.take_released_alone();
+    let (before, now) = (bench.now - ms(1), bench.now);
+    assert_eq!(read_alone(&mut bench, 51, now, &PerResource::default()), (50, 10));
+    assert_eq!(read_alone(&mut bench, 1, before, &released), (50, 10), "it is left to the next one");
+    assert!(bench.text().contains("memory 51.0 MB + 50.0 MB reserved"), "{}", bench.text());
+    let released = bench.judgement.admission().room.take_released_alone();
+    assert_eq!(read_alone(&mut bench, 51, now, &released), (0, 10));
+}
+
+#[test]
+fn a_check_that_took_long_keeps_what_memory_was_found_to_be_meanwhile() {
+    let mut bench = with_a_dropped_permit();
+    let (began, of_check) = (bench.now, PerResource::default());
+    // The check reads memory before the permit's is touched; a reading of memory alone sees that, and frees it.
+    bench.now += ms(5);
+    let released = bench.judgement.admission().room.take_released_alone();
+    let now = bench.now;
+    assert_eq!(read_alone(&mut bench, 51, now, &released), (0, 10));
+    bench.number += 1;
+    let found = found(Some(MB), Some(3));
+    bench.finish_check(&found, of_check, |check| Observation { began, ..check }).unwrap();
+    assert!(bench.text().contains("memory 51.0 MB of 100.0 MB"), "{}", bench.text());
+    assert!(bench.text().contains("processes 3 + 10 reserved"), "{}", bench.text());
+}

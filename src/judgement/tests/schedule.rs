@@ -91,10 +91,24 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     assert_eq!(due(&bench), Some(ms(1500)));
     let checked = bench.now;
     bench.now += ms(500);
-    bench.judgement.record_memory(&found(Some(60 * MB), None), bench.now, bench.now, Duration::ZERO, &bench.limits);
+    bench.judgement.record_memory(
+        &found(Some(60 * MB), None),
+        bench.now,
+        bench.now,
+        Duration::ZERO,
+        &PerResource::default(),
+        &bench.limits,
+    );
     assert_eq!(due(&bench), Some(ms(1750)));
     bench.now += ms(500);
-    bench.judgement.record_memory(&found(Some(80 * MB), None), bench.now, bench.now, Duration::ZERO, &bench.limits);
+    bench.judgement.record_memory(
+        &found(Some(80 * MB), None),
+        bench.now,
+        bench.now,
+        Duration::ZERO,
+        &PerResource::default(),
+        &bench.limits,
+    );
     assert!(!bench.is_open());
     assert!(bench.text().contains("memory 80.0 MB of 100.0 MB (80.0 %) at or above"), "{}", bench.text());
     // The answer is as old as the check, and the level is still that of the check.
@@ -102,7 +116,14 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
     assert_eq!(*bench.judgement.levels.get(Resource::Memory), Level::Normal);
     // Nothing is read for a monitor that has stopped, or that cannot read.
     bench.fail();
-    bench.judgement.record_memory(&found(Some(0), None), bench.now, bench.now, Duration::ZERO, &bench.limits);
+    bench.judgement.record_memory(
+        &found(Some(0), None),
+        bench.now,
+        bench.now,
+        Duration::ZERO,
+        &PerResource::default(),
+        &bench.limits,
+    );
     assert_eq!(due(&bench), None);
     assert!(!bench.is_open());
     bench.record(Some(90 * MB), Some(0), &[]).unwrap();
@@ -130,7 +151,14 @@ fn a_wait_has_memory_read_where_it_has_a_limit_and_less_often_the_longer_it_stay
     bench.judgement.admission.room.add_waiter();
     assert_eq!(due(&bench), Some(ms(1)));
     for (memory, expected) in [(MB, 2), (MB, 4), (2 * MB, 1), (2 * MB, 2)] {
-        bench.judgement.record_memory(&found(Some(memory), None), bench.now, bench.now, Duration::ZERO, &bench.limits);
+        bench.judgement.record_memory(
+            &found(Some(memory), None),
+            bench.now,
+            bench.now,
+            Duration::ZERO,
+            &PerResource::default(),
+            &bench.limits,
+        );
         assert_eq!(due(&bench), Some(ms(expected)));
     }
     bench.limits = ResourceLimits::builder().max_processes(100).build().unwrap();
