@@ -44,7 +44,9 @@ fn main() {
     println!("word of a stall:    refused after {told:.1?} at the worst of 20; the aim is 50 ms");
     let (ours, kernels) = crowd();
     let ratio = kernels.as_secs_f64() / ours.as_secs_f64();
-    println!("a crowd on the CPUs: refused after {ours:.1?}; avg10 says as much after {kernels:.1?}, {ratio:.0} x as late");
+    println!(
+        "a crowd on the CPUs: refused after {ours:.1?}; avg10 says as much after {kernels:.1?}, {ratio:.0} x as late"
+    );
 }
 
 fn own_memory() -> u64 {
