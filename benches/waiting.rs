@@ -17,7 +17,7 @@ use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use highwater::{Permit, ResourceLimits, ResourceMonitor, Work};
+use highwater::{ResourceLimits, ResourceMonitor, Work};
 use nix::time::{clock_gettime, ClockId};
 use peers::Semaphore;
 use procfs::process::Process;
@@ -144,7 +144,9 @@ impl Keeper {
                 let permit = Some(permit).filter(|_| end == End::Finished);
                 using();
                 drop(memory);
-                permit.map(Permit::finish);
+                if let Some(permit) = permit {
+                    permit.finish();
+                }
             }
             Keeper::Semaphore(semaphore) => {
                 semaphore.acquire(mb);
