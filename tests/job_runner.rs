@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use common::groups::{limit_memory, Groups};
 use common::{wait_until, wait_within};
 use escargot::CargoRun;
 use nix::fcntl::{Flock, FlockArg};
@@ -56,7 +57,18 @@ impl Run {
     }
 
     fn start_in(folder: TempDir, options: &[&str]) -> Run {
-        let runner = job_runner()
+        Run::start_as(job_runner(), folder, options)
+    }
+
+    /// Starts a runner by a script, which begins it as its `"$@"`.
+    fn start_by(script: &str, options: &[&str]) -> Run {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(job_runner().get_program());
+        Run::start_as(shell, tempfile::tempdir().unwrap(), options)
+    }
+
+    fn start_as(mut command: Command, folder: TempDir, options: &[&str]) -> Run {
+        let runner = command
             .args(options)
             .current_dir(&folder)
             .env(MARK, folder.path())
@@ -484,4 +496,49 @@ fn what_jobs_leave_behind_is_ended_and_nobody_elses() {
     let ended = run.end();
     assert_eq!(ended.counts(), (51, 0, 0), "{ended:?}");
     assert!(fs::read_to_string(format!("/proc/{}/stat", stranger.0[0].id())).unwrap().contains(") S "));
+}
+
+#[test]
+fn jobs_wait_while_others_fill_the_group_and_a_line_says_for_what() {
+    const MB: u64 = 1 << 20;
+    let Some(groups) = Groups::new("memory") else { return };
+    limit_memory(&groups.outer, 200 * MB);
+    let enter = format!("echo $$ > {}/cgroup.procs; ", groups.inner.display());
+    // Longer than a runner waits that is itself too large.
+    let others = holding_mb(170, "echo full > full; sleep 12");
+    let folder = tempfile::tempdir().unwrap();
+    let mut neighbour =
+        Command::new("sh").args(["-c", &(enter.clone() + &others)]).current_dir(&folder).spawn().unwrap();
+    let usage = groups.outer.join("memory.usage_in_bytes");
+    wait_until("the neighbour fills the group", || {
+        fs::read_to_string(&usage).unwrap().trim().parse::<u64>().unwrap() > 165 * MB
+    });
+    let mut run = Run::start_by(&(enter + "exec \"$@\""), &[]);
+    for number in 1..=5 {
+        run.feed(&format!("echo {number} >> done"));
+    }
+    run.wait_for("stdout", "running 0, paused 0, done 0, failed 0");
+    run.wait_for("stdout", "holding back: not accepting work: cgroup memory ");
+    let ended = run.end();
+    assert!(neighbour.wait().unwrap().success());
+    assert_eq!((ended.counts(), &ended.done), ((5, 0, 0), &Vec::from_iter(1..=5)), "{ended:?}");
+}
+
+#[test]
+fn a_runner_that_is_itself_too_large_for_any_job_does_not_wait_for_ever() {
+    let mut run = Run::start(&["--max-memory-mb", "1"]);
+    run.feed("echo 1 >> done");
+    let ended = run.end();
+    assert_eq!((ended.counts(), ended.status.code()), ((0, 1, 0), Some(1)), "{ended:?}");
+    assert!(ended.stdout.contains("job 1 failed: not accepting work: memory "), "{ended:?}");
+}
+
+#[test]
+fn a_line_that_begins_with_a_dash_is_a_command() {
+    let mut run = Run::start(&[]);
+    // As an option of the shell, this would be a job that is done.
+    run.feed("-x; echo 1 >> done");
+    let ended = run.end();
+    assert!(ended.stderr.contains("-x: not found") || ended.stderr.contains("-x: command not found"), "{ended:?}");
+    assert_eq!((ended.counts(), ended.done), ((1, 0, 0), vec![1]));
 }

@@ -80,7 +80,12 @@ impl Job {
     ) -> Result<RunningJob, (Job, io::Error)> {
         let serial = Serial::next();
         let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(&self.command).stdin(Stdio::null()).process_group(0).env(Serial::MARK, serial.mark());
+        shell
+            .args(["-c", "--"])
+            .arg(&self.command)
+            .stdin(Stdio::null())
+            .process_group(0)
+            .env(Serial::MARK, serial.mark());
         let child = match shell.spawn() {
             Ok(child) => child,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
-use highwater::{Permit, ResourceMonitor, ResourceSnapshot, Snapshots};
+use highwater::{Permit, Resource, ResourceMonitor, ResourceSnapshot, Snapshots, Verdict};
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 
 use crate::job::{Cancel, Cost, Job, Outcome};
@@ -19,7 +19,7 @@ use crate::tally::Tally;
 /// How long the first job is watched at most before others are started beside it.
 const LEARNING: Duration = Duration::from_secs(10);
 
-/// How long the gate may refuse while no job runs before it is taken not to open again.
+/// How long the runner's own share may be too large, while no job runs, before it is taken not to become smaller.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a check is taken while the first job is watched: less than a job of a few processes takes to start them all
@@ -55,7 +55,7 @@ struct Run {
     interrupted: Option<i32>,
     /// Why the next job is not started.
     held_back: Option<String>,
-    /// Since when the gate has refused although no job runs.
+    /// Since when the runner itself has been too large for any job.
     stuck_since: Option<Instant>,
     /// When to look around next for what jobs have started elsewhere: a tenth of the time goes into that at most.
     next_look: Instant,
@@ -271,16 +271,16 @@ impl Run {
                 Err(verdict) => verdict,
             };
         }
-        if verdict.could_never_fit() || self.is_stuck() {
+        if verdict.could_never_fit() || self.is_stuck(&verdict) {
             return Admission::Never(verdict.to_string());
         }
         Admission::NotNow(verdict.to_string())
     }
 
-    /// Whether the gate has been closed for long while no job ran, by readings that can be trusted: then no job's end
-    /// is going to open it.
-    fn is_stuck(&mut self) -> bool {
-        if self.runner.monitor.latest().map_or(true, |latest| latest.probe_failed()) {
+    /// Whether the runner itself has been too large for long while no job ran: then no job's end is going to make room. What
+    /// others fill, they may leave again, and a check that failed may succeed: for these a job waits.
+    fn is_stuck(&mut self, verdict: &Verdict) -> bool {
+        if !verdict.resource().is_some_and(is_filled_by_the_run_alone) {
             self.stuck_since = None;
             return false;
         }
@@ -292,4 +292,9 @@ impl Run {
         let counts = Counts { running, paused, done: self.tally.done, failed: self.tally.failed };
         self.runner.progress.show(counts, self.runner.monitor.latest().as_ref(), self.held_back.as_deref());
     }
+}
+
+/// Whether nobody but the runner and its jobs uses what this counts.
+fn is_filled_by_the_run_alone(resource: Resource) -> bool {
+    matches!(resource, Resource::Memory | Resource::Processes | Resource::OpenFiles)
 }
