@@ -122,6 +122,14 @@ fn a_gauge_that_is_dropped_leaves_the_judgement_and_its_place() {
 }
 
 #[test]
+fn what_is_declared_of_another_monitors_gauge_counts_for_nothing() {
+    let monitors = [checked_once(), checked_once()];
+    let [gauge, others] = [0, 1].map(|place| connections(&monitors[place]));
+    assert!(monitors[0].try_admit(Work::new().gauge(&others, 99)).is_ok());
+    assert!(monitors[0].try_admit(Work::new().gauge(&gauge, 99)).is_err());
+}
+
+#[test]
 fn a_ninth_gauge_a_bad_name_and_no_limit_are_errors_that_name_them() {
     let monitor = checked_once();
     let kind_and_text = |name, limit| {

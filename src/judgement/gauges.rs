@@ -3,6 +3,8 @@
 //! A value stands in its row of the room, where each update is one atomic operation and every asker sees it at once. The
 //! judgement keeps name and limit, and takes the values over whenever somebody takes its lock.
 
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
 use super::Judgement;
 use crate::vocabulary::{
     Error, GaugeName, GaugeReading, GaugeReadings, Measured, Resource, ResourceLimits, MOST_GAUGES,
@@ -12,8 +14,17 @@ use crate::vocabulary::{
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     places: [Option<Gauge>; MOST_GAUGES],
-    /// The number of the last one that was made, so that work which was declared for one is never taken for another's.
-    last_number: u16,
+}
+
+/// The number of the last gauge that was made in this process, by any monitor, so that work which was declared for one is
+/// never taken for another's. Zero is none, and is passed over when all have been used.
+static LAST_NUMBER: AtomicU16 = AtomicU16::new(0);
+
+fn next_number() -> u16 {
+    match LAST_NUMBER.fetch_add(1, Relaxed).wrapping_add(1) {
+        0 => next_number(),
+        number => number,
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +79,7 @@ impl Judgement {
             return Err(Error::setting(format!("gauge {name} is one too many: a monitor has at most {MOST_GAUGES}")));
         };
         let name = GaugeName::new(place, name)?;
-        self.gauges.last_number = self.gauges.last_number.checked_add(1).unwrap_or(1);
-        let number = self.gauges.last_number;
+        let number = next_number();
         self.gauges.places[name.place()] = Some(Gauge { name, number, limit });
         self.forget_gauge(name);
         self.admission.room.set_gauge_number(name, number);
