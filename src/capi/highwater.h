@@ -182,7 +182,9 @@ int hw_set_log(void (*write)(void *user, int level, const char *line), void *use
 /* ---- limits ------------------------------------------------------------ */
 
 /* Limits. A limit of 0 is none. Thresholds are in percent of each limit, and
- * reached at or above it; resume < warn < hard <= 100. */
+ * reached at or above it; resume < warn < hard <= 100. A floor is what is to be
+ * left of all that there is, whoever uses the rest: it is the warning threshold
+ * of its resource, half of it is the hard one, and there are no percentages. */
 typedef struct hw_limits {
     size_t size;                       /* sizeof(hw_limits) */
     uint64_t max_memory_bytes;         /* resident memory of this process */
@@ -194,23 +196,26 @@ typedef struct hw_limits {
     uint32_t resume_percent;           /* once closed, open below it; 0: none */
     uint64_t background_percent;       /* HW_CLASS_BACKGROUND is refused there;
                                           0: 20 below warn_percent */
-    const char *disk_path;             /* absolute; leads to the file system of */
-    uint64_t min_free_disk_bytes;      /* which so much is to stay free: a floor */
-    uint64_t min_available_memory_bytes; /* of the machine, whoever uses the
-                                          rest: a floor */
-    uint64_t max_cpu_pressure_percent; /* share of the time in which a task waited */
-    uint64_t max_io_pressure_percent;  /* for a CPU, and for a block device */
-    uint8_t warn_percent_of[HW_MOST_RESOURCES]; /* of one resource apart: */
-    uint8_t hard_percent_of[HW_MOST_RESOURCES]; /* [HW_PROCESSES] and so on */
+    const char *disk_path;             /* an absolute path, copied, into the file
+                                          system that has a floor */
+    uint64_t min_free_disk_bytes;      /* that floor; 0: the path means nothing */
+    uint64_t min_available_memory_bytes; /* the floor of the machine's memory:
+                                          MemAvailable of /proc/meminfo */
+    uint64_t max_cpu_pressure_percent; /* of the time since an earlier check, at
+                                          least half a second ago, in which some
+                                          task waited for a CPU */
+    uint64_t max_io_pressure_percent;  /* the same, for a block device */
+    /* Thresholds of one resource, by its number: warn_percent_of[HW_PROCESSES]. Of
+     * a gauge: of whichever has that number. 0: that of all resources, above. */
+    uint8_t warn_percent_of[HW_MOST_RESOURCES];
+    uint8_t hard_percent_of[HW_MOST_RESOURCES];
 } hw_limits;
 
-/* A floor is the warning threshold of its resource, and half of it the hard one;
- * it has no percentages. */
 #define HW_LIMITS_INIT {sizeof(hw_limits), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, {0}, {0}}
 
 /*
  * Fills every limit that is 0 and that the surroundings have: control groups,
- * the machine's memory, rlimits. Reads a few files. On an error the struct is
+ * the machine's memory, of which a tenth is to stay available, rlimits. Reads a few files. On an error the struct is
  * as it was; what cannot be read is left at 0, and it is one only when nothing
  * can be read. The limits of control groups hold whether or not this was called:
  * max_memory_bytes that is the limit of a group is held against what is charged
@@ -373,29 +378,45 @@ enum {
 
 /*
  * A quantity that only the host knows, such as connections or licences: pushed by
- * the host, and judged like what is read, by the thresholds of all. Any thread may
- * update it; an update is one atomic operation, and the gate sees it at once.
+ * the host, and judged like what is read, by the thresholds of all resources. Any
+ * thread may update it; an update is one atomic operation, and the gate sees it at
+ * once. It outlives its monitor, and then counts for nothing, as it does in a forked
+ * child: that makes another. NULL has no value, and to update it does nothing.
  */
 typedef struct hw_gauge hw_gauge;
 
-/* A gauge with a limit, which begins at 0. NULL if the name, which is copied, is not
- * of 1 to 63 lower-case letters, digits and underscores, or is taken, or is that of
- * a ninth gauge of this monitor, or if the limit is 0. */
+/* A gauge with a limit, both in a unit of the host's. It begins at 0. Fails if the
+ * name is not of 1 to 63 lower-case letters, digits and underscores, or is another
+ * gauge's or a resource's, if the gauge would be the monitor's ninth, or if the limit
+ * is 0. The name is copied once and kept: a process can have 256 different ones. To be
+ * freed with hw_gauge_free(). */
 hw_gauge *hw_gauge_new(hw_monitor *monitor, const char *name, uint64_t limit);
 
 /* Takes it out of the judgement. NULL is fine; after hw_monitor_free(), too. */
 void hw_gauge_free(hw_gauge *gauge);
 
+/* Adds to it. It may go beyond its limit. */
 void hw_gauge_add(const hw_gauge *gauge, uint64_t amount);
-/* More than there is makes it 0 until as much was added again: of two threads,
- * either may come first. */
+
+/* Takes off what was added, and serves those that wait for it. More than there is
+ * makes the value 0 until as much was added again: of two threads, either may come
+ * first. */
 void hw_gauge_sub(const hw_gauge *gauge, uint64_t amount);
+
+/* Replaces the value, at most 2^48 - 1. */
 void hw_gauge_set(const hw_gauge *gauge, uint64_t value);
+
 uint64_t hw_gauge_get(const hw_gauge *gauge);
 
-/* What work will add to a gauge; one of another monitor counts for nothing. */
+/* Its number in reasons, snapshots and callbacks, HW_GAUGE to HW_GAUGE + 7; -1 for
+ * NULL. The number of a gauge that was freed may become another's. */
+int hw_gauge_resource(const hw_gauge *gauge);
+
+/* What a piece of work will add to a gauge, which stays reserved while the permit
+ * lives, attached or not. */
 typedef struct hw_gauge_amount {
-    const hw_gauge *gauge; /* NULL: none */
+    const hw_gauge *gauge; /* not freed; NULL: none. Another monitor's counts for
+                              nothing */
     uint64_t amount;
 } hw_gauge_amount;
 
@@ -416,7 +437,8 @@ typedef struct hw_work {
     int64_t work_class; /* HW_CLASS_NORMAL, ... */
     uint64_t disk_bytes; /* what it will write where disk_path of the limits leads;
                             reserved while the permit lives, attached or not */
-    hw_gauge_amount gauges[HW_MOST_GAUGES]; /* in any order */
+    hw_gauge_amount gauges[HW_MOST_GAUGES]; /* in any order; amounts of the same one
+                                               add up */
 } hw_work;
 
 #define HW_WORK_INIT {sizeof(hw_work), 0, 0, 0, NULL, 0, 0, {{NULL, 0}}}
@@ -511,6 +533,8 @@ typedef struct hw_holder {
     uint64_t held_for_ns;
     int64_t pid;                /* that it is attached to; 0: none */
     char label[HW_LABEL_SIZE];  /* empty: none */
+    uint64_t disk_bytes;
+    uint64_t gauges[HW_MOST_GAUGES]; /* by hw_gauge_resource() - HW_GAUGE */
 } hw_holder;
 
 /*
@@ -521,7 +545,7 @@ typedef struct hw_holder {
  */
 int hw_holders(const hw_monitor *monitor, hw_holder *holders, size_t length);
 
-#define HW_HOLDER_INIT {sizeof(hw_holder), 0, 0, 0, 0, 0, 0, {0}}
+#define HW_HOLDER_INIT {sizeof(hw_holder), 0, 0, 0, 0, 0, 0, {0}, 0, {0}}
 
 /* How many threads wait in hw_admit() now. */
 uint64_t hw_waiters(const hw_monitor *monitor);

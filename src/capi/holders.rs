@@ -7,7 +7,7 @@ use super::border::{self, Versioned};
 use super::labels::LONGEST;
 use super::work::class_number;
 use super::Monitor;
-use crate::vocabulary::{self, Resource};
+use crate::vocabulary::{self, GaugeName, Resource, MOST_GAUGES};
 
 /// `HW_LABEL_SIZE`.
 pub(super) const LABEL_SIZE: usize = LONGEST + 1;
@@ -24,12 +24,14 @@ pub(super) struct Holder {
     pub(super) held_for_ns: u64,
     pub(super) pid: i64,
     pub(super) label: [c_char; LABEL_SIZE],
+    pub(super) disk_bytes: u64,
+    pub(super) gauges: [u64; MOST_GAUGES],
 }
 
-// SAFETY: `repr(C)`, a `usize` first, integers, and characters that fill eight words.
+// SAFETY: `repr(C)`, a `usize` first, characters that fill eight words, and integers.
 unsafe impl Versioned for Holder {
     const NAME: &'static str = "hw_holder";
-    const FIRST_SIZE: usize = size_of::<Holder>();
+    const FIRST_SIZE: usize = size_of::<usize>() + 48 + LABEL_SIZE;
 }
 
 impl From<&vocabulary::Holder> for Holder {
@@ -48,6 +50,8 @@ impl From<&vocabulary::Holder> for Holder {
             held_for_ns: u64::try_from(held_for.as_nanos()).unwrap_or(u64::MAX),
             pid: pid.map_or(0, i64::from),
             label,
+            disk_bytes: work.of(Resource::DiskSpace),
+            gauges: std::array::from_fn(|place| work.of(Resource::Gauge(GaugeName::of_place(place as u8)))),
         }
     }
 }

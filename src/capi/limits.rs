@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use super::border::{self, Versioned};
 use super::reason::{number_of, MOST_RESOURCES};
-use crate::vocabulary::{Error, Resource, ResourceLimits, ResourceLimitsBuilder};
+use crate::vocabulary::{Error, Resource, ResourceLimits, ResourceLimitsBuilder, HARD_PERCENT, WARN_PERCENT};
 
 /// `hw_limits`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,12 +62,9 @@ impl Limits {
         if self.max_pressure_percent > 0 {
             builder = builder.max_memory_pressure_percent(percent("memory pressure limit", self.max_pressure_percent)?);
         }
-        if self.warn_percent > 0 {
-            builder = builder.warn_percent(percent("warn threshold", self.warn_percent)?);
-        }
-        if self.hard_percent > 0 {
-            builder = builder.hard_percent(percent("hard threshold", self.hard_percent)?);
-        }
+        let warn = percent("warn threshold", given_or(self.warn_percent, WARN_PERCENT.into()))?;
+        let hard = percent("hard threshold", given_or(self.hard_percent, HARD_PERCENT.into()))?;
+        builder = builder.warn_percent(warn).hard_percent(hard);
         if self.resume_percent > 0 {
             builder = builder.resume_percent(percent("resume threshold", self.resume_percent)?);
         }
@@ -84,7 +81,7 @@ impl Limits {
             builder = builder.min_available_memory_bytes(self.min_available_memory_bytes);
         }
         match (self.disk_path, self.min_free_disk_bytes) {
-            (None, 0) => {}
+            (_, 0) => {}
             (None, _) => return Err(Error::limit("min_free_disk_bytes is set, and disk_path is NULL")),
             (Some(path), bytes) => {
                 // SAFETY: as the caller says.
@@ -92,14 +89,24 @@ impl Limits {
                 builder = builder.min_free_disk_bytes(OsStr::from_bytes(path.to_bytes()), bytes);
             }
         }
-        for (number, (warn, hard)) in self.warn_percent_of.into_iter().zip(self.hard_percent_of).enumerate() {
-            if (warn, hard) != (0, 0) {
+        for (number, apart) in self.warn_percent_of.into_iter().zip(self.hard_percent_of).enumerate() {
+            if apart != (0, 0) {
+                let (warn, hard) = (given_or(apart.0, warn), given_or(apart.1, hard));
                 let resource = Resource::ALL.into_iter().find(|resource| number_of(*resource) == number);
                 let unknown = || Error::limit(format!("thresholds of resource {number}, which is not known"));
                 builder = builder.threshold(resource.ok_or_else(unknown)?, warn, hard);
             }
         }
         Ok(builder)
+    }
+}
+
+/// The number of a struct, in which 0 is the default.
+fn given_or<T: Default + PartialEq>(given: T, default: T) -> T {
+    if given == T::default() {
+        default
+    } else {
+        given
     }
 }
 

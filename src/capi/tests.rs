@@ -52,7 +52,7 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
         layout!(Reason: size accepting could_never_fit resource waited_ns ahead usage),
         layout!(Work: size memory_bytes processes open_files label work_class disk_bytes gauges),
         layout!(WorkUsage: size memory_bytes processes peak_memory_bytes peak_processes),
-        layout!(Holder: size memory_bytes processes open_files work_class held_for_ns pid label),
+        layout!(Holder: size memory_bytes processes open_files work_class held_for_ns pid label disk_bytes gauges),
         layout!(Snapshot: size memory_bytes processes zombies running_jobs active_jobs threads cgroup_memory_bytes
             cgroup_memory_raw_bytes cgroup_memory_limit_bytes cgroup_pids cgroup_pids_limit open_files open_files_limit
             pressure_some_avg10 pressure_full_avg10 age_ns check_duration_ns lateness_ns cpu_pressure_percent
@@ -154,7 +154,8 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
     }
     assert_eq!(limits.disk_path(), Some(std::path::Path::new("/data")));
     assert_eq!(refused(Limits { disk_path: None, ..all }), "min_free_disk_bytes is set, and disk_path is NULL");
-    assert!(refused(Limits { min_free_disk_bytes: 0, ..all }).starts_with("disk space floor 0"));
+    let no_floor = build(Limits { min_free_disk_bytes: 0, ..all }).unwrap();
+    assert_eq!((no_floor.min_free_disk_bytes(), no_floor.disk_path()), (None, None));
 
     let apart = |number: usize, warn, hard| {
         let mut limits = all;
@@ -162,9 +163,19 @@ fn every_limit_that_a_host_can_set_is_set_from_c() {
         limits
     };
     let processes = reason::number_of(Resource::Processes);
-    let thresholds = build(apart(processes, 50, 60)).unwrap().thresholds_of(Resource::Processes);
-    assert_eq!((thresholds.warn, thresholds.hard), (50, 60));
-    assert_eq!(refused(apart(processes, 50, 0)), "processes: hard threshold 0 % must be above warn threshold 50 %");
+    // One of the two that is not set is that of all resources: 1 and 3 here.
+    for (set, expected) in [((50, 60), (50, 60)), ((0, 60), (1, 60)), ((2, 0), (2, 3))] {
+        let thresholds = build(apart(processes, set.0, set.1)).unwrap().thresholds_of(Resource::Processes);
+        assert_eq!((thresholds.warn, thresholds.hard), expected);
+    }
+    let third_gauge = Resource::Gauge(vocabulary::GaugeName::of_place(2));
+    let limits = build(apart(reason::FIRST_GAUGE + 2, 50, 60)).unwrap();
+    assert_eq!((limits.thresholds_of(third_gauge).warn, limits.thresholds_of(Resource::Processes).warn), (50, 1));
+    assert_eq!(refused(apart(processes, 50, 40)), "processes: hard threshold 40 % must be above warn threshold 50 %");
+    assert_eq!(
+        refused(apart(reason::number_of(Resource::DiskSpace), 50, 60)),
+        "disk space has a floor and no thresholds of 50 % and 60 %"
+    );
     assert_eq!(refused(apart(20, 50, 60)), "thresholds of resource 20, which is not known");
 }
 
@@ -223,6 +234,7 @@ fn every_function_has_the_type_that_the_header_says() {
         hw_gauge_sub: unsafe extern "C" fn(*const Gauge, u64) = "void hw_gauge_sub(const hw_gauge *, uint64_t);";
         hw_gauge_set: unsafe extern "C" fn(*const Gauge, u64) = "void hw_gauge_set(const hw_gauge *, uint64_t);";
         hw_gauge_get: unsafe extern "C" fn(*const Gauge) -> u64 = "uint64_t hw_gauge_get(const hw_gauge *);";
+        hw_gauge_resource: unsafe extern "C" fn(*const Gauge) -> c_int = "int hw_gauge_resource(const hw_gauge *);";
         hw_waiters: unsafe extern "C" fn(*const Monitor) -> u64 = "uint64_t hw_waiters(const hw_monitor *);";
         hw_permit_free: unsafe extern "C" fn(*mut Permit) = "void hw_permit_free(hw_permit *);";
         hw_check_now: unsafe extern "C" fn(*mut Monitor, *mut Snapshot) -> c_int
@@ -350,6 +362,26 @@ fn an_array_is_filled_as_far_as_there_is_room_in_rows_as_long_as_the_first() {
     let mut unset = [0_u64; 6];
     // SAFETY: of a row that says something impossible nothing but that is read.
     assert!(unsafe { border::rows(unset.as_mut_ptr().cast::<Grown>(), 2) }.is_err());
+}
+
+#[test]
+fn structs_of_the_first_version_are_read_and_filled_as_far_as_they_go() {
+    // SAFETY: each struct is as long as it says; the handle is freed once.
+    unsafe {
+        let limits = [48_u64, 0, 10, 0, 0, 0, 0];
+        let monitor = hw_monitor_new(limits.as_ptr().cast());
+        assert!(!monitor.is_null(), "{}", last_error());
+        let mut snapshot = [152_u64; 20];
+        assert_eq!(hw_check_now(monitor, snapshot.as_mut_ptr().cast()), 0);
+        assert_eq!((snapshot[0], snapshot[19]), (152, 152));
+        let permit = hw_admit(monitor, [32_u64, 0, 1, 0].as_ptr().cast(), 0);
+        let mut holders = [7_u64; 32];
+        holders[0] = 120;
+        assert_eq!(hw_holders(monitor, holders.as_mut_ptr().cast(), 2), 1);
+        assert_eq!((holders[2], holders[15]), (1, 7));
+        hw_permit_finish(permit);
+        hw_monitor_free(monitor);
+    }
 }
 
 #[test]

@@ -59,9 +59,13 @@ pub(super) unsafe fn declared(work: *const Work) -> Result<crate::vocabulary::Wo
     let class = class.ok_or("the work_class of hw_work is none of HW_CLASS_BACKGROUND to HW_CLASS_CRITICAL")?;
     let declared = crate::vocabulary::Work::new().memory_bytes(work.memory_bytes).processes(work.processes);
     let declared = declared.open_files(work.open_files).disk_bytes(work.disk_bytes).class(class);
-    let declared = work.gauges.into_iter().fold(declared, |declared, GaugeAmount { gauge, amount }| match gauge {
-        // SAFETY: as the caller says.
-        Some(gauge) => declared.gauge(&unsafe { gauge.as_ref() }.0, amount),
+    let declared = work.gauges.iter().fold(declared, |declared, GaugeAmount { gauge, .. }| match gauge {
+        Some(handle) => {
+            let named_so = work.gauges.iter().filter(|named| named.gauge == *gauge);
+            let amount = named_so.fold(0_u64, |sum, named| sum.saturating_add(named.amount));
+            // SAFETY: as the caller says.
+            declared.gauge(&unsafe { handle.as_ref() }.0, amount)
+        }
         None => declared,
     });
     let Some(label) = work.label else { return Ok(declared) };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::core::{Core, Shared};
 use crate::judgement::admission::Admission;
-use crate::sys::ProcessMark;
+use crate::sys::{self, ProcessMark};
 use crate::vocabulary::{Error, GaugeName, Work};
 
 /// A gauge that is judged until this is dropped.
@@ -59,7 +59,7 @@ impl PushedGauge {
     #[cold]
     fn serve(&self) {
         if let Some(core) = self.core() {
-            core.serve_freshly();
+            sys::unnoticed(|| core.serve_freshly());
         }
     }
 

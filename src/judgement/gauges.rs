@@ -63,7 +63,7 @@ impl Judgement {
         if limit == 0 {
             return Err(Error::limit(format!("gauge limit 0 of {name} leaves no room for anything")));
         }
-        GaugeName::new(0, name)?;
+        GaugeName::check(name)?;
         let is_taken = |gauge: &Gauge| gauge.name.name() == name;
         if self.gauges.places.iter().flatten().any(is_taken)
             || Resource::READ.iter().any(|read| read.facts().event_key == name)

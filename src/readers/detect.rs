@@ -305,13 +305,23 @@ mod tests {
 
     #[cfg(feature = "capi")]
     #[test]
-    fn a_number_that_is_a_groups_limit_is_recognized_as_that() {
+    fn a_number_that_is_a_groups_limit_or_the_floor_that_is_found_is_recognized_as_that() {
         let machine = laid_out(&[("cgroup/a/memory.max", "268435456\n"), ("cgroup/a/pids.max", "30\n")]);
         let recognized = |builder: ResourceLimitsBuilder| builder.recognize_found_in(machine.roots()).build().unwrap();
         let limits = recognized(ResourceLimits::builder().max_memory_bytes(256 << 20).max_processes(31));
         assert_eq!(limits.group_of(Resource::Memory), Some(&*machine.path().join("cgroup/a")));
         assert_eq!((limits.group_of(Resource::Processes), limits.max_processes()), (None, Some(31)));
         assert_eq!(recognized(ResourceLimits::builder()).max_memory_bytes(), None);
+
+        let path = machine.path().join("proc/meminfo");
+        fs::write(&path, "MemTotal: 2097152 kB\nMemAvailable: 1000000 kB\n").unwrap();
+        let origin = |bytes: u64| {
+            let limits = recognized(ResourceLimits::builder().min_available_memory_bytes(bytes));
+            limits.origin_of(Resource::MachineMemory).map(ToString::to_string)
+        };
+        let tenth = (2 << 30) / 10;
+        assert_eq!(origin(tenth), Some(format!("a tenth of MemTotal of {}", path.display())));
+        assert_eq!(origin(tenth + 1), None);
     }
 
     #[test]

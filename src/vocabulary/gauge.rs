@@ -31,6 +31,13 @@ impl GaugeName {
     /// # Errors
     /// A name that is empty, too long, or not of lower-case letters, digits and underscores.
     pub(crate) fn new(place: u8, name: &'static str) -> Result<GaugeName, Error> {
+        GaugeName::check(name)?;
+        Ok(GaugeName { place, name })
+    }
+
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub(crate) fn check(name: &str) -> Result<(), Error> {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
             let shown: String = name.chars().take(LONGEST_NAME).collect();
@@ -38,7 +45,7 @@ impl GaugeName {
                 format!("gauge name {shown:?} must be 1 to {LONGEST_NAME} lower-case letters, digits and underscores");
             return Err(Error::setting(text));
         }
-        Ok(GaugeName { place, name })
+        Ok(())
     }
 
     pub(crate) const fn place(self) -> usize {

@@ -571,6 +571,7 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
     hw_gauge *connections, *others[HW_MOST_GAUGES];
     hw_work work = HW_WORK_INIT;
     hw_reason reason = HW_REASON_INIT;
+    hw_holder holder = HW_HOLDER_INIT;
     hw_permit *permit;
     hw_monitor *another;
     struct waiter waiter;
@@ -593,9 +594,16 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
 
     hw_gauge_set(connections, 50);
     work.gauges[3].gauge = connections;
-    work.gauges[3].amount = 40;
+    work.gauges[3].amount = 30;
+    work.gauges[7].gauge = connections;
+    work.gauges[7].amount = 10;
+    work.disk_bytes = 5;
     permit = hw_try_admit(monitor, &work);
     EXPECT(permit && !hw_is_accepting_work(monitor));
+    EXPECT(hw_gauge_resource(connections) == HW_GAUGE);
+    EXPECT(hw_holders(monitor, &holder, 1) == 1 && holder.gauges[0] == 40 && holder.gauges[1] == 0);
+    EXPECT(holder.disk_bytes == 5);
+    work.gauges[7].gauge = NULL;
     hw_permit_finish(permit);
     work.gauges[3].amount = 95;
     FAILS(!hw_try_admit(monitor, &work), HW_NEVER_FITS);
@@ -617,6 +625,7 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
 
     FAILS(!hw_gauge_new(monitor, "connections", 1), HW_INVALID);
     FAILS(!hw_gauge_new(monitor, "no name", 1), HW_INVALID);
+    EXPECT(strstr(hw_last_error(), "gauge name \"no name\" must be 1 to 63 lower-case letters"));
     FAILS(!hw_gauge_new(monitor, "", 1), HW_INVALID);
     FAILS(!hw_gauge_new(monitor, "licences", 0), HW_INVALID);
     FAILS(!hw_gauge_new(monitor, NULL, 1), HW_INVALID);
@@ -624,7 +633,7 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
     for (i = 1; i < HW_MOST_GAUGES; i++) {
         sprintf(name, "gauge_%d", i);
         others[i] = hw_gauge_new(monitor, name, 10);
-        EXPECT(others[i]);
+        EXPECT(others[i] && hw_gauge_resource(others[i]) == HW_GAUGE + i);
     }
     FAILS(!hw_gauge_new(monitor, "ninth", 1), HW_INVALID);
     for (i = 1; i < HW_MOST_GAUGES; i++) {
@@ -634,9 +643,12 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
     /* It is no gauge of another monitor, counts for nobody once it was freed, and may outlive its monitor. */
     another = hw_monitor_new(NULL);
     EXPECT(another && hw_check_now(another, NULL) == 0);
+    others[1] = hw_gauge_new(another, "connections", 1);
+    EXPECT(others[1]);
     permit = hw_try_admit(another, &work);
     EXPECT(permit);
     hw_permit_finish(permit);
+    hw_gauge_free(others[1]);
     hw_monitor_free(another);
     hw_gauge_set(connections, 90);
     EXPECT(!hw_is_accepting_work(monitor));
@@ -649,7 +661,9 @@ static void a_gauge_of_the_hosts_is_judged_like_what_is_read(void) {
     hw_gauge_free(connections);
     hw_gauge_free(NULL);
     hw_gauge_add(NULL, 1);
-    EXPECT(hw_gauge_get(NULL) == 0);
+    hw_gauge_sub(NULL, 1);
+    hw_gauge_set(NULL, 1);
+    EXPECT(hw_gauge_get(NULL) == 0 && hw_gauge_resource(NULL) == -1);
 }
 
 static void floors_and_thresholds_of_one_resource_are_limits(void) {
