@@ -5,11 +5,12 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{wait_until, QuietJobs};
 use highwater::testing::{self, verdicts, Script};
-use highwater::{BoxError, JobManager, MemoryScope, Resource, ResourceLimits, ResourceMonitor, Verdict, Work};
+use highwater::{BoxError, JobManager, MemoryScope, Permit, Resource, ResourceLimits, ResourceMonitor, Verdict, Work};
 
 const MB: u64 = 1024 * 1024;
 
@@ -268,6 +269,62 @@ fn a_waiter_is_served_by_a_check_and_gives_up_by_the_moved_clock() {
         let refusal = outcomes.recv().unwrap().unwrap_err().to_string();
         assert!(refusal.contains("memory 90.0 MB of 100.0 MB") && refusal.contains("waited 3"), "{refusal}");
     });
+}
+
+/// What is waited for without an end, on a thread of its own.
+fn admitted(monitor: &ResourceMonitor, processes: u64) -> JoinHandle<Result<Permit, Verdict>> {
+    let (readiness, before) = (monitor.readiness(), monitor.waiters());
+    let thread = thread::spawn(move || readiness.admit(Work::new().processes(processes), Duration::MAX));
+    wait_until("it waits", || monitor.waiters() == before + 1);
+    thread
+}
+
+#[test]
+fn those_who_wait_outlast_a_degraded_monitor_and_are_served_by_the_check_that_ends_it() {
+    let (monitor, script) = started();
+    let holder = monitor.try_admit(Work::new().processes(30)).unwrap();
+    let waiter = admitted(&monitor, 20);
+    script.fail(Resource::Memory, "could not read /proc/self/statm").advance(5 * INTERVAL);
+    assert!(monitor.is_degraded());
+    holder.finish();
+    script.advance(INTERVAL);
+    assert_eq!(monitor.waiters(), 1, "nothing is known of the room");
+    script.memory_mb(10).advance(INTERVAL);
+    assert!(!monitor.is_degraded());
+    waiter.join().unwrap().unwrap().finish();
+}
+
+#[test]
+fn nobody_is_served_by_a_stale_check_and_whoever_waits_is_by_the_next() {
+    let (monitor, script) = started();
+    let holder = monitor.try_admit(Work::new().processes(30)).unwrap();
+    let waiter = admitted(&monitor, 20);
+    script.hang().advance(secs(60));
+    assert_eq!(monitor.verdict().to_string(), verdicts::stale(secs(60), secs(45)).to_string());
+    holder.finish();
+    script.advance(secs(60));
+    assert_eq!(monitor.waiters(), 1);
+    script.resume();
+    waiter.join().unwrap().unwrap().finish();
+}
+
+#[test]
+fn a_clock_that_jumps_ends_the_waits_whose_deadline_it_has_passed_and_no_other() {
+    let (monitor, script) = started();
+    let holder = monitor.try_admit(Work::new().processes(30)).unwrap();
+    let large = admitted(&monitor, 20);
+    let readiness = monitor.readiness();
+    let in_a_hurry = thread::spawn(move || readiness.admit(Work::new().processes(20), secs(60)));
+    wait_until("both wait", || monitor.waiters() == 2);
+    script.hang().advance(secs(3600)).resume();
+    let refusal = in_a_hurry.join().unwrap().unwrap_err().to_string();
+    assert!(refusal.contains("waited 3600.0 s behind 1 other"), "{refusal}");
+    assert_eq!(monitor.waiters(), 1);
+    let refusal = monitor.try_admit(Work::new().processes(1)).unwrap_err().to_string();
+    assert_eq!(refusal, "refused: 1 other waits and may not be passed any more");
+    holder.finish();
+    large.join().unwrap().unwrap().finish();
+    assert!(monitor.try_admit(Work::new().processes(1)).is_ok());
 }
 
 #[test]
