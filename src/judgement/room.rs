@@ -43,7 +43,7 @@
 //! measurement and the reservations that it has seen. [`Room::is_open`] waits such an instant out, and work that is
 //! refused is judged once more under the lock of the judgement.
 
-use super::atomics::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use super::atomics::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::vocabulary::{Class, GaugeName, PerResource, Resource, Work};
 
 /// The largest amount that one permit reserves of one resource: no machine has as much, and 65,535 such permits fit in
@@ -66,6 +66,10 @@ impl Left {
     /// Of a resource without a limit, or of which nothing was measured.
     pub(crate) const UNLIMITED: Left =
         Left { background: u64::MAX, warn: u64::MAX, hard: u64::MAX, usage: 0, closes_from: u64::MAX };
+
+    fn is_bounded(&self) -> bool {
+        [self.background, self.warn, self.hard] != [u64::MAX; 3]
+    }
 }
 
 /// The rows of all resources, and the number of threads that wait for room in them.
@@ -77,6 +81,9 @@ pub(crate) struct Room {
     publications: AtomicUsize,
     /// 0 while no row has reached its warning bound.
     reached: AtomicU64,
+    /// `false` while no gauge has a bound. Raised before the first gets one, and lowered after the last has lost it, so an
+    /// asker who finds it `false` has judged all gauges as they were at that moment.
+    has_bounded_gauges: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -103,6 +110,7 @@ impl Room {
             waiters: AtomicUsize::new(0),
             publications: AtomicUsize::new(0),
             reached: AtomicU64::new(0),
+            has_bounded_gauges: AtomicBool::new(false),
         }
     }
 
@@ -111,8 +119,17 @@ impl Room {
     pub(crate) fn publish(&self, left: impl Fn(Resource) -> Left, seen: &PerResource<u64>) {
         self.publications.fetch_add(1, SeqCst);
         let reached = self.reached.fetch_add(1, SeqCst);
+        let left = PerResource::from_fn(left);
+        let mut gauges = Resource::ALL[Resource::READ.len()..].iter();
+        let has_bounded_gauges = gauges.any(|gauge| left.get(*gauge).is_bounded());
+        if has_bounded_gauges {
+            self.has_bounded_gauges.store(true, SeqCst);
+        }
         for resource in Resource::ALL {
-            self.rows.get(resource).publish(&left(resource));
+            self.rows.get(resource).publish(left.get(resource));
+        }
+        if !has_bounded_gauges {
+            self.has_bounded_gauges.store(false, SeqCst);
         }
         self.settle(seen);
         if self.are_open(Class::Normal) {
@@ -158,14 +175,16 @@ impl Room {
     /// one. Otherwise nothing is reserved, and the row that refused is named.
     pub(crate) fn try_reserve(&self, work: &Work) -> Result<(), Resource> {
         let mut reaches = false;
-        for (index, resource) in Resource::ALL.into_iter().enumerate() {
-            match self.rows.get(resource).try_reserve(amount(work, resource), work.class_of()) {
+        // A gauge without a bound refuses nothing, and most programs have no gauge.
+        let judging = if self.has_bounded_gauges.load(SeqCst) { &Resource::ALL } else { work.resources() };
+        for (index, resource) in judging.iter().enumerate() {
+            match self.rows.get(*resource).try_reserve(amount(work, *resource), work.class_of()) {
                 Some(reached) => reaches |= reached,
                 None => {
-                    for reserved in Resource::ALL.into_iter().take(index) {
-                        self.rows.get(reserved).give_back(amount(work, reserved));
+                    for reserved in &judging[..index] {
+                        self.rows.get(*reserved).give_back(amount(work, *reserved));
                     }
-                    return Err(resource);
+                    return Err(*resource);
                 }
             }
         }
@@ -177,15 +196,15 @@ impl Room {
 
     /// Gives reserved work back: nothing of it is left, or it is counted elsewhere by now.
     pub(crate) fn give_back(&self, work: &Work) {
-        for resource in Resource::ALL {
-            self.rows.get(resource).give_back(amount(work, resource));
+        for resource in work.resources() {
+            self.rows.get(*resource).give_back(amount(work, *resource));
         }
     }
 
     /// Notes that every check which begins from now on sees the reserved work. It stays reserved until one has.
     pub(crate) fn release(&self, work: &Work) {
-        for resource in Resource::ALL {
-            self.rows.get(resource).release(amount(work, resource));
+        for resource in work.resources() {
+            self.rows.get(*resource).release(amount(work, *resource));
         }
     }
 
@@ -559,6 +578,26 @@ mod tests {
         assert!(room.is_open() && room.reached.load(SeqCst) > 0);
         publish(&room, &[]);
         assert!(room.is_open() && room.reached.load(SeqCst) == 0);
+    }
+
+    #[test]
+    fn a_gauge_with_a_bound_is_judged_for_work_that_declares_none_of_it_and_only_while_it_has_one() {
+        let (room, gauge) = (Room::new(), GaugeName::of_place(3));
+        let of_gauge = Work::new().with_gauge(gauge, 1, 8);
+        room.try_reserve(&of_gauge).unwrap();
+        assert_eq!(room.reserved(Resource::Gauge(gauge)), 8);
+        let left = Left { background: 6, warn: 8, hard: 10, usage: 0, closes_from: 8 };
+        publish(&room, &[(Resource::Gauge(gauge), left)]);
+        assert_eq!(room.try_reserve(&processes(1)), Err(Resource::Gauge(gauge)));
+        assert_eq!(room.reserved(Resource::Processes), 0);
+        room.give_back(&of_gauge);
+        assert_eq!(room.try_reserve(&processes(1)), Ok(()));
+        room.try_reserve(&of_gauge).unwrap();
+        publish(&room, &[]);
+        assert_eq!(room.try_reserve(&processes(1)), Ok(()));
+        room.release(&of_gauge);
+        room.settle(&room.take_released());
+        assert_eq!(room.reserved(Resource::Gauge(gauge)), 0);
     }
 
     /// The measurement of a check has work in it whose reservation is not taken back yet.

@@ -104,6 +104,16 @@ impl Work {
         self.gauges.iter().fold(0, |all, declared| all | declared) != 0
     }
 
+    /// The resources of which it may declare some: those that are read, and the gauges if it declares any of one.
+    #[inline]
+    pub(crate) fn resources(&self) -> &'static [Resource] {
+        if self.has_gauges() {
+            &Resource::ALL
+        } else {
+            &Resource::READ
+        }
+    }
+
     /// How much it matters. Default: [`Class::Normal`].
     pub fn class(mut self, class: Class) -> Work {
         self.class = class;
@@ -127,7 +137,7 @@ impl Work {
 
     /// Returns `true` if it adds nothing to any resource, and so takes no room from anybody.
     pub(crate) fn is_free(&self) -> bool {
-        Resource::ALL.into_iter().all(|resource| self.of(resource) == 0)
+        self.resources().iter().all(|resource| self.of(*resource) == 0)
     }
 
     /// Returns `true` if `other` fits wherever this fits: it asks for no more of anything, and matters no less.
