@@ -5,17 +5,19 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::groups::{limit_memory, Groups};
 use common::{wait_until, wait_within};
 use escargot::CargoRun;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{kill, Signal};
+use nix::pty::{openpty, OpenptyResult};
+use nix::sys::signal::{kill, SigSet, Signal};
 use nix::unistd::Pid;
 use procfs::process::{all_processes, Process};
 use tempfile::TempDir;
@@ -138,6 +140,88 @@ impl Drop for Run {
             let _ = kill(Pid::from_raw(process.pid()), Signal::SIGKILL);
         }
     }
+}
+
+/// A shell with job control at a terminal of its own, in the folder of a run that it shall start.
+struct Terminal {
+    master: File,
+    shell: Child,
+    folder: TempDir,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn new() -> Terminal {
+        let folder = tempfile::tempdir().unwrap();
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let slave = || Stdio::from(slave.try_clone().unwrap());
+        let shell = Command::new("setsid")
+            .args(["--ctty", "dash", "-i"])
+            .current_dir(&folder)
+            .env(MARK, folder.path())
+            .env("RUNNER", job_runner().get_program())
+            .env_remove("RUST_LOG")
+            .stdin(slave())
+            .stdout(slave())
+            .stderr(slave())
+            .spawn()
+            .unwrap();
+        let master = File::from(master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, into) = (master.try_clone().unwrap(), Arc::clone(&shown));
+        // Ends with an error once nobody has the terminal any more.
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut bytes) {
+                into.lock().unwrap().extend_from_slice(&bytes[..length]);
+            }
+        });
+        Terminal { master, shell, folder, shown }
+    }
+
+    /// Has the shell start a runner of these jobs.
+    fn run(&self, options: &str, jobs: &str) {
+        fs::write(self.folder.path().join("jobs"), jobs).unwrap();
+        self.press(&format!("\"$RUNNER\" {options}; echo ended with $?\n"));
+    }
+
+    /// Ctrl and a letter are one byte.
+    fn press(&self, keys: &str) {
+        (&self.master).write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn shows(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).contains(text)
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        wait_until(&format!("the terminal shows `{text}`"), || self.shows(text));
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.folder.path().join(file).exists()
+    }
+
+    /// The one process of this name, shells of jobs aside.
+    fn process(&self, name: &str) -> Process {
+        let mut found = processes_of(self.folder.path()).into_iter();
+        found.find(|process| process.stat().is_ok_and(|stat| stat.comm == name)).unwrap()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+        for process in processes_of(self.folder.path()) {
+            let _ = kill(Pid::from_raw(process.pid()), Signal::SIGKILL);
+        }
+    }
+}
+
+fn is_stopped(process: &Process) -> bool {
+    process.stat().unwrap().state == 'T'
 }
 
 /// Every process that carries the mark of this folder and is more than a zombie.
@@ -541,4 +625,121 @@ fn a_line_that_begins_with_a_dash_is_a_command() {
     let ended = run.end();
     assert!(ended.stderr.contains("-x: not found") || ended.stderr.contains("-x: command not found"), "{ended:?}");
     assert_eq!((ended.counts(), ended.done), ((1, 0, 0), vec![1]));
+}
+
+#[test]
+fn every_signal_that_ends_the_runner_ends_its_jobs() {
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTERM] {
+        let mut run = Run::start(&[]);
+        run.feed("touch started; sleep 1000; :");
+        wait_until("the job runs", || run.has("started"));
+        run.signal(signal);
+        // Which sees to it that nothing is left.
+        let ended = run.end();
+        assert_eq!(ended.status.code(), Some(128 + signal as i32), "{ended:?}");
+        assert!(ended.stdout.contains("job 1 was interrupted\n"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored_by_the_runner_and_its_jobs() {
+    for (name, signal) in [
+        ("HUP", Signal::SIGHUP),
+        ("INT", Signal::SIGINT),
+        ("QUIT", Signal::SIGQUIT),
+        ("TERM", Signal::SIGTERM),
+        ("TSTP", Signal::SIGTSTP),
+    ] {
+        let mut run = Run::start_by(&format!("trap '' {name}; exec \"$@\""), &[]);
+        let go = run.gate("go");
+        run.feed("touch started; flock -s go true; echo 1 >> done");
+        wait_until("the job runs", || run.has("started"));
+        run.signal(signal);
+        run.feed(&format!("kill -{name} $$; echo 2 >> done"));
+        go.open();
+        let ended = run.end();
+        assert_eq!((ended.status.code(), &ended.done), (Some(0), &vec![1, 2]), "{name}: {ended:?}");
+    }
+}
+
+#[test]
+fn ctrl_z_stops_the_jobs_with_the_runner_and_fg_continues_them() {
+    let terminal = Terminal::new();
+    terminal.run("< jobs > stdout", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
+    wait_until("the job runs", || terminal.has("started"));
+    let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
+    for _ in 0..2 {
+        terminal.press("\x1a");
+        wait_until("both are stopped", || is_stopped(&runner) && is_stopped(&job));
+        terminal.press("fg\n");
+        wait_until("both go on", || !is_stopped(&runner) && !is_stopped(&job));
+    }
+    fs::write(terminal.folder.path().join("go"), "").unwrap();
+    wait_until("the job is done", || terminal.has("done"));
+    wait_until("the runner has ended", || !runner.is_alive());
+}
+
+#[test]
+fn ctrl_c_and_ctrl_backslash_end_the_jobs_too() {
+    for (key, code) in [("\x03", 130), ("\x1c", 131)] {
+        let terminal = Terminal::new();
+        terminal.run("< jobs > stdout", "touch started; sleep 1000; :\n");
+        wait_until("the job runs", || terminal.has("started"));
+        let job = terminal.process("sh");
+        terminal.press(key);
+        terminal.wait_for(&format!("ended with {code}"));
+        assert!(!job.is_alive());
+    }
+}
+
+#[test]
+fn a_runner_that_reads_its_jobs_from_the_terminal_in_the_background_stops_with_them() {
+    let terminal = Terminal::new();
+    terminal.run("> stdout", "");
+    terminal.press("touch started; until [ -e go ]; do sleep 0.05; done\n");
+    wait_until("the job runs", || terminal.has("started"));
+    let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
+    terminal.press("\x1a");
+    wait_until("both are stopped", || is_stopped(&runner) && is_stopped(&job));
+    terminal.press("bg\n");
+    terminal.wait_for("[1]");
+    // It asks for the next job once this one is started, and so at once.
+    wait_until("both are stopped again", || is_stopped(&runner) && is_stopped(&job));
+    terminal.press("fg\n");
+    wait_until("both go on", || !is_stopped(&runner) && !is_stopped(&job));
+    fs::write(terminal.folder.path().join("go"), "").unwrap();
+    terminal.press("touch second\n\x04");
+    wait_until("the second job is done", || terminal.has("second"));
+    wait_until("the runner has ended", || !runner.is_alive());
+}
+
+#[test]
+fn ctrl_z_stops_nothing_where_no_shell_could_continue_it() {
+    let mut run = Run::start_by("exec setsid \"$@\"", &[]);
+    let go = run.gate("go");
+    run.feed("touch started; flock -s go true; echo 1 >> done");
+    wait_until("the job runs", || run.has("started"));
+    run.signal(Signal::SIGTSTP);
+    run.feed("echo 2 >> done");
+    go.open();
+    let ended = run.end();
+    assert_eq!((ended.status.code(), &ended.done), (Some(0), &vec![1, 2]), "{ended:?}");
+}
+
+#[test]
+fn a_job_gets_no_input_and_what_signals_do_by_default() {
+    // What a runner blocks from its start is not for jobs (some shells unblock all, and then this shows nothing), and neither
+    // is what a program in Rust makes of writing to nobody.
+    let before = SigSet::thread_get_mask().unwrap();
+    SigSet::all().thread_block().unwrap();
+    let mut run = Run::start(&[]);
+    before.thread_set_mask().unwrap();
+    run.feed("cat; readlink /proc/self/fd/0 > input; grep -E '^Sig(Blk|Ign)' /proc/self/status > signals");
+    wait_until("the job is done", || run.read("signals").contains("SigIgn"));
+    assert_eq!(run.read("input"), "/dev/null\n");
+    let signals = run.read("signals");
+    let set = |name| u64::from_str_radix(signals.split_once(name).unwrap().1.lines().next().unwrap(), 16).unwrap();
+    assert_eq!(set("SigBlk:\t"), 0, "{signals}");
+    assert_eq!(set("SigIgn:\t") & (1 << (Signal::SIGPIPE as u64 - 1)), 0, "{signals}");
+    assert!(run.end().status.success());
 }

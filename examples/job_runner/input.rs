@@ -1,13 +1,11 @@
-//! What comes in from outside: the commands, and the signals. A thread waits for each and passes it on.
+//! The commands. A thread waits for them and passes them on.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStringExt;
 use std::thread;
 
-use crossbeam_channel::{bounded, unbounded, Receiver};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use crossbeam_channel::{bounded, Receiver};
 
 use crate::job::Job;
 
@@ -24,20 +22,6 @@ pub(crate) fn jobs() -> io::Result<Receiver<io::Result<Job>>> {
             };
             let failed = job.is_err();
             if sender.send(job).is_err() || failed {
-                return;
-            }
-        }
-    })?;
-    Ok(receiver)
-}
-
-/// The signals that the runner acts upon.
-pub(crate) fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGTERM])?;
-    let (sender, receiver) = unbounded();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if sender.send(signal).is_err() {
                 return;
             }
         }

@@ -276,6 +276,24 @@ impl RunningJob {
         Ok(())
     }
 
+    /// Stops it together with the runner, whatever it is made to do.
+    pub(crate) fn stop(&mut self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Has it go on as before, after the runner and it were stopped for so long, which is not counted as its time.
+    pub(crate) fn go_on(&mut self, stopped: Duration) -> io::Result<()> {
+        self.started += stopped;
+        self.leaving = self.leaving.map(|kill_at| kill_at + stopped);
+        if let State::Cancelled { kill_at, .. } = &mut self.state {
+            *kill_at = kill_at.map(|kill_at| kill_at + stopped);
+        }
+        if self.is_paused() {
+            return Ok(());
+        }
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Asks it to end, and sees to it later that it does: this does not wait.
     pub(crate) fn cancel(&mut self, why: Cancel) -> io::Result<()> {
         self.signal(Signal::SIGTERM)?;

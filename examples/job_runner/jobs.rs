@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use highwater::{BoxError, JobManager, Permit, ProcessGroupManager, Readiness, Resource};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{raise, Signal};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::job::{Cancel, Cost, Job, Outcome, RunningJob, GRACE};
@@ -147,6 +147,23 @@ impl Jobs {
         for job in self.lock_with_orphans().iter_mut() {
             complain(job.cancel(Cancel::Interrupted), "terminate", &job.job);
             complain(job.kill_if_due(at_once), "kill", &job.job);
+        }
+    }
+
+    /// Stops every job and this process, until somebody continues it, which continues the jobs too. The lock is held for so
+    /// long, or the monitor might continue one in between.
+    pub(crate) fn stop_with_runner(&self) {
+        let mut running = self.lock_with_orphans();
+        for job in running.iter_mut() {
+            complain(job.stop(), "stop", &job.job);
+        }
+        let stopped = Instant::now();
+        // To this thread: by the time that this returns, it has been continued.
+        if let Err(error) = raise(Signal::SIGSTOP) {
+            log::warn!("could not stop: {error}");
+        }
+        for job in running.iter_mut() {
+            complain(job.go_on(stopped.elapsed()), "continue", &job.job);
         }
     }
 

@@ -9,7 +9,8 @@
 //! jobs leave behind, the `ProcessGroupManager` set up in this file cleans up.
 //!
 //! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
-//! number of the signal that ended it early: each job is then told to end, and killed by a second signal.
+//! number of the signal that ended it early: each job is then told to end, and killed by a second signal. Ctrl-Z stops the
+//! jobs with the runner, and `fg` continues both. What was ignored at the start stays ignored.
 
 mod input;
 mod job;
@@ -19,6 +20,7 @@ mod options;
 mod orphans;
 mod progress;
 mod runner;
+mod signals;
 mod tally;
 
 use std::process::ExitCode;
@@ -26,7 +28,7 @@ use std::sync::Arc;
 
 use highwater::{BoxError, MemoryScope, ProcessGroupManager, ResourceLimits, ResourceMonitor};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::jobs::Jobs;
 use crate::options::Options;
@@ -64,7 +66,9 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     log::info!("limits: {limits}");
 
     // Before any job is started, or its end could be missed.
-    let signals = input::signals()?;
+    let signals = signals::receive()?;
+    // Jobs inherit what the thread that starts them blocks: so far, whatever this process was started with.
+    SigSet::empty().thread_set_mask()?;
 
     // What jobs leave behind comes to this process. It stays in its own group, or Ctrl-C would not reach it in a
     // pipeline.

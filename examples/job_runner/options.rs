@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) interval: Duration,
 
     /// Limits that override the options: lines like `max_processes = 20` and `max_memory_mb = 1000`; read again on
-    /// SIGHUP
+    /// SIGHUP, but not under `nohup`
     #[arg(long, value_name = "FILE")]
     pub(crate) limits: Option<PathBuf>,
 }

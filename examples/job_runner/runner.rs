@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
 use highwater::{Permit, Resource, ResourceMonitor, ResourceSnapshot, Snapshots, Verdict};
-use signal_hook::consts::{SIGCHLD, SIGHUP};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTSTP, SIGTTIN};
 
 use crate::job::{Cancel, Cost, Job, Outcome};
 use crate::jobs::Jobs;
 use crate::limits;
 use crate::options::Options;
 use crate::progress::{Counts, Progress};
+use crate::signals;
 use crate::tally::Tally;
 
 /// How long the first job is watched at most before others are started beside it.
@@ -144,6 +145,11 @@ impl Run {
             }
             Event::Signal(SIGCHLD) => {} // it has woken us
             Event::Signal(SIGHUP) if self.runner.options.limits.is_some() => self.reload_limits(),
+            Event::Signal(signal @ (SIGTSTP | SIGTTIN)) => {
+                if signals::shall_stop(signal) {
+                    self.runner.jobs.stop_with_runner();
+                }
+            }
             Event::Signal(signal) => {
                 self.runner.jobs.interrupt(self.interrupted.is_some());
                 self.interrupted = Some(signal);
