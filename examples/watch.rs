@@ -4,6 +4,7 @@
 //! cargo run --release --example watch
 //! ```
 
+use std::env;
 use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
@@ -26,8 +27,9 @@ fn main() -> Result<(), BoxError> {
     let options = Options::parse();
     writeln!(io::stderr(), "limits of the surroundings: {}", ResourceLimits::detect()?)?;
 
-    let limits = ResourceLimits::builder().max_memory_mb(MAX_MEMORY_MB).max_processes(MAX_PROCESSES).build()?;
-    let monitor = ResourceMonitor::new(limits);
+    let limits = ResourceLimits::builder().max_memory_mb(MAX_MEMORY_MB).max_processes(MAX_PROCESSES);
+    // Room on a disk is read where some of it is to stay free.
+    let monitor = ResourceMonitor::new(limits.min_free_disk_mb(env::temp_dir(), 1).build()?);
     let snapshots = monitor.snapshots();
     monitor.start(Duration::from_millis(250))?;
 
@@ -83,6 +85,17 @@ fn others(snapshot: &ResourceSnapshot) -> String {
     }
     if let Some(pressure) = snapshot.memory_pressure {
         shown.push(format!("pressure {:.2} %", pressure.some_avg10));
+    }
+    for (name, pressure) in [("CPU", snapshot.cpu_pressure), ("I/O", snapshot.io_pressure)] {
+        if let Some(pressure) = pressure {
+            shown.push(format!("{name} pressure {:.2} %", pressure.some_percent));
+        }
+    }
+    if let Some(machine) = snapshot.machine_memory {
+        shown.push(format!("machine {:.0} MB left of {:.0}", mb(machine.available_bytes), mb(machine.total_bytes)));
+    }
+    if let Some(disk) = &snapshot.disk_space {
+        shown.push(format!("disk {:.0} MB left of {:.0}", mb(disk.free_bytes), mb(disk.total_bytes)));
     }
     shown.join("  ")
 }

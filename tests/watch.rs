@@ -27,4 +27,7 @@ fn as_many_lines_as_were_asked_for_are_printed_and_aligned() {
     assert_eq!(first.len(), 4, "{text}");
     assert!(text.lines().all(|line| line.starts_with("memory ") && columns(line) == first), "{text}");
     assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.lines().all(|line| line.contains("  machine ") && line.contains(" MB left of ")), "{text}");
+    // It is asked on a thread of its own, which the first check does not wait for.
+    assert!(text.lines().last().unwrap().contains("  disk "), "{text}");
 }

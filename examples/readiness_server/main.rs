@@ -25,6 +25,7 @@ mod service;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
@@ -63,6 +64,30 @@ struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_processes: Option<u64>,
 
+    /// The most requests for /work at once, judged like memory: the gate closes at 80 % of it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_requests: Option<u64>,
+
+    /// The memory of the machine that is to stay available, in MB; a tenth of it if not given
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
+    min_available_mb: Option<u64>,
+
+    /// The room that is to stay free in the file system of --disk, in MB
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
+    min_free_disk_mb: Option<u64>,
+
+    /// An absolute path into the file system of --min-free-disk-mb
+    #[arg(long, value_name = "PATH", default_value = "/var/tmp")]
+    disk: PathBuf,
+
+    /// The most of the time, in percent, in which some task may wait for a CPU
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    max_cpu_pressure: Option<u8>,
+
+    /// The most of the time, in percent, in which some task may wait for a disk
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    max_io_pressure: Option<u8>,
+
     /// Threads that serve; all but four may be at work
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(5..))]
     threads: u16,
@@ -99,6 +124,18 @@ impl Options {
         if let Some(processes) = self.max_processes {
             limits = limits.max_processes(processes);
         }
+        if let Some(mb) = self.min_available_mb {
+            limits = limits.min_available_memory_mb(mb);
+        }
+        if let Some(mb) = self.min_free_disk_mb {
+            limits = limits.min_free_disk_mb(&self.disk, mb);
+        }
+        if let Some(percent) = self.max_cpu_pressure {
+            limits = limits.max_cpu_pressure_percent(percent);
+        }
+        if let Some(percent) = self.max_io_pressure {
+            limits = limits.max_io_pressure_percent(percent);
+        }
         Ok(limits.detect()?.build()?)
     }
 }
@@ -131,6 +168,7 @@ fn main() -> Result<(), BoxError> {
     println!("listening on {}, agent on {}", server.server_addr(), agent.local_addr()?);
 
     let service = Arc::new(Service {
+        requests: options.max_requests.map(|limit| monitor.gauge("requests", limit)).transpose()?,
         monitor,
         metrics: Metrics::new()?,
         draining,

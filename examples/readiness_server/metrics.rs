@@ -2,11 +2,11 @@
 //! which something happened and not how long ago that was.
 
 use highwater::BoxError;
-use prometheus::{Encoder, Gauge, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::reading::Reading;
 
-type Table = [(&'static str, &'static str, fn(&Reading) -> f64); 17];
+type Table = [(&'static str, &'static str, fn(&Reading) -> f64); 25];
 
 #[rustfmt::skip]
 const GAUGES: Table = [
@@ -26,7 +26,15 @@ const GAUGES: Table = [
     ("highwater_cgroup_pids", "Tasks of the control group with the least room; NaN if unread or unlimited.", Reading::cgroup_pids),
     ("highwater_cgroup_pids_limit", "The limit on tasks of that control group; NaN without one.", Reading::cgroup_pids_limit),
     ("highwater_memory_pressure_ratio", "Share of the last 10 s in which a task waited for memory; NaN if unread.", Reading::memory_pressure),
-    ("highwater_headroom_ratio", "What is left below the warning threshold of the nearest resource; 0 or less: nothing.", Reading::headroom),
+    ("highwater_cpu_pressure_ratio", "Share of the time since an earlier check in which a task waited for a CPU; NaN if unread.", Reading::cpu_pressure),
+    ("highwater_io_pressure_ratio", "Share of the time since an earlier check in which a task waited for a disk; NaN if unread.", Reading::io_pressure),
+    ("highwater_machine_memory_available_bytes", "Memory of the machine that new programs can have; NaN if unread.", Reading::machine_available),
+    ("highwater_machine_memory_total_bytes", "Memory of the machine; NaN if unread.", Reading::machine_total),
+    ("highwater_machine_memory_floor_bytes", "The memory of the machine that is to stay available; NaN without a floor.", Reading::machine_floor),
+    ("highwater_disk_free_bytes", "Room in the file system with a floor; NaN without one, or if unread.", Reading::disk_free),
+    ("highwater_disk_total_bytes", "Size of the file system with a floor; NaN without one, or if unread.", Reading::disk_total),
+    ("highwater_disk_floor_bytes", "The room that is to stay free; NaN without a floor.", Reading::disk_floor),
+    ("highwater_headroom_ratio", "What is left below the warning threshold of the nearest resource; 0 or less: nothing.", |reading| reading.headroom),
 ];
 
 /// What is counted, and not read.
@@ -60,6 +68,18 @@ impl Metrics {
         gauge("work_in_progress", "Requests for /work that are being answered.", working as f64)?;
         for (name, help, value) in GAUGES {
             gauge(name, help, value(reading))?;
+        }
+        let by_name = |name: &str, help: &str| {
+            let gauges = GaugeVec::new(Opts::new(name, help), &["name"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let values = by_name("highwater_gauge", "A number of this service's own that is judged.")?;
+        let limits = by_name("highwater_gauge_limit", "The limit on it.")?;
+        for gauge in reading.gauges() {
+            let name = [gauge.name.name()];
+            values.with_label_values(&name).set(gauge.value as f64);
+            limits.with_label_values(&name).set(gauge.limit as f64);
         }
         let mut page = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut page)?;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use highwater::{ResourceLimits, ResourceMonitor, ResourceSnapshot};
+use highwater::{GaugeReading, RecentPressure, ResourceLimits, ResourceMonitor, ResourceSnapshot};
 
 #[derive(Debug)]
 pub(crate) struct Reading {
@@ -10,6 +10,8 @@ pub(crate) struct Reading {
     pub(crate) degraded: bool,
     /// Of the last successful check, in seconds since 1970.
     pub(crate) last_check: f64,
+    /// What is left below the warning threshold of whichever resource is nearest to it: 1 is all, 0 and less is nothing.
+    pub(crate) headroom: f64,
     snapshot: Option<ResourceSnapshot>,
     limits: ResourceLimits,
 }
@@ -22,23 +24,10 @@ impl Reading {
             accepting: monitor.is_accepting_work(),
             degraded: monitor.is_degraded(),
             last_check: if age.is_finite() { now - age } else { f64::NAN },
+            headroom: 1.0 - monitor.readiness().pressure(),
             snapshot: monitor.latest(),
             limits: monitor.limits(),
         }
-    }
-
-    /// What is left below the warning threshold of whichever resource is nearest to it: 1 is all, 0 and less is
-    /// nothing.
-    pub(crate) fn headroom(&self) -> f64 {
-        let used = [
-            self.memory() / self.memory_limit(),
-            self.processes() / self.processes_limit(),
-            self.cgroup_memory() / self.cgroup_memory_limit(),
-            self.cgroup_pids() / self.cgroup_pids_limit(),
-            self.open_files() / self.open_files_limit(),
-        ];
-        // `max` passes over NaN.
-        1.0 - used.into_iter().fold(0.0, f64::max) / (f64::from(self.limits.warn_percent()) / 100.0)
     }
 
     pub(crate) fn check_duration(&self) -> f64 {
@@ -94,6 +83,47 @@ impl Reading {
     pub(crate) fn memory_pressure(&self) -> f64 {
         let pressure = self.snapshot.as_ref().and_then(|snapshot| snapshot.memory_pressure);
         pressure.map_or(f64::NAN, |pressure| pressure.some_avg10 / 100.0)
+    }
+
+    pub(crate) fn cpu_pressure(&self) -> f64 {
+        self.recent_pressure(|snapshot| snapshot.cpu_pressure)
+    }
+
+    pub(crate) fn io_pressure(&self) -> f64 {
+        self.recent_pressure(|snapshot| snapshot.io_pressure)
+    }
+
+    fn recent_pressure(&self, of: impl Fn(&ResourceSnapshot) -> Option<RecentPressure>) -> f64 {
+        self.snapshot.as_ref().and_then(of).map_or(f64::NAN, |pressure| pressure.some_percent / 100.0)
+    }
+
+    pub(crate) fn machine_available(&self) -> f64 {
+        self.found(|snapshot| Some(snapshot.machine_memory?.available_bytes))
+    }
+
+    pub(crate) fn machine_total(&self) -> f64 {
+        self.found(|snapshot| Some(snapshot.machine_memory?.total_bytes))
+    }
+
+    pub(crate) fn machine_floor(&self) -> f64 {
+        number(self.limits.min_available_memory_bytes())
+    }
+
+    pub(crate) fn disk_free(&self) -> f64 {
+        self.found(|snapshot| Some(snapshot.disk_space.as_ref()?.free_bytes))
+    }
+
+    pub(crate) fn disk_total(&self) -> f64 {
+        self.found(|snapshot| Some(snapshot.disk_space.as_ref()?.total_bytes))
+    }
+
+    pub(crate) fn disk_floor(&self) -> f64 {
+        number(self.limits.min_free_disk_bytes())
+    }
+
+    /// The host's own numbers.
+    pub(crate) fn gauges(&self) -> impl Iterator<Item = GaugeReading> + '_ {
+        self.snapshot.iter().flat_map(ResourceSnapshot::gauges)
     }
 
     fn found(&self, what: impl Fn(&ResourceSnapshot) -> Option<u64>) -> f64 {

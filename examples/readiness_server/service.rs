@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::{Permit, ResourceMonitor, Work};
+use highwater::{Gauge, Permit, ResourceMonitor, Work};
 use memmap2::MmapMut;
 use serde_json::json;
 use tiny_http::{Header, Request, Response};
@@ -27,6 +27,8 @@ type Answer = Response<io::Cursor<Vec<u8>>>;
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) monitor: ResourceMonitor,
+    /// Requests for `/work` that were admitted, judged by the monitor; `None`: as many as there are threads.
+    pub(crate) requests: Option<Gauge>,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Arc<AtomicBool>,
     /// Requests for `/work` in progress, and the most that there may be.
@@ -45,6 +47,22 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         // Release: who sees that none is left, and ends the process, comes after the answer has been written.
         self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// One request among those that were admitted.
+struct Admitted<'a>(Option<&'a Gauge>);
+
+impl Admitted<'_> {
+    fn new(gauge: Option<&Gauge>) -> Admitted<'_> {
+        gauge.into_iter().for_each(|gauge| gauge.add(1));
+        Admitted(gauge)
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(|gauge| gauge.sub(1));
     }
 }
 
@@ -96,12 +114,17 @@ impl Service {
         let (Some(mb), Some(ms)) = (number("mb", MAX_MB), number("ms", self.max_ms)) else {
             return text(400, format!("mb is a whole number up to {MAX_MB}, ms one up to {}\n", self.max_ms));
         };
-        let permit = match self.monitor.try_admit(Work::new().memory_mb(u64::from(mb)).processes(1)) {
+        let requests = self.requests.as_ref();
+        let work = Work::new().memory_mb(u64::from(mb)).processes(1);
+        let work = requests.map_or(work, |requests| work.gauge(requests, 1));
+        let permit = match self.monitor.try_admit(work) {
             Ok(permit) => permit,
             // Not 503: to try again, here or elsewhere, would not help.
             Err(verdict) if verdict.could_never_fit() => return text(422, format!("{verdict}\n")),
             Err(verdict) => return refusal(format!("{verdict}\n")),
         };
+        // Declared by the permit until now, and pushed from now on.
+        let _admitted = Admitted::new(requests);
         match hold(mb, ms, permit) {
             Ok(status) if status.success() => text(200, format!("held {mb} MB for {ms} ms\n")),
             Ok(status) => text(500, format!("the process did not wait for {ms} ms: {status}\n")),
@@ -147,7 +170,7 @@ impl Service {
     pub(crate) fn weight(&self) -> Option<u8> {
         let reading = Reading::of(&self.monitor);
         let open = reading.accepting && self.closed().is_none();
-        open.then_some((reading.headroom() * 100.0).clamp(1.0, 100.0) as u8)
+        open.then_some((reading.headroom * 100.0).clamp(1.0, 100.0) as u8)
     }
 }
 

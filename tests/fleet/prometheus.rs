@@ -70,6 +70,6 @@ fn prometheus_scrapes_both_and_returns_what_they_report() {
     wait_until("the alerts are evaluated", || {
         let rules: Vec<_> =
             api("rules", "").iter().filter_map(|group| group["rules"].as_array()).flatten().cloned().collect();
-        rules.len() == 4 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 6 && rules.iter().all(|rule| rule["health"] == "ok")
     });
 }

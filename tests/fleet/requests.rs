@@ -138,6 +138,34 @@ fn the_weight_is_what_the_nearest_resource_leaves() {
 }
 
 #[test]
+fn the_machine_a_disk_and_what_the_service_counts_are_limits_and_metrics() {
+    let limits = ["--min-free-disk-mb", "1", "--disk", "/proc", "--min-available-mb", "1", "--max-requests", "5"];
+    let instance = Instance::start("a", &limits);
+    let floor_of_machine = instance.metric("highwater_machine_memory_floor_bytes");
+    let available = instance.metric("highwater_machine_memory_available_bytes");
+    assert_eq!(floor_of_machine, f64::from(1 << 20));
+    assert!(floor_of_machine < available && available < instance.metric("highwater_machine_memory_total_bytes"));
+    // A file system without any room.
+    wait_until("the disk is judged", || get(&instance.url("/readyz")).1.contains("disk space"));
+    assert_eq!(get(&instance.url("/readyz")).0, 503);
+    assert_eq!(instance.metric("highwater_disk_floor_bytes"), f64::from(1 << 20));
+
+    let instance = Instance::start("b", &["--max-requests", "5"]);
+    let holding: Vec<_> = (0..4).map(|_| instance.hold(1)).collect();
+    wait_until("four of five are too many", || {
+        let (status, reason, _) = get(&instance.url("/readyz"));
+        status == 503 && reason.contains("requests 4 of 5 (80.0 %)")
+    });
+    wait_until("a check has taken them over", || instance.metric("highwater_gauge{name=\"requests\"}") == 4.0);
+    assert_eq!(instance.metric("highwater_gauge_limit{name=\"requests\"}"), 5.0);
+    instance.let_go();
+    for holding in holding {
+        holding.join().unwrap();
+    }
+    wait_until("there is room again", || get(&instance.url("/readyz")).0 == 200);
+}
+
+#[test]
 fn many_paths_are_one_label() {
     let instance = Instance::start("a", &[]);
     for path in 0..50 {
