@@ -16,7 +16,7 @@ use common::groups::{limit_memory, Groups};
 use common::{wait_until, wait_within};
 use escargot::CargoRun;
 use nix::fcntl::{Flock, FlockArg};
-use nix::pty::{openpty, OpenptyResult};
+use nix::pty::{openpty, OpenptyResult, Winsize};
 use nix::sys::signal::{kill, SigSet, Signal};
 use nix::unistd::Pid;
 use procfs::process::{all_processes, Process};
@@ -153,7 +153,8 @@ struct Terminal {
 impl Terminal {
     fn new() -> Terminal {
         let folder = tempfile::tempdir().unwrap();
-        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let OpenptyResult { master, slave } =
+            openpty(&Winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }, None).unwrap();
         let slave = || Stdio::from(slave.try_clone().unwrap());
         let shell = Command::new("setsid")
             .args(["--ctty", "dash", "-i"])
@@ -742,4 +743,76 @@ fn a_job_gets_no_input_and_what_signals_do_by_default() {
     assert_eq!(set("SigBlk:\t"), 0, "{signals}");
     assert_eq!(set("SigIgn:\t") & (1 << (Signal::SIGPIPE as u64 - 1)), 0, "{signals}");
     assert!(run.end().status.success());
+}
+
+#[test]
+fn lines_of_jobs_that_write_at_once_are_whole_and_together() {
+    for options in [&[][..], &["--output", "grouped"], &["--output", "lines"]] {
+        let mut run = Run::start(&[options, &["--max-processes", "40"]].concat());
+        run.feed("sleep 0.3");
+        // They take turns, and write a part of a line each time. The last line has no end.
+        let turns = |own: &str, other: &str| {
+            let turn = |n: u32| format!("printf {own}; touch {own}{n}; until [ -e {other}{n} ]; do sleep 0.02; done; ");
+            let line = |n: u32| format!("{}{}{}", turn(n), turn(n + 1), turn(n + 2));
+            format!("{}echo; {}printf {own} >&2", line(1), line(4))
+        };
+        run.feed(&turns("b", "c"));
+        run.feed(&turns("c", "b"));
+        let ended = run.end();
+        assert_eq!(ended.counts(), (3, 0, 0), "{ended:?}");
+        let written: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with(['b', 'c'])).collect();
+        let mut sorted = written.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, ["bbb", "bbb", "ccc", "ccc"], "{ended:?}");
+        if !options.contains(&"lines") {
+            assert!(written == sorted || written == ["ccc", "ccc", "bbb", "bbb"], "{ended:?}");
+        }
+        assert!(["b\nc\n", "c\nb\n"].contains(&ended.stderr.as_str()), "{ended:?}");
+    }
+}
+
+#[test]
+fn output_is_complete_however_much_and_wherever_it_is_written() {
+    for grouping in ["grouped", "lines"] {
+        let mut run = Run::start(&["--output", grouping]);
+        // More than a pipe holds, and by a name that would empty a file.
+        run.feed("seq -f job-one-%.0f 100000; echo job-one-last > /dev/stdout");
+        run.feed("printf job-two");
+        let ended = run.end();
+        assert_eq!(ended.counts(), (2, 0, 0), "{grouping}");
+        let written: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("job-one-")).collect();
+        assert_eq!(written.len(), 100_001, "{grouping}");
+        assert_eq!((written[0], written[99_999], written[100_000]), ("job-one-1", "job-one-100000", "job-one-last"));
+        assert!(ended.stdout.contains("\njob-two\n"), "{grouping}");
+    }
+}
+
+#[test]
+fn a_line_of_a_job_is_whole_on_a_terminal_too() {
+    let terminal = Terminal::new();
+    terminal.run("< jobs", "printf first-; touch started; until [ -e go ]; do sleep 0.05; done; echo second\n");
+    wait_until("the job runs", || terminal.has("started"));
+    wait_until("the progress line was drawn again and again", || {
+        let shown = terminal.shown.lock().unwrap();
+        String::from_utf8_lossy(&shown).matches("running 1, paused 0").count() > 3
+    });
+    fs::write(terminal.folder.path().join("go"), "").unwrap();
+    terminal.wait_for("ended with 0");
+    assert!(terminal.shows("first-second"), "{}", String::from_utf8_lossy(&terminal.shown.lock().unwrap()));
+}
+
+#[test]
+fn a_runner_whose_output_nobody_reads_still_ends_by_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = job_runner();
+    let mut runner = command.current_dir(&folder).env(MARK, folder.path());
+    runner = runner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut run = Run { runner: runner.spawn().unwrap(), folder };
+    run.feed("seq 100000");
+    run.feed("touch second; sleep 1000; :");
+    wait_until("the second job runs", || run.has("second"));
+    run.signal(Signal::SIGINT);
+    let _unread = run.runner.stdout.take();
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
 }

@@ -15,9 +15,10 @@ use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::orphans::{self, Orphan};
+use crate::output::{Output, Outputs};
 
-/// The age from which on the process group manager has charge of a job, which costs a look each. What a younger one
-/// leaves behind is known by its mark.
+/// The age from which on the process group manager has charge of a job, which costs a look each, and its output is read. What
+/// a younger one leaves behind is known by its mark, and a pipe holds what it writes.
 const LONG_LIVED: Duration = Duration::from_millis(50);
 
 /// How long a cancelled job may take to end before it is killed.
@@ -77,20 +78,29 @@ impl Job {
         self,
         permit: Permit,
         processes: &Arc<ProcessGroupManager>,
+        outputs: &Arc<Outputs>,
     ) -> Result<RunningJob, (Job, io::Error)> {
         let serial = Serial::next();
         let mut shell = Command::new("/bin/sh");
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
         shell
             .args(["-c", "--"])
             .arg(&self.command)
             .stdin(Stdio::null())
             .process_group(0)
             .env(Serial::MARK, serial.mark());
-        let child = match shell.spawn() {
+        let mut child = match shell.spawn() {
             Ok(child) => child,
             Err(error) => {
                 permit.finish();
                 return Err((self, error));
+            }
+        };
+        let output = match outputs.of(&mut child) {
+            Ok(output) => Some(output),
+            Err(error) => {
+                log::error!("what job {} writes is lost: {error}", self.id);
+                None
             }
         };
         if let Err(error) = permit.attach(child.id()) {
@@ -101,6 +111,7 @@ impl Job {
             serial,
             started: Instant::now(),
             child,
+            output,
             shell_end: None,
             orphans: Vec::new(),
             processes: Arc::clone(processes),
@@ -174,6 +185,7 @@ pub(crate) struct RunningJob {
     /// The shell, which leads the job's process group. Nobody else can be given the group's number until the shell is
     /// waited for: the group is signalled only while it has not been.
     child: Child,
+    output: Option<Output>,
     /// Set once the shell has ended. The error says that its status is lost.
     shell_end: Option<Result<(), Errno>>,
     /// Those of its processes that were handed over to this one, as of the last list of them.
@@ -370,9 +382,19 @@ impl RunningJob {
         }
     }
 
-    /// Gives its room back at once: nothing of it is left.
+    /// Has its output read from now on, if it is old enough.
+    pub(crate) fn watch_output(&mut self) {
+        if self.started.elapsed() >= LONG_LIVED {
+            self.output.iter_mut().for_each(Output::watch);
+        }
+    }
+
+    /// Prints what it has written, and gives its room back at once: nothing of it is left.
     pub(crate) fn finish(mut self) -> Job {
         self.note_cost();
+        if let Some(output) = self.output {
+            output.finish();
+        }
         self.permit.finish();
         self.job
     }

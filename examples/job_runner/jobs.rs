@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::job::{Cancel, Cost, Job, Outcome, RunningJob, GRACE};
 use crate::orphans::{self, Orphan};
+use crate::output::Outputs;
 
 /// The running jobs, in the order of their start. The runner adds, measures and removes them; the monitor pauses and
 /// cancels them from its own thread. The lock is only ever held for moments, and never while a job is started.
@@ -19,6 +20,7 @@ pub(crate) struct Jobs {
     running: Mutex<Vec<RunningJob>>,
     readiness: Readiness,
     processes: Arc<ProcessGroupManager>,
+    outputs: Arc<Outputs>,
     leftovers: Mutex<Vec<Leftover>>,
 }
 
@@ -30,13 +32,13 @@ struct Leftover {
 }
 
 impl Jobs {
-    pub(crate) fn new(readiness: Readiness, processes: Arc<ProcessGroupManager>) -> Jobs {
-        Jobs { running: Mutex::default(), readiness, processes, leftovers: Mutex::default() }
+    pub(crate) fn new(readiness: Readiness, processes: Arc<ProcessGroupManager>, outputs: Arc<Outputs>) -> Jobs {
+        Jobs { running: Mutex::default(), readiness, processes, outputs, leftovers: Mutex::default() }
     }
 
     /// Starts a job. It comes back with the error when that failed.
     pub(crate) fn start(&self, job: Job, permit: Permit) -> Result<(), (Job, io::Error)> {
-        let job = job.start(permit, &self.processes)?;
+        let job = job.start(permit, &self.processes, &self.outputs)?;
         self.running.lock().push(job);
         Ok(())
     }
@@ -122,6 +124,7 @@ impl Jobs {
                 Ok(Some(outcome)) => outcome,
                 Ok(None) => {
                     complain(running[index].kill_if_due(false), "kill", &running[index].job);
+                    running[index].watch_output();
                     index += 1;
                     continue;
                 }

@@ -18,6 +18,8 @@ mod jobs;
 mod limits;
 mod options;
 mod orphans;
+mod output;
+mod printer;
 mod progress;
 mod runner;
 mod signals;
@@ -32,6 +34,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::jobs::Jobs;
 use crate::options::Options;
+use crate::output::Outputs;
 use crate::progress::Progress;
 use crate::runner::{Ending, Runner};
 
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
-    let progress = Progress::new();
+    let progress = Progress::new()?;
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .target(env_logger::Target::Pipe(Box::new(progress.stderr())))
         .init();
@@ -78,7 +81,8 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     let _guard = processes.kill_on_drop(Signal::SIGTERM as i32, job::GRACE);
 
     let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
-    let jobs = Arc::new(Jobs::new(monitor.readiness(), processes.clone()));
+    let outputs = Outputs::new(options.grouping(), progress.printer().clone())?;
+    let jobs = Arc::new(Jobs::new(monitor.readiness(), processes.clone(), outputs));
     monitor.set_manager(jobs.clone());
     monitor.set_process_group(processes.clone());
     let snapshots = monitor.snapshots();

@@ -1,10 +1,13 @@
 //! The command line.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+
+use crate::output::Grouping;
 
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
@@ -29,9 +32,19 @@ pub(crate) struct Options {
     /// SIGHUP, but not under `nohup`
     #[arg(long, value_name = "FILE")]
     pub(crate) limits: Option<PathBuf>,
+
+    /// When to print what a job writes; by default each line on a terminal, and the whole elsewhere
+    #[arg(long, value_name = "WHEN")]
+    output: Option<Grouping>,
 }
 
 impl Options {
+    /// When to print what jobs write.
+    pub(crate) fn grouping(&self) -> Grouping {
+        let default = if io::stdout().is_terminal() { Grouping::Lines } else { Grouping::Grouped };
+        self.output.unwrap_or(default)
+    }
+
     /// Reads the command line. The error is the exit code, and what was wrong has been named in one line.
     pub(crate) fn from_command_line() -> Result<Options, ExitCode> {
         Options::try_parse().map_err(|error| {

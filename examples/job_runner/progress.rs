@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use highwater::ResourceSnapshot;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::printer::{above, Printer};
+
 /// How often plain lines are printed at most.
 const PLAIN_GAP: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,7 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
+    printer: Printer,
     plain: bool,
     began: Instant,
     /// When the last plain line was printed, and what it said: another is worth printing when that has changed.
@@ -30,14 +33,20 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Shows progress on standard output.
-    pub(crate) fn new() -> Progress {
+    pub(crate) fn new() -> io::Result<Progress> {
         let plain = !io::stdout().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stdout() };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
             bar.set_style(style);
         }
-        Progress { bar, plain, began: Instant::now(), printed: None }
+        let printer = Printer::new(bar.clone())?;
+        Ok(Progress { bar, printer, plain, began: Instant::now(), printed: None })
+    }
+
+    /// Prints above the progress line.
+    pub(crate) fn printer(&self) -> &Printer {
+        &self.printer
     }
 
     /// A writer to standard error that leaves the progress line whole.
@@ -69,8 +78,7 @@ impl Progress {
 
     /// Prints a line that stays.
     pub(crate) fn say(&self, line: &str) {
-        // A reader that has gone away is no reason to stop running jobs.
-        self.bar.suspend(|| drop(writeln!(io::stdout(), "{line}")));
+        self.printer.say(line);
     }
 
     /// Removes the progress line.
@@ -96,7 +104,7 @@ struct AboveTheBar {
 
 impl Write for AboveTheBar {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bar.suspend(|| io::stderr().write(bytes))
+        above(&self.bar, || io::stderr().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -27,6 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// (some 20 ms), so that its growth is seen.
 const CLOSELY: Duration = Duration::from_millis(5);
 
+/// How long a run that was ended by a signal waits until what it has to say is read.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The most texts that may wait to be printed when another job is started: jobs write no faster than somebody reads.
+const BACKLOG: usize = 100;
+
 /// How long nothing is looked at when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -106,6 +112,8 @@ impl Runner {
         }
         run.runner.progress.finish();
         run.runner.progress.say(&run.tally.to_string());
+        // Whoever wants it to end now does not want it to wait for a reader that reads no more.
+        run.runner.progress.printer().wait(run.interrupted.map(|_| FAREWELL));
         Ending { tally: run.tally, interrupted: run.interrupted }
     }
 }
@@ -256,6 +264,9 @@ impl Run {
     }
 
     fn admit(&mut self, job: &Job) -> Admission {
+        if self.runner.progress.printer().backlog() > BACKLOG {
+            return Admission::NotNow("what jobs have written is read slowly".into());
+        }
         let alone = self.runner.jobs.is_empty();
         if self.is_learning() && !alone {
             return Admission::NotNow("the first job shows what a job costs".into());
