@@ -4,21 +4,23 @@
 mod common;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::groups::{limit_memory, Groups};
+use common::groups::{limit_memory, limit_pids, Groups};
 use common::{wait_until, wait_within};
 use escargot::CargoRun;
 use nix::fcntl::{Flock, FlockArg};
 use nix::pty::{openpty, OpenptyResult, Winsize};
 use nix::sys::signal::{kill, SigSet, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{chown, Pid};
 use procfs::process::{all_processes, Process};
 use tempfile::TempDir;
 
@@ -473,7 +475,14 @@ fn a_bad_option_or_value_is_named_in_one_line() {
 fn help_names_every_option() {
     let ended = Run::start(&["--help"]).end();
     assert!(ended.status.success(), "{ended:?}");
-    for option in ["--max-processes <N>", "--max-memory-mb <MB>", "--interval <SECONDS>", "--limits <FILE>", "--help"] {
+    for option in [
+        "--max-processes <N>",
+        "--max-memory-mb <MB>",
+        "--interval <SECONDS>",
+        "--limits <FILE>",
+        "--output <WHEN>",
+        "--help",
+    ] {
         assert!(ended.stdout.contains(option), "{option}: {ended:?}");
     }
 }
@@ -815,4 +824,67 @@ fn a_runner_whose_output_nobody_reads_still_ends_by_a_signal() {
     let _unread = run.runner.stdout.take();
     let ended = run.end();
     assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+}
+
+/// A runner by a user who has 45 other processes and may have 60 tasks. It is given as `"$@"` to a script of the first user.
+fn limited_user(number: u32, script: &str) -> Option<(common::Children, Run)> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only the first user can be another one, for whom such a limit holds");
+        return None;
+    }
+    // A number for each process of this test, or they would count each other's.
+    let user = number + std::process::id();
+    // The folder of the build need not be one that everybody can enter.
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let program = folder.path().join("program");
+    fs::copy(job_runner().get_program(), &program).unwrap();
+    chown(folder.path(), Some(user.into()), Some(user.into())).unwrap();
+    let others = (0..45).map(|_| Command::new("sleep").arg("1000").uid(user).gid(user).spawn().unwrap());
+    let others = common::Children(others.collect());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", "prlimit", "--nproc=60", "setpriv", "--clear-groups"]);
+    shell.arg(format!("--reuid={user}")).arg(program);
+    Some((others, Run::start_as(shell, folder, &["--max-processes", "100"])))
+}
+
+#[test]
+fn jobs_wait_for_what_other_programs_of_the_user_leave_of_his_limit() {
+    let Some((_others, mut run)) = limited_user(100_000, "exec \"$@\"") else { return };
+    for number in 1..=60 {
+        run.feed(&format!("sleep 0.1; echo {number} >> done"));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((60, 0, 0), &Vec::from_iter(1..=60)), "{ended:?}");
+}
+
+#[test]
+fn a_job_that_cannot_be_started_for_want_of_a_task_is_started_later() {
+    // Those outside of its namespace are not seen, but count.
+    let script = "exec unshare --pid --fork --kill-child --mount-proc \"$@\"";
+    let Some((_others, mut run)) = limited_user(200_000, script) else { return };
+    for number in 1..=60 {
+        run.feed(&format!("echo {number} >> done; exec sleep 0.1"));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((60, 0, 0), &Vec::from_iter(1..=60)), "{ended:?}");
+}
+
+/// A job of the test below.
+#[test]
+#[ignore = "does nothing but be there, with sixteen threads"]
+fn sixteen_threads() {
+    thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| thread::sleep(Duration::from_millis(300))))));
+}
+
+#[test]
+fn threads_of_jobs_count_where_a_group_limits_them() {
+    let Some(groups) = Groups::new("pids") else { return };
+    limit_pids(&groups.outer, "40");
+    let mut run = Run::start_by(&format!("echo $$ > {}/cgroup.procs; exec \"$@\"", groups.inner.display()), &[]);
+    let test = std::env::current_exe().unwrap();
+    for number in 1..=8 {
+        run.feed(&format!("{} --exact --ignored sixteen_threads && echo {number} >> done", test.display()));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((8, 0, 0), &Vec::from_iter(1..=8)), "{ended:?}");
 }

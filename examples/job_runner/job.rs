@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use crate::orphans::{self, Orphan};
 use crate::output::{Output, Outputs};
+use crate::tree;
 
 /// The age from which on the process group manager has charge of a job, which costs a look each, and its output is read. What
 /// a younger one leaves behind is known by its mark, and a pipe holds what it writes.
@@ -64,11 +65,18 @@ pub(crate) struct Job {
     pub(crate) command: OsString,
     /// The most that it has itself been seen to cost.
     pub(crate) cost: Cost,
+    /// The most tasks that it has been seen to have.
+    tasks: u64,
 }
 
 impl Job {
     pub(crate) fn new(line: usize, command: OsString) -> Job {
-        Job { id: line.to_string(), command, cost: Cost::FIRST_GUESS }
+        Job { id: line.to_string(), command, cost: Cost::FIRST_GUESS, tasks: 0 }
+    }
+
+    /// The tasks that it is taken to need: a process is one at least.
+    pub(crate) fn tasks(&self) -> u64 {
+        self.tasks.max(self.cost.processes)
     }
 
     /// Runs it in a process group of its own. The permit goes with the processes that it is for: what they have grown to
@@ -115,6 +123,7 @@ impl Job {
             shell_end: None,
             orphans: Vec::new(),
             processes: Arc::clone(processes),
+            tasks: 0,
             is_tracked: false,
             permit,
             state: State::Running,
@@ -190,6 +199,8 @@ pub(crate) struct RunningJob {
     shell_end: Option<Result<(), Errno>>,
     /// Those of its processes that were handed over to this one, as of the last list of them.
     orphans: Vec<u32>,
+    /// The tasks that it had when they were last counted.
+    tasks: u64,
     processes: Arc<ProcessGroupManager>,
     /// Whether the manager has been told of it.
     is_tracked: bool,
@@ -237,6 +248,18 @@ impl RunningJob {
             let orphans = self.orphans.iter().map(|pid| orphans::cost(*pid));
             self.job.cost = self.job.cost.max(orphans.fold(Cost { processes, memory_bytes }, Cost::and));
         }
+    }
+
+    /// Counts its tasks.
+    pub(crate) fn note_tasks(&mut self) {
+        let roots = self.orphans.iter().chain([&self.child.id()]).copied().collect::<Vec<_>>();
+        self.tasks = roots.into_iter().flat_map(tree::below).map(|process| tree::threads(&process)).sum();
+        self.job.tasks = self.job.tasks.max(self.tasks);
+    }
+
+    /// The tasks that it has not been seen to have yet, but is taken to need.
+    pub(crate) fn tasks_to_come(&self, of_largest: u64) -> u64 {
+        self.job.tasks().max(of_largest).saturating_sub(self.tasks)
     }
 
     /// Whether it is old enough for the manager to have charge of it, and it does not.

@@ -61,6 +61,23 @@ impl Jobs {
         fit.fold(Cost::default(), |cost, running| cost.max(running.job.cost))
     }
 
+    /// The most tasks that a running job is taken to need.
+    pub(crate) fn tasks(&self) -> u64 {
+        let running = self.running.lock();
+        let fit = running.iter().filter(|running| !running.is_too_large());
+        fit.map(|running| running.job.tasks()).max().unwrap_or_default()
+    }
+
+    /// Counts the tasks of every job.
+    pub(crate) fn note_tasks(&self) {
+        self.running.lock().iter_mut().for_each(RunningJob::note_tasks);
+    }
+
+    /// The tasks that all of them are still to start, if each is like the largest.
+    pub(crate) fn tasks_to_come(&self, of_largest: u64) -> u64 {
+        self.running.lock().iter().map(|running| running.tasks_to_come(of_largest)).sum()
+    }
+
     /// How long the oldest job has been running.
     pub(crate) fn oldest_age(&self) -> Option<Duration> {
         self.running.lock().first().map(|oldest| oldest.started.elapsed())

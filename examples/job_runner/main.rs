@@ -24,6 +24,8 @@ mod progress;
 mod runner;
 mod signals;
 mod tally;
+mod tasks;
+mod tree;
 
 use std::process::ExitCode;
 use std::sync::Arc;

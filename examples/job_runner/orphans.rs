@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use crate::job::{Cost, Serial};
+use crate::tree;
 
 /// A child of this process that is the shell of no job.
 #[derive(Debug)]
@@ -41,17 +42,11 @@ pub(crate) fn collect(shells: &HashSet<u32>) -> io::Result<Vec<Orphan>> {
 
 /// What a process and all that is below it use now.
 pub(crate) fn cost(pid: u32) -> Cost {
-    let mut cost = Cost::default();
-    let mut pids = vec![pid];
-    while let Some(pid) = pids.pop() {
-        // One that has ended meanwhile costs nothing.
-        let Ok(process) = Process::new(pid as i32) else { continue };
-        let Ok(stat) = process.stat() else { continue };
-        cost = cost.and(Cost { processes: 1, memory_bytes: stat.rss * procfs::page_size() });
-        let threads = process.tasks().into_iter().flatten().flatten();
-        pids.extend(threads.flat_map(|thread| thread.children().unwrap_or_default()));
-    }
-    cost
+    // One that has ended meanwhile costs nothing.
+    let stats = tree::below(pid).filter_map(|process| process.stat().ok());
+    stats.fold(Cost::default(), |cost, stat| {
+        cost.and(Cost { processes: 1, memory_bytes: stat.rss * procfs::page_size() })
+    })
 }
 
 /// Jobs are started by the main thread, and orphans are handed to the first of the threads: all are children of it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
 use highwater::{Permit, Resource, ResourceMonitor, ResourceSnapshot, Snapshots, Verdict};
+use nix::errno::Errno;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTSTP, SIGTTIN};
 
 use crate::job::{Cancel, Cost, Job, Outcome};
@@ -16,6 +17,7 @@ use crate::options::Options;
 use crate::progress::{Counts, Progress};
 use crate::signals;
 use crate::tally::Tally;
+use crate::tasks::{Refusal, Tasks};
 
 /// How long the first job is watched at most before others are started beside it.
 const LEARNING: Duration = Duration::from_secs(10);
@@ -66,6 +68,7 @@ struct Run {
     stuck_since: Option<Instant>,
     /// When to look around next for what jobs have started elsewhere: a tenth of the time goes into that at most.
     next_look: Instant,
+    tasks: Tasks,
     tally: Tally,
 }
 
@@ -94,6 +97,7 @@ impl Runner {
             held_back: None,
             stuck_since: None,
             next_look: Instant::now(),
+            tasks: Tasks::new(),
             tally: Tally::new(),
         };
         while !run.is_over() {
@@ -166,6 +170,7 @@ impl Run {
             Event::Snapshot(snapshot) => {
                 self.tally.record(&snapshot);
                 self.runner.jobs.note_costs();
+                self.tasks.set_group(snapshot.cgroup_pids.as_ref());
                 if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
                     self.tally.known_since = Some(Instant::now());
                 }
@@ -204,6 +209,7 @@ impl Run {
         for (job, outcome) in self.runner.jobs.take_ended() {
             if !matches!(outcome, Outcome::Cancelled(Cancel::Shed | Cancel::TooLarge(_))) {
                 self.tally.cost = self.tally.cost.max(job.cost);
+                self.tally.tasks = self.tally.tasks.max(job.tasks());
                 self.tally.known_since.get_or_insert_with(Instant::now);
             }
             match outcome {
@@ -229,6 +235,14 @@ impl Run {
             self.runner.jobs.look_around();
             self.next_look = began + began.elapsed() * 10;
         }
+        let began = Instant::now();
+        let is_due = self.tasks.is_look_due();
+        if is_due || self.tasks.are_limited() && self.is_watching_the_first() {
+            self.runner.jobs.note_tasks();
+        }
+        if is_due {
+            self.tasks.look(began);
+        }
     }
 
     fn fail(&mut self, job: &Job, reason: &str) {
@@ -249,7 +263,13 @@ impl Run {
                     self.held_back = None;
                     self.stuck_since = None;
                     if let Err((job, error)) = self.runner.jobs.start(job, permit) {
-                        self.fail(&job, &format!("could not be started: {error}"));
+                        let reason = format!("could not be started: {error}");
+                        if self.may_pass(&error) {
+                            self.queue.push_front(job);
+                            self.held_back = Some(reason);
+                            return;
+                        }
+                        self.fail(&job, &reason);
                     }
                 }
                 Admission::NotNow(reason) => {
@@ -270,6 +290,9 @@ impl Run {
         let alone = self.runner.jobs.is_empty();
         if self.is_learning() && !alone {
             return Admission::NotNow("the first job shows what a job costs".into());
+        }
+        if let Some(Refusal { reason, could_never_fit }) = self.lacks_tasks(job, alone) {
+            return if could_never_fit && alone { Admission::Never(reason) } else { Admission::NotNow(reason) };
         }
         let mut verdict = match self.runner.monitor.try_admit(job.cost.max(self.cost()).work()) {
             Ok(permit) => return Admission::Granted(permit),
@@ -292,6 +315,24 @@ impl Run {
             return Admission::Never(verdict.to_string());
         }
         Admission::NotNow(verdict.to_string())
+    }
+
+    /// Why there are not enough tasks left for a job, if so. One that would be alone is taken to need what it has had itself.
+    fn lacks_tasks(&self, job: &Job, alone: bool) -> Option<Refusal> {
+        let largest = self.queue.iter().map(Job::tasks).max().max(Some(self.tally.tasks.max(self.runner.jobs.tasks())));
+        let largest = largest.unwrap_or_default();
+        let asked = if alone { job.tasks() } else { job.tasks().max(largest) };
+        self.tasks.refusal(asked, self.runner.jobs.tasks_to_come(largest))
+    }
+
+    /// Whether a job that could not be started for this reason can be a moment later: others may leave what they have, and
+    /// jobs that run do.
+    fn may_pass(&self, error: &io::Error) -> bool {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EAGAIN | Errno::ENOMEM | Errno::ENFILE) => true,
+            Some(Errno::EMFILE) => !self.runner.jobs.is_empty(),
+            _ => false,
+        }
     }
 
     /// Whether the runner itself has been too large for long while no job ran: then no job's end is going to make room. What

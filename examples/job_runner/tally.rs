@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     pub(crate) closed: usize,
     /// The most that a job has been seen to cost.
     pub(crate) cost: Cost,
+    /// The most tasks that a job has been seen to have.
+    pub(crate) tasks: u64,
     /// When the cost of one job was known, from which on there may be more than one.
     pub(crate) known_since: Option<Instant>,
     began: Instant,
@@ -40,6 +42,7 @@ impl Tally {
             shed: 0,
             closed: 0,
             cost: Cost::FIRST_GUESS,
+            tasks: 0,
             known_since: None,
             began: Instant::now(),
             peak: Peak::default(),
