@@ -312,7 +312,7 @@ fn processes_that_jobs_have_handed_over_count_as_theirs() {
 
 #[test]
 fn jobs_that_take_memory_stay_below_the_limit_and_all_finish_once() {
-    let mut run = Run::start(&["--max-memory-mb", "150"]);
+    let mut run = Run::start(&["--max-memory-mb", "150", "--max-processes", "100"]);
     for number in 1..=12 {
         run.feed(&format!("{}; echo {number} >> done", holding_mb(40, "sleep 0.5")));
     }
@@ -406,7 +406,7 @@ fn jobs_run_side_by_side_again_after_one_that_could_never_fit() {
 #[test]
 fn a_job_is_paused_for_memory_and_continues_when_the_pressure_has_cleared() {
     // The settle time is one interval: this long, the job stays paused before it would be cancelled.
-    let mut run = Run::start(&["--max-memory-mb", "100", "--interval", "5"]);
+    let mut run = Run::start(&["--max-memory-mb", "100", "--max-processes", "100", "--interval", "5"]);
     let (grow, free, go) = (run.gate("grow"), run.gate("free"), run.gate("go"));
     run.feed("sleep 0.5; :");
     run.feed("echo $$ > oldest; flock -s go true; echo 2 >> done");
@@ -887,4 +887,37 @@ fn threads_of_jobs_count_where_a_group_limits_them() {
     }
     let ended = run.end();
     assert_eq!((ended.counts(), &ended.done), ((8, 0, 0), &Vec::from_iter(1..=8)), "{ended:?}");
+}
+
+fn cpus() -> u32 {
+    thread::available_parallelism().unwrap().get() as u32
+}
+
+#[test]
+fn as_many_jobs_that_compute_run_at_once_as_there_are_cpus() {
+    let mut run = Run::start(&[]);
+    let jobs = 4 * cpus() + 8;
+    for number in 1..=jobs {
+        run.feed(&format!("i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; echo {number} >> done"));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((jobs, 0, 0), &Vec::from_iter(1..=jobs)), "{ended:?}");
+    // One more may be tried while the machine is busy with none of them, as at the end.
+    assert!(ended.peak().0 <= cpus() + 1, "{ended:?}");
+}
+
+#[test]
+fn more_jobs_run_at_once_while_they_wait() {
+    let mut run = Run::start(&[]);
+    let go = run.gate("go");
+    run.feed("sleep 0.1");
+    for number in 1..=8 * cpus() {
+        run.feed(&format!("flock -s go true; echo {number} >> done"));
+    }
+    wait_within(RUN_DEADLINE, "several times as many run as there are CPUs", || {
+        run.read("stdout").contains(&format!("running {},", 8 * cpus()))
+    });
+    go.open();
+    let ended = run.end();
+    assert_eq!(ended.done, Vec::from_iter(1..=8 * cpus()), "{ended:?}");
 }

@@ -14,8 +14,15 @@ use highwater::{BoxError, ResourceLimits};
 
 use crate::options::Options;
 
+/// The limits of a run.
+pub(crate) struct Limits {
+    pub(crate) limits: ResourceLimits,
+    /// Whether somebody has said how many processes there may be, and so how many jobs.
+    pub(crate) is_width_given: bool,
+}
+
 /// Reads the limits anew. An error is one line that names the file and its line.
-pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
+pub(crate) fn load(options: &Options) -> Result<Limits, BoxError> {
     let mut processes = options.max_processes;
     let mut memory_mb = options.max_memory_mb;
 
@@ -41,7 +48,7 @@ pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
     }
 
     if processes.is_none() && memory_mb.is_none() {
-        return Ok(ResourceLimits::detect()?);
+        return Ok(Limits { limits: ResourceLimits::detect()?, is_width_given: false });
     }
     let mut limits = ResourceLimits::builder();
     if let Some(processes) = processes {
@@ -50,5 +57,5 @@ pub(crate) fn load(options: &Options) -> Result<ResourceLimits, BoxError> {
     if let Some(mb) = memory_mb {
         limits = limits.max_memory_mb(mb);
     }
-    Ok(limits.build()?)
+    Ok(Limits { limits: limits.build()?, is_width_given: processes.is_some() })
 }

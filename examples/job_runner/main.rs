@@ -26,15 +26,17 @@ mod signals;
 mod tally;
 mod tasks;
 mod tree;
+mod width;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use highwater::{BoxError, MemoryScope, ProcessGroupManager, ResourceLimits, ResourceMonitor};
+use highwater::{BoxError, MemoryScope, ProcessGroupManager, ResourceMonitor};
 
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::jobs::Jobs;
+use crate::limits::Limits;
 use crate::options::Options;
 use crate::output::Outputs;
 use crate::progress::Progress;
@@ -63,11 +65,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
+fn run(options: Options, limits: Limits) -> Result<Ending, BoxError> {
     let progress = Progress::new()?;
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .target(env_logger::Target::Pipe(Box::new(progress.stderr())))
         .init();
+    let Limits { limits, is_width_given } = limits;
     log::info!("limits: {limits}");
 
     // Before any job is started, or its end could be missed.
@@ -90,5 +93,5 @@ fn run(options: Options, limits: ResourceLimits) -> Result<Ending, BoxError> {
     let snapshots = monitor.snapshots();
     monitor.start(options.interval)?;
 
-    Ok(Runner { options, monitor, snapshots, jobs, input: input::jobs()?, signals, progress }.run())
+    Ok(Runner { options, is_width_given, monitor, snapshots, jobs, input: input::jobs()?, signals, progress }.run())
 }

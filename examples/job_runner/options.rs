@@ -12,7 +12,8 @@ use crate::output::Grouping;
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
 /// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold.
-/// Work is held back from 80 % of a limit, and shed from 95 %.
+/// Work is held back from 80 % of a limit, and shed from 95 %. Without `--max-processes`, as many jobs run at once as there
+/// are CPUs, and more while they leave CPUs idle.
 #[derive(Debug, Parser)]
 #[command(name = "job_runner", allow_negative_numbers = true)]
 pub(crate) struct Options {

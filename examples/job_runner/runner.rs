@@ -12,12 +12,13 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTSTP, SIGTTIN};
 
 use crate::job::{Cancel, Cost, Job, Outcome};
 use crate::jobs::Jobs;
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::options::Options;
 use crate::progress::{Counts, Progress};
 use crate::signals;
 use crate::tally::Tally;
 use crate::tasks::{Refusal, Tasks};
+use crate::width::Width;
 
 /// How long the first job is watched at most before others are started beside it.
 const LEARNING: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ const IDLE: Duration = Duration::from_millis(100);
 /// What the runner is made of.
 pub(crate) struct Runner {
     pub(crate) options: Options,
+    pub(crate) is_width_given: bool,
     pub(crate) monitor: ResourceMonitor,
     pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
@@ -69,6 +71,7 @@ struct Run {
     /// When to look around next for what jobs have started elsewhere: a tenth of the time goes into that at most.
     next_look: Instant,
     tasks: Tasks,
+    width: Width,
     tally: Tally,
 }
 
@@ -98,6 +101,7 @@ impl Runner {
             stuck_since: None,
             next_look: Instant::now(),
             tasks: Tasks::new(),
+            width: Width::new(),
             tally: Tally::new(),
         };
         while !run.is_over() {
@@ -181,9 +185,12 @@ impl Run {
         }
     }
 
-    fn reload_limits(&self) {
+    fn reload_limits(&mut self) {
         match limits::load(&self.runner.options) {
-            Ok(limits) => self.runner.monitor.update_limits(limits),
+            Ok(Limits { limits, is_width_given }) => {
+                self.runner.monitor.update_limits(limits);
+                self.runner.is_width_given = is_width_given;
+            }
             Err(error) => log::error!("limits unchanged: {error}"),
         }
     }
@@ -234,6 +241,10 @@ impl Run {
         if began >= self.next_look {
             self.runner.jobs.look_around();
             self.next_look = began + began.elapsed() * 10;
+        }
+        if !self.runner.is_width_given {
+            let latest = self.runner.monitor.latest();
+            self.width.look(latest.and_then(|latest| latest.cpu_pressure).map(|pressure| pressure.some_percent));
         }
         let began = Instant::now();
         let is_due = self.tasks.is_look_due();
@@ -291,6 +302,9 @@ impl Run {
         if self.is_learning() && !alone {
             return Admission::NotNow("the first job shows what a job costs".into());
         }
+        if let Some(reason) = self.is_wide_enough() {
+            return Admission::NotNow(reason);
+        }
         if let Some(Refusal { reason, could_never_fit }) = self.lacks_tasks(job, alone) {
             return if could_never_fit && alone { Admission::Never(reason) } else { Admission::NotNow(reason) };
         }
@@ -315,6 +329,16 @@ impl Run {
             return Admission::Never(verdict.to_string());
         }
         Admission::NotNow(verdict.to_string())
+    }
+
+    /// Why no other job is started beside those that run, where that is for the CPUs to say.
+    fn is_wide_enough(&mut self) -> Option<String> {
+        let (running, _) = self.runner.jobs.counts();
+        if self.runner.is_width_given {
+            None
+        } else {
+            self.width.refusal(running)
+        }
     }
 
     /// Why there are not enough tasks left for a job, if so. One that would be alone is taken to need what it has had itself.
