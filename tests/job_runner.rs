@@ -921,3 +921,25 @@ fn more_jobs_run_at_once_while_they_wait() {
     let ended = run.end();
     assert_eq!(ended.done, Vec::from_iter(1..=8 * cpus()), "{ended:?}");
 }
+
+#[test]
+fn what_cannot_be_seen_of_jobs_is_said_once() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only the first user makes a namespace of processes");
+        return;
+    }
+    // In `/proc`, processes have other numbers than they call each other by.
+    let script = "exec unshare --pid --fork --kill-child \"$@\"";
+    let mut run = Run::start_by(script, &["--max-processes", "100", "--interval", "0.1"]);
+    for number in 1..=40 {
+        run.feed(&format!("echo {number} >> done; exec sleep 0.5"));
+    }
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((40, 0, 0), &Vec::from_iter(1..=40)), "{ended:?}");
+    for line in ["counts twice while it runs", "what jobs leave behind is seen late", "observe failed"] {
+        assert_eq!(ended.stderr.lines().filter(|said| said.contains(line)).count(), 1, "{line}: {ended:?}");
+    }
+    // The library says once of each hook that it fails.
+    let others = ended.stderr.lines().filter(|line| !line.contains("event=monitor.process_group_failed"));
+    assert_eq!(others.count(), 2, "{ended:?}");
+}

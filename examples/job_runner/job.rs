@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater::{Permit, ProcessGroupManager, Work, WorkUsage};
+use highwater::{Error, Permit, ProcessGroupManager, Work, WorkUsage};
 use nix::errno::Errno;
 use nix::sys::signal::{killpg, Signal};
 use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
@@ -79,8 +79,7 @@ impl Job {
         self.tasks.max(self.cost.processes)
     }
 
-    /// Runs it in a process group of its own. The permit goes with the processes that it is for: what they have grown to
-    /// is not reserved any more, what they may still grow to is, as long as they live. The job comes back with the error
+    /// Runs it in a process group of its own. The permit goes with the processes that it is for. The job comes back with the error
     /// when it could not be started.
     pub(crate) fn start(
         self,
@@ -111,9 +110,6 @@ impl Job {
                 None
             }
         };
-        if let Err(error) = permit.attach(child.id()) {
-            log::warn!("job {} counts twice while it runs: {error}", self.id);
-        }
         Ok(RunningJob {
             job: self,
             serial,
@@ -211,6 +207,12 @@ pub(crate) struct RunningJob {
 }
 
 impl RunningJob {
+    /// Attaches the permit: what the processes have grown to is not reserved any more, what they may still grow to is, as
+    /// long as they live.
+    pub(crate) fn attach(&self) -> Result<(), Error> {
+        self.permit.attach(self.child.id())
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.state, State::Paused)
     }

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use highwater::{BoxError, JobManager, Permit, ProcessGroupManager, Readiness, Resource};
 use nix::sys::signal::{raise, Signal};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::damped::Damped;
 use crate::job::{Cancel, Cost, Job, Outcome, RunningJob, GRACE};
 use crate::orphans::{self, Orphan};
 use crate::output::Outputs;
@@ -22,6 +23,8 @@ pub(crate) struct Jobs {
     processes: Arc<ProcessGroupManager>,
     outputs: Arc<Outputs>,
     leftovers: Mutex<Vec<Leftover>>,
+    unattached: Damped,
+    unlisted: Damped,
 }
 
 /// What a job that has ended left behind, and was seen too late to keep it from ending.
@@ -33,12 +36,23 @@ struct Leftover {
 
 impl Jobs {
     pub(crate) fn new(readiness: Readiness, processes: Arc<ProcessGroupManager>, outputs: Arc<Outputs>) -> Jobs {
-        Jobs { running: Mutex::default(), readiness, processes, outputs, leftovers: Mutex::default() }
+        Jobs {
+            running: Mutex::default(),
+            readiness,
+            processes,
+            outputs,
+            leftovers: Mutex::default(),
+            unattached: Damped::default(),
+            unlisted: Damped::default(),
+        }
     }
 
     /// Starts a job. It comes back with the error when that failed.
     pub(crate) fn start(&self, job: Job, permit: Permit) -> Result<(), (Job, io::Error)> {
         let job = job.start(permit, &self.processes, &self.outputs)?;
+        if let Err(error) = job.attach() {
+            self.unattached.warn(format_args!("job {} counts twice while it runs: {error}", job.job.id));
+        }
         self.running.lock().push(job);
         Ok(())
     }
@@ -130,7 +144,7 @@ impl Jobs {
         let mut running = self.running.lock();
         running.iter_mut().for_each(RunningJob::look_at_shell);
         // After that: what a shell leaves behind is handed over before it can be seen to have ended.
-        let orphans = known(orphans::collect(&shells(&running)));
+        let orphans = self.known(orphans::collect(&shells(&running)));
         running.iter_mut().for_each(|job| job.adopt(&orphans));
         self.end_leftovers(&running, &orphans);
 
@@ -187,10 +201,19 @@ impl Jobs {
         }
     }
 
+    /// The orphans that could be listed. Where the kernel lists no children there are none, and the manager alone ends what
+    /// jobs leave behind.
+    fn known(&self, listed: io::Result<Vec<Orphan>>) -> Vec<Orphan> {
+        listed.unwrap_or_else(|error| {
+            self.unlisted.warn(format_args!("what jobs leave behind is seen late: {error}"));
+            Vec::new()
+        })
+    }
+
     /// The running jobs, each knowing its orphans as they are now: before they are signalled.
     fn lock_with_orphans(&self) -> MutexGuard<'_, Vec<RunningJob>> {
         let mut running = self.running.lock();
-        let orphans = known(orphans::list(&shells(&running)));
+        let orphans = self.known(orphans::list(&shells(&running)));
         running.iter_mut().for_each(|job| job.adopt(&orphans));
         running
     }
@@ -198,16 +221,6 @@ impl Jobs {
 
 fn shells(running: &[RunningJob]) -> HashSet<u32> {
     running.iter().map(RunningJob::shell_id).collect()
-}
-
-/// The orphans that could be listed. Where the kernel lists no children there are none, and the manager alone ends what
-/// jobs leave behind.
-fn known(listed: io::Result<Vec<Orphan>>) -> Vec<Orphan> {
-    static COMPLAINED: Once = Once::new();
-    listed.unwrap_or_else(|error| {
-        COMPLAINED.call_once(|| log::warn!("what jobs leave behind is seen late: {error}"));
-        Vec::new()
-    })
 }
 
 impl JobManager for Jobs {

@@ -12,6 +12,7 @@
 //! number of the signal that ended it early: each job is then told to end, and killed by a second signal. Ctrl-Z stops the
 //! jobs with the runner, and `fg` continues both. What was ignored at the start stays ignored.
 
+mod damped;
 mod input;
 mod job;
 mod jobs;

@@ -67,6 +67,8 @@ struct Stream {
     held: SpooledTempFile,
     length: usize,
     is_line_whole: bool,
+    /// How many bytes could not be held, and why the last could not.
+    lost: Option<(usize, io::Error)>,
 }
 
 impl Outputs {
@@ -154,7 +156,7 @@ impl Stream {
         // The other end is a description of its own: the job sees nothing of this.
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let held = SpooledTempFile::new(HELD);
-        Ok(Arc::new(Mutex::new(Stream { from: pipe.into(), target, held, length: 0, is_line_whole: true })))
+        Ok(Arc::new(Mutex::new(Stream { from: pipe.into(), target, held, length: 0, is_line_whole: true, lost: None })))
     }
 
     /// Reads some of what there is.
@@ -171,7 +173,7 @@ impl Stream {
     fn hold(&mut self, bytes: &[u8]) {
         match self.held.write_all(bytes) {
             Ok(()) => self.length += bytes.len(),
-            Err(error) => log::error!("{} bytes that a job has written are lost: {error}", bytes.len()),
+            Err(error) => self.lost = Some((self.lost.as_ref().map_or(0, |(lost, _)| *lost) + bytes.len(), error)),
         }
     }
 
@@ -192,6 +194,9 @@ impl Stream {
 
     /// Prints everything. A last line that has no end gets one, or another's would follow on it.
     fn print_all(&mut self, printer: &Printer) {
+        if let Some((lost, error)) = self.lost.take() {
+            log::error!("{lost} bytes that a job has written are lost: {error}");
+        }
         if self.length == 0 {
             return;
         }
