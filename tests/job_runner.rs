@@ -943,3 +943,14 @@ fn what_cannot_be_seen_of_jobs_is_said_once() {
     let others = ended.stderr.lines().filter(|line| !line.contains("event=monitor.process_group_failed"));
     assert_eq!(others.count(), 2, "{ended:?}");
 }
+
+#[test]
+fn a_job_that_wants_the_terminal_has_failed() {
+    let terminal = Terminal::new();
+    terminal.run("< jobs", "cat < /dev/tty\nstty sane < /dev/tty\necho 3 >> done\n");
+    terminal.wait_for("ended with 1");
+    for job in [1, 2] {
+        assert!(terminal.shows(&format!("job {job} failed: it wants the terminal, which no job has: ")));
+    }
+    assert!(terminal.shows("1 done, 2 failed, "));
+}

@@ -89,11 +89,12 @@ impl Job {
     ) -> Result<RunningJob, (Job, io::Error)> {
         let serial = Serial::next();
         let mut shell = Command::new("/bin/sh");
-        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
         shell
             .args(["-c", "--"])
             .arg(&self.command)
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .process_group(0)
             .env(Serial::MARK, serial.mark());
         let mut child = match shell.spawn() {
@@ -116,6 +117,7 @@ impl Job {
             started: Instant::now(),
             child,
             output,
+            wants_terminal: false,
             shell_end: None,
             orphans: Vec::new(),
             processes: Arc::clone(processes),
@@ -171,6 +173,8 @@ pub(crate) enum Cancel {
     TooLarge(String),
     /// The runner was told to stop.
     Interrupted,
+    /// It reads the terminal by its name, or changes how that is set, and would be stopped for ever.
+    WantsTerminal,
 }
 
 /// What became of a job that is no longer running.
@@ -191,6 +195,7 @@ pub(crate) struct RunningJob {
     /// waited for: the group is signalled only while it has not been.
     child: Child,
     output: Option<Output>,
+    wants_terminal: bool,
     /// Set once the shell has ended. The error says that its status is lost.
     shell_end: Option<Result<(), Errno>>,
     /// Those of its processes that were handed over to this one, as of the last list of them.
@@ -334,7 +339,7 @@ impl RunningJob {
     /// Asks it to end, and sees to it later that it does: this does not wait.
     pub(crate) fn cancel(&mut self, why: Cancel) -> io::Result<()> {
         self.signal(Signal::SIGTERM)?;
-        if self.is_paused() {
+        if self.is_paused() || self.wants_terminal {
             self.signal(Signal::SIGCONT)?; // a stopped process dies of nothing but SIGKILL
         }
         self.state = State::Cancelled { kill_at: Some(Instant::now() + GRACE), why };
@@ -369,12 +374,22 @@ impl RunningJob {
 
     /// Looks at the shell without taking its status: its zombie holds the number of the group.
     pub(crate) fn look_at_shell(&mut self) {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         self.shell_end = match waitid(Id::Pid(Pid::from_raw(self.child.id() as i32)), look) {
             Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Stopped(_, by)) => {
+                // The kernel stops the whole group for it.
+                self.wants_terminal = matches!(by, Signal::SIGTTIN | Signal::SIGTTOU);
+                None
+            }
             Ok(_) => Some(Ok(())),
             Err(error) => Some(Err(error)),
         };
+    }
+
+    /// Whether it was stopped because it wants the terminal, which is not for jobs, and was not told to end yet.
+    pub(crate) fn is_to_be_refused_the_terminal(&self) -> bool {
+        self.wants_terminal && !self.is_cancelled()
     }
 
     /// What became of it, or `None` while it runs, or something that it has left behind does. That is told to end when

@@ -147,6 +147,9 @@ impl Jobs {
         let orphans = self.known(orphans::collect(&shells(&running)));
         running.iter_mut().for_each(|job| job.adopt(&orphans));
         self.end_leftovers(&running, &orphans);
+        for job in running.iter_mut().filter(|job| job.is_to_be_refused_the_terminal()) {
+            complain(job.cancel(Cancel::WantsTerminal), "end", &job.job);
+        }
 
         let mut ended = Vec::new();
         let mut index = 0;

@@ -223,6 +223,7 @@ impl Run {
                 Outcome::Done => self.tally.done += 1,
                 Outcome::Failed(reason) => self.fail(&job, &reason),
                 Outcome::Cancelled(Cancel::TooLarge(reason)) => self.fail(&job, &format!("shed, {reason}")),
+                Outcome::Cancelled(Cancel::WantsTerminal) => self.fail(&job, "it wants the terminal, which no job has"),
                 Outcome::Cancelled(Cancel::Shed) => {
                     self.tally.shed += 1;
                     self.runner.progress.say(&format!("job {} was shed and waits to be run again", job.id));
