@@ -22,6 +22,7 @@ use nix::pty::{openpty, OpenptyResult, Winsize};
 use nix::sys::signal::{kill, SigSet, Signal};
 use nix::unistd::{chown, Pid};
 use procfs::process::{all_processes, Process};
+use procfs::CurrentSI;
 use tempfile::TempDir;
 
 /// Long enough for a run of many jobs on a loaded machine; reached only by a failure.
@@ -893,6 +894,11 @@ fn cpus() -> u32 {
     thread::available_parallelism().unwrap().get() as u32
 }
 
+/// The time that CPUs have been idle, all of them together.
+fn idle_seconds() -> f64 {
+    procfs::KernelStats::current().unwrap().total.idle as f64 / procfs::ticks_per_second() as f64
+}
+
 #[test]
 fn as_many_jobs_that_compute_run_at_once_as_there_are_cpus() {
     let mut run = Run::start(&[]);
@@ -914,9 +920,14 @@ fn more_jobs_run_at_once_while_they_wait() {
     for number in 1..=8 * cpus() {
         run.feed(&format!("flock -s go true; echo {number} >> done"));
     }
-    wait_within(RUN_DEADLINE, "several times as many run as there are CPUs", || {
-        run.read("stdout").contains(&format!("running {},", 8 * cpus()))
-    });
+    let (began, idle_before) = (Instant::now(), idle_seconds());
+    let idle_cpus = || (idle_seconds() - idle_before) / began.elapsed().as_secs_f64();
+    let are_all = || run.read("stdout").contains(&format!("running {},", 8 * cpus()));
+    let is_busy = || began.elapsed() > Duration::from_secs(20) && idle_cpus() < 0.5;
+    wait_within(RUN_DEADLINE, "several times as many run as there are CPUs", || are_all() || is_busy());
+    if !are_all() {
+        println!("skipped: others leave no CPU idle, and so none for more jobs");
+    }
     go.open();
     let ended = run.end();
     assert_eq!(ended.done, Vec::from_iter(1..=8 * cpus()), "{ended:?}");
