@@ -587,9 +587,10 @@ fn what_jobs_leave_behind_is_ended_and_nobody_elses() {
     for job in leftovers.iter().cycle().take(51) {
         run.feed(job);
     }
-    // Which sees to it that nothing is left.
+    // Which sees to it that nothing is left. A job of more processes than any before it may be shed, and is run again.
     let ended = run.end();
-    assert_eq!(ended.counts(), (51, 0, 0), "{ended:?}");
+    let (done, failed, _) = ended.counts();
+    assert_eq!((done, failed), (51, 0), "{ended:?}");
     assert!(fs::read_to_string(format!("/proc/{}/stat", stranger.0[0].id())).unwrap().contains(") S "));
 }
 
