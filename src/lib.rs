@@ -48,6 +48,7 @@
 //! | [starting](guide::starting) | the order of `daemon`, `start`, `chroot` and `setuid`; fork |
 //! | [settings](guide::settings) | every setting and its default; the layout that `proc_root` expects |
 //! | [containers](guide::containers) | limits that somebody else has set |
+//! | [starting processes](guide::starting_processes) | programs run as jobs, as many at a time as fit |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |
 //! | `testing`, with the feature of that name | testing a host without memory, processes or time |
@@ -79,6 +80,9 @@ mod engine;
 /// The host's processes.
 mod pgroup;
 
+/// Programs that the host has run.
+mod jobs;
+
 /// The objects that the host holds.
 mod monitor;
 
@@ -98,6 +102,7 @@ mod readme {}
 
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
+    jobs::{Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Outcome, Tries},
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,

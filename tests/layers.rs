@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// From below to above: a folder of `src`, and the folders that it imports from. A new arrow is a decision, made here.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("vocabulary", &[]),
     ("sys", &[]),
     ("judgement", &["vocabulary"]),
@@ -16,7 +16,8 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("host", &["vocabulary", "sys", "judgement"]),
     ("engine", &["vocabulary", "sys", "judgement", "readers", "host"]),
     ("pgroup", &["vocabulary", "sys", "readers", "host"]),
-    ("monitor", &["vocabulary", "sys", "readers", "host", "engine"]),
+    ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup"]),
+    ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobs"]),
     ("capi", &["vocabulary", "sys", "host", "monitor"]),
     ("testing", &["vocabulary", "sys", "readers", "engine", "monitor"]),
 ];

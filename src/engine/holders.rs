@@ -40,7 +40,7 @@ pub(super) struct Held {
     pub(super) work: Work,
     pub(super) since: Duration,
     pub(super) attached: Option<(AttachedId, u32)>,
-    /// Set once it was logged that this permit has been held for long.
+    /// Set once it was logged that this permit has been held for long, or where that is known.
     is_logged: bool,
 }
 
@@ -85,6 +85,13 @@ impl Holders {
     pub(super) fn set_attached(&self, Place { list, index }: Place, id: AttachedId, pid: u32) {
         if let Some(Some(held)) = self.lists[list].lock().places.get_mut(index) {
             held.attached = Some((id, pid));
+        }
+    }
+
+    /// Notes that a permit is held for long on purpose.
+    pub(super) fn set_known(&self, Place { list, index }: Place) {
+        if let Some(Some(held)) = self.lists[list].lock().places.get_mut(index) {
+            held.is_logged = true;
         }
     }
 
@@ -154,6 +161,8 @@ mod tests {
         let holders = Holders::default();
         holders.add(Work::new(), Duration::ZERO);
         holders.add(Work::new().processes(1).label("slow"), SECOND);
+        let known = holders.add(Work::new().processes(1), SECOND);
+        holders.set_known(known);
         assert!(holders.held_long(10 * SECOND, 10 * SECOND).is_empty());
         let told = holders.held_long(11 * SECOND, 10 * SECOND);
         assert_eq!(told.iter().map(|held| held.work.label_of()).collect::<Vec<_>>(), [Some("slow")]);

@@ -79,7 +79,7 @@ pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::gauges::PushedGauge;
 pub(crate) use self::lifecycle::{start, stop};
-pub(crate) use self::permits::{attach, finish, release, usage, Grant};
+pub(crate) use self::permits::{attach, expect_long, finish, release, usage, Grant};
 
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,13 @@ pub(crate) fn attach(shared: &Arc<Shared>, grant: &Grant, pid: u32) -> Result<()
     Ok(())
 }
 
+/// Says that granted work is held for long on purpose, which is not logged.
+pub(crate) fn expect_long(shared: &Arc<Shared>, grant: &Grant) {
+    if let Some(core) = core_of(shared, grant) {
+        core.holders.set_known(grant.place);
+    }
+}
+
 /// The usage of attached work, as the last check has measured it.
 pub(crate) fn usage(shared: &Arc<Shared>, grant: &Grant) -> Option<WorkUsage> {
     let id = *grant.attached.get()?;

@@ -7,6 +7,7 @@
 //! - [`settings`]: every setting and its default, and what a root that is set instead of `/proc` must hold.
 //! - [`containers`]: limits that somebody else has set, found without being told.
 //! - [`left_behind`]: processes whose parents have gone.
+//! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
 //! - [`c`]: how C and C++ build, link and ask.
 //! - [`log_events`]: every event and its keys.
@@ -45,6 +46,9 @@ pub mod settings {}
 
 #[doc = include_str!("starting.md")]
 pub mod starting {}
+
+#[doc = include_str!("starting_processes.md")]
+pub mod starting_processes {}
 
 #[doc = include_str!("waiting.md")]
 pub mod waiting {}

@@ -3,7 +3,9 @@
 //!
 //! The functions call the host's logger. So their callers hold no lock of ours, and contain its panic.
 
-use std::fmt;
+use std::fmt::{self, Display};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use log::kv::{ToValue, Value};
@@ -328,5 +330,40 @@ pub(crate) fn signal_denied(pid: u32, signal: i32) {
     warn!(
         target: TARGET, event = "pgroup.permission_denied", pid, signal;
         "no permission to send signal {signal} to process {pid}"
+    );
+}
+
+pub(crate) fn job_requeued(job: u64, tries: &dyn Display) {
+    warn!(
+        target: TARGET, event = "jobs.requeued", job_id = job, reason:% = tries;
+        "job {job} waits to be run again: {tries}"
+    );
+}
+
+pub(crate) fn job_unattached(job: u64, error: &Error) {
+    warn!(
+        target: TARGET, event = "jobs.unattached", job_id = job, error:% = error;
+        "job {job} counts twice while it runs: {error}"
+    );
+}
+
+pub(crate) fn job_not_signalled(what: &str, job: u64, error: &io::Error) {
+    warn!(
+        target: TARGET, event = "jobs.signal_failed", job_id = job, error:% = error;
+        "could not {what} job {job}: {error}"
+    );
+}
+
+pub(crate) fn costs_unreadable(path: &Path, error: &io::Error) {
+    warn!(
+        target: TARGET, event = "jobs.costs_unreadable", path:% = path.display(), error:% = error;
+        "what jobs have cost is not known: {}: {error}", path.display()
+    );
+}
+
+pub(crate) fn costs_unwritable(path: &Path, error: &io::Error) {
+    warn!(
+        target: TARGET, event = "jobs.costs_unwritable", path:% = path.display(), error:% = error;
+        "what jobs have cost is forgotten: {}: {error}", path.display()
     );
 }

@@ -2,8 +2,8 @@
 //! signatures.
 //!
 //! - [`fork`]: the rules of fork; values that belong to one process; locks that a forked child can wait for.
-//! - [`bell`]: a sleep that any thread can end. [`latch`]: a sleep for one answer. [`poll`]: a sleep that descriptors
-//!   end.
+//! - [`bell`]: a sleep that any thread can end. [`latch`]: a sleep for one answer. [`poll`]: a sleep that a few
+//!   descriptors end. [`epoll`]: one that any number does.
 //! - [`file`]: directories and files that are kept open, read without an offset. [`mount`]: the mount below a path.
 //!   [`file_system`]: the room in one.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
@@ -18,6 +18,7 @@ pub(crate) mod bell;
 pub(crate) mod cancel;
 pub(crate) mod child;
 pub(crate) mod clock;
+pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod file;
 pub(crate) mod file_kind;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 
 use super::child;
@@ -60,6 +60,11 @@ impl Handle {
             // SAFETY: no memory is passed. The number is above zero, and so that of one process.
             None => syscall(|| unsafe { libc::kill(self.pid, signal) }).map(drop),
         }
+    }
+
+    /// The descriptor, which becomes readable when the process ends; `None` before Linux 5.3.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// The inode of this handle, which no other process ever has; `None` where handles have none of their own (`pidfs`,
@@ -151,6 +156,14 @@ pub(crate) fn group_of(pid: u32) -> Option<u32> {
     let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;
     // SAFETY: no memory is passed.
     u32::try_from(unsafe { libc::getpgid(pid) }).ok()
+}
+
+/// Sends a signal to every process of a group. ESRCH when nobody is in it, zombies included.
+pub(crate) fn signal_group(group: u32, signal: i32) -> io::Result<()> {
+    // 1 would be everybody, and 0 our own group.
+    let group = libc::pid_t::try_from(group).ok().filter(|&group| group > 1).ok_or_else(no_such_process)?;
+    // SAFETY: no memory is passed.
+    syscall(|| unsafe { libc::kill(-group, signal) }).map(drop)
 }
 
 /// Puts this process into the group; into a new one, whose leader it is, if that is its own number.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 /// Signals that an instruction of the thread itself raises. If they were blocked, a fault would kill the process
@@ -36,6 +38,12 @@ impl SignalMask {
         SignalMask(unsafe { mask.assume_init() })
     }
 
+    /// Returns `true` if it blocks no signal.
+    pub(crate) fn is_empty(&self) -> bool {
+        // SAFETY: `self.0` is an initialised mask, and every number is a valid signal's or refused.
+        (1..=64).all(|signal| unsafe { libc::sigismember(&self.0, signal) } != 1)
+    }
+
     /// Makes this the mask of the calling thread, and returns the one before.
     pub(crate) fn set(&self) -> SignalMask {
         let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -68,6 +76,21 @@ impl fmt::Debug for SignalMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries((1..=64).filter(|&signal| self.blocks(signal))).finish()
     }
+}
+
+/// Has a command start its program under an empty mask, whatever the thread that starts it blocks. The program is then
+/// started by `fork(2)`, which a program with much memory pays for.
+pub(crate) fn unblock_in(command: &mut Command) {
+    let unblock = || {
+        let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: `mask` is valid to write to; the call initialises it whole and cannot fail.
+        unsafe { libc::sigemptyset(mask.as_mut_ptr()) };
+        // SAFETY: `mask` was initialised above, and a null pointer asks for no old one.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut()) };
+        Ok(())
+    };
+    // SAFETY: between `fork` and `exec` it makes async-signal-safe calls alone, and touches no memory of others.
+    unsafe { command.pre_exec(unblock) };
 }
 
 #[cfg(test)]

@@ -1,0 +1,290 @@
+//! What jobs have been seen to cost, by kind.
+//!
+//! # The need
+//!
+//! A job is admitted by what it will cost, which nobody has declared. Jobs of one kind are alike, but for outliers.
+//!
+//! # The obvious way, and why not
+//!
+//! The maximum of all that were seen is safe, and one outlier of 300 MB has sixty jobs of 5 MB run two at a time. A
+//! maximum that decays forgets it after tens of jobs, which are run two at a time meanwhile; and where sizes are
+//! scattered, it keeps half of the room empty.
+//!
+//! # What is done instead
+//!
+//! A job counts at the median of the last jobs of its kind, and once for all that run there is [headroom](Kind::headroom)
+//! for one that is as large as the largest of them. A job in flight that has outgrown the median counts at what it uses.
+//!
+//! # The cost
+//!
+//! Two outliers at once are beyond what was foreseen: then the gate closes, and at the hard threshold a job is shed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Write as _};
+use std::io;
+
+use crate::vocabulary::{Work, WorkUsage, MB};
+
+/// The jobs of a kind that are remembered.
+const REMEMBERED: usize = 32;
+
+/// The first line of a file of costs.
+const HEADER: &str = "# highwater costs 1: memory in bytes, processes, kind";
+
+/// The cost of a job at its peak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Cost {
+    pub(super) memory_bytes: u64,
+    pub(super) processes: u64,
+}
+
+impl Cost {
+    /// The cost of a job of which nothing is known: one process.
+    pub(super) const UNKNOWN: Cost = Cost { memory_bytes: 0, processes: 1 };
+
+    pub(super) fn peak_of(usage: WorkUsage) -> Cost {
+        Cost { memory_bytes: usage.peak_memory_bytes, processes: usage.peak_processes.max(1) }
+    }
+
+    /// The larger of both, resource by resource.
+    pub(super) fn max(self, other: Cost) -> Cost {
+        Cost { memory_bytes: self.memory_bytes.max(other.memory_bytes), processes: self.processes.max(other.processes) }
+    }
+
+    /// The part of it that is beyond `other`, resource by resource.
+    pub(super) fn beyond(self, other: Cost) -> Cost {
+        Cost {
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            processes: self.processes.saturating_sub(other.processes),
+        }
+    }
+
+    pub(super) fn twice(self) -> Cost {
+        Cost { memory_bytes: self.memory_bytes.saturating_mul(2), processes: self.processes.saturating_mul(2) }
+    }
+
+    pub(super) fn is_nothing(self) -> bool {
+        self == Cost::default()
+    }
+
+    /// What was declared, where it is more.
+    pub(super) fn at_least_in(self, declared: Work) -> Work {
+        let Cost { memory_bytes, processes } = self.max(Cost::declared(&declared));
+        declared.memory_bytes(memory_bytes).processes(processes)
+    }
+
+    pub(super) fn work(self) -> Work {
+        Work::new().memory_bytes(self.memory_bytes).processes(self.processes)
+    }
+
+    fn declared(work: &Work) -> Cost {
+        use crate::vocabulary::Resource::{Memory, Processes};
+        Cost { memory_bytes: work.of(Memory), processes: work.of(Processes) }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.processes == 1 { "" } else { "es" };
+        write!(f, "{:.1} MB and {} process{s}", self.memory_bytes as f64 / MB as f64, self.processes)
+    }
+}
+
+/// The last jobs of one kind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kind {
+    /// The oldest first.
+    peaks: VecDeque<Cost>,
+}
+
+impl Kind {
+    fn note(&mut self, peak: Cost) {
+        if self.peaks.len() == REMEMBERED {
+            self.peaks.pop_front();
+        }
+        self.peaks.push_back(peak);
+    }
+
+    /// The median, resource by resource; of two, the larger.
+    fn typical(&self) -> Cost {
+        let median = |part: fn(&Cost) -> u64| {
+            let mut parts: Vec<u64> = self.peaks.iter().map(part).collect();
+            parts.sort_unstable();
+            parts.get(parts.len() / 2).copied().unwrap_or_default()
+        };
+        Cost { memory_bytes: median(|cost| cost.memory_bytes), processes: median(|cost| cost.processes) }
+    }
+
+    fn largest(&self) -> Cost {
+        self.peaks.iter().fold(Cost::default(), |largest, peak| largest.max(*peak))
+    }
+
+    /// What the largest was beyond a typical one.
+    fn headroom(&self) -> Cost {
+        self.largest().beyond(self.typical())
+    }
+}
+
+/// What is known of every kind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Costs {
+    kinds: BTreeMap<String, Kind>,
+}
+
+impl Costs {
+    /// Takes note of the peak of a job that has ended.
+    pub(super) fn note(&mut self, kind: &str, peak: Cost) {
+        // Looked up first: the name is copied once a kind.
+        match self.kinds.get_mut(kind) {
+            Some(known) => known.note(peak),
+            None => self.kinds.entry(kind.into()).or_default().note(peak),
+        }
+    }
+
+    /// What a job of this kind is taken to cost; `None` before one has ended.
+    pub(super) fn typical(&self, kind: &str) -> Option<Cost> {
+        self.kinds.get(kind).map(Kind::typical)
+    }
+
+    /// What the largest job of this kind was beyond a typical one.
+    pub(super) fn headroom(&self, kind: &str) -> Cost {
+        self.kinds.get(kind).map(Kind::headroom).unwrap_or_default()
+    }
+
+    /// As a text that [`parse`](Self::parse) reads. A kind whose name has a line feed is left out.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = format!("{HEADER}\n");
+        for (name, kind) in self.kinds.iter().filter(|(name, _)| !name.contains('\n')) {
+            for Cost { memory_bytes, processes } in &kind.peaks {
+                // To write to a string cannot fail.
+                let _ = writeln!(text, "{memory_bytes} {processes} {name}");
+            }
+        }
+        text
+    }
+
+    /// Reads what `to_text` has written. The error names the line.
+    pub(super) fn parse(text: &str) -> io::Result<Costs> {
+        let malformed = |line: usize| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is no cost: `memory processes kind`"))
+        };
+        let mut lines = text.lines();
+        if lines.next() != Some(HEADER) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it does not begin with `{HEADER}`")));
+        }
+        let mut costs = Costs::default();
+        for (index, line) in lines.enumerate() {
+            let mut fields = line.splitn(3, ' ');
+            let mut number = || fields.next()?.parse().ok();
+            let (memory_bytes, processes) = (number(), number());
+            match (memory_bytes, processes, fields.next()) {
+                (Some(memory_bytes), Some(processes), Some(kind)) => costs.note(kind, Cost { memory_bytes, processes }),
+                _ => return Err(malformed(index + 2)),
+            }
+        }
+        Ok(costs)
+    }
+}
+
+impl fmt::Display for Costs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, kind)) in self.kinds.iter().enumerate() {
+            let line_feed = if index == 0 { "" } else { "\n" };
+            let (typical, largest) = (kind.typical(), kind.largest());
+            write!(f, "{line_feed}{name}: {typical}")?;
+            if typical != largest {
+                write!(f, ", at most {largest}")?;
+            }
+            write!(f, " (the last {})", kind.peaks.len())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(mb: u64, processes: u64) -> Cost {
+        Cost { memory_bytes: mb * MB, processes }
+    }
+
+    fn costs(kind: &str, mbs: &[u64]) -> Costs {
+        let mut costs = Costs::default();
+        mbs.iter().for_each(|mb| costs.note(kind, cost(*mb, 1)));
+        costs
+    }
+
+    #[test]
+    fn a_kind_is_unknown_until_one_of_it_has_ended() {
+        let costs = costs("cc", &[20]);
+        assert_eq!(costs.typical("cc"), Some(cost(20, 1)));
+        assert_eq!(costs.headroom("cc"), Cost::default());
+        assert_eq!(costs.typical("ld"), None);
+        assert_eq!(costs.headroom("ld"), Cost::default());
+    }
+
+    #[test]
+    fn an_outlier_is_headroom_after_two_others_and_forgotten_after_thirty_two() {
+        let mut costs = costs("cc", &[300]);
+        costs.note("cc", cost(5, 1));
+        assert_eq!(costs.typical("cc"), Some(cost(300, 1)));
+        costs.note("cc", cost(5, 1));
+        assert_eq!(costs.typical("cc"), Some(cost(5, 1)));
+        assert_eq!(costs.headroom("cc"), cost(295, 0));
+        (0..29).for_each(|_| costs.note("cc", cost(5, 1)));
+        assert_eq!(costs.headroom("cc"), cost(295, 0));
+        costs.note("cc", cost(5, 1));
+        assert_eq!(costs.headroom("cc"), Cost::default());
+    }
+
+    #[test]
+    fn memory_and_processes_are_judged_apart() {
+        let mut costs = Costs::default();
+        for each in [cost(1, 9), cost(2, 8), cost(30, 1)] {
+            costs.note("make", each);
+        }
+        assert_eq!(costs.typical("make"), Some(cost(2, 8)));
+        assert_eq!(costs.headroom("make"), cost(28, 1));
+    }
+
+    #[test]
+    fn a_text_of_costs_is_read_again() {
+        let mut costs = costs("a kind of three words", &[1, 2, 3]);
+        costs.note("", cost(7, 2));
+        costs.note("two\nlines", cost(9, 1));
+        let text = costs.to_text();
+        let again = Costs::parse(&text).unwrap();
+        assert_eq!(again.to_text(), text);
+        assert_eq!(again.typical("a kind of three words"), Some(cost(2, 1)));
+        assert_eq!(again.typical(""), Some(cost(7, 2)));
+        assert_eq!(again.typical("two\nlines"), None);
+    }
+
+    #[test]
+    fn a_damaged_text_is_an_error_that_names_the_line() {
+        for (text, error) in [
+            ("", "it does not begin with"),
+            ("1 2 cc\n", "it does not begin with"),
+            ("12 1 cc\n3 cc\n", "line 3 is no cost"),
+            ("12 1\n", "line 2 is no cost"),
+            ("-1 1 cc\n", "line 2 is no cost"),
+            ("99999999999999999999 1 cc\n", "line 2 is no cost"),
+        ] {
+            let text = if error.starts_with("line") { format!("{HEADER}\n{text}") } else { text.to_string() };
+            let found = Costs::parse(&text).unwrap_err().to_string();
+            assert!(found.starts_with(error), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_a_line_for_each_kind() {
+        let mut costs = costs("cc", &[5, 5, 300]);
+        costs.note("ld", cost(7, 2));
+        assert_eq!(
+            costs.to_string(),
+            "cc: 5.0 MB and 1 process, at most 300.0 MB and 1 process (the last 3)\n\
+             ld: 7.0 MB and 2 processes (the last 1)"
+        );
+    }
+}

@@ -1,0 +1,251 @@
+//! What the host holds of all its jobs.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{unbounded, Receiver};
+
+use super::cost::Costs;
+use super::driver;
+use super::handle::JobHandle;
+use super::job::Job;
+use super::log::call_logger;
+use super::outcome::JobEvent;
+use super::table::{JobTable, Settings};
+use crate::engine::{Core, Shared};
+use crate::host::events;
+use crate::pgroup::ProcessGroupManager;
+use crate::sys::{ProcessMark, SignalMask};
+use crate::vocabulary::{Error, Verdict};
+
+/// Runs programs under the limits of a monitor: as many at a time as fit, each under a permit that follows its processes.
+///
+/// Made by [`ResourceMonitor::jobs`](crate::ResourceMonitor::jobs). It is the manager and the process group of that
+/// monitor, and has one thread of its own (`highwater-jobs`), whatever the number of jobs. All methods take `&self` and may
+/// be called from any thread.
+///
+/// - **Admission**: a job is started when what it will cost fits beside what is measured and reserved: what it declares, or
+///   what jobs of its [kind](Job::kind) were seen to cost, whichever is more. The first job of a kind runs without others of
+///   its kind until it is known. Jobs are started in their order; those of a kind that is being learned are passed.
+/// - **CPUs**: without a [`width`](JobsBuilder::width), as many run at once as there are CPUs, and more while CPUs are idle
+///   although so many run.
+/// - **Pressure**: near the hard threshold the oldest job is paused, then ended. A job that was ended to make room, or killed
+///   by the kernel for want of memory, is run again, alone: it has not failed.
+/// - **Ends**: a job has ended when nothing of it is left. What its first process leaves behind, in whatever session, is told
+///   to end and then killed. This process becomes a child subreaper for it
+///   ([what that changes](ProcessGroupManager#what-a-subreaper-changes)).
+/// - **Manners**: a job gets `/dev/null` as its input, a process group of its own, an empty signal mask and the default
+///   disposition of each signal that is not ignored; `HIGHWATER_JOB` in its environment says whose it is.
+///
+/// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment. In a forked child
+/// it does nothing.
+///
+/// ```
+/// use std::process::Command;
+/// use std::time::Duration;
+/// use highwater::{Job, MemoryScope, ResourceLimits, ResourceMonitor};
+///
+/// let limits = ResourceLimits::builder().max_processes(20).build()?;
+/// let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
+/// let jobs = monitor.jobs().build()?;
+/// monitor.start(Duration::from_secs(1))?;
+///
+/// let handles: Vec<_> = (0..10).map(|_| jobs.submit(Job::new(Command::new("true")))).collect::<Result<_, _>>()?;
+/// assert!(handles.iter().all(|job| job.wait().is_success()));
+/// println!("{}", jobs.costs());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Jobs {
+    table: Arc<JobTable>,
+    thread: Option<JoinHandle<()>>,
+    costs_file: Option<PathBuf>,
+    mark: ProcessMark,
+}
+
+/// The settings of [`Jobs`].
+#[derive(Debug)]
+#[must_use]
+pub struct JobsBuilder {
+    engine: Arc<Shared>,
+    settings: Settings,
+    costs_file: Option<PathBuf>,
+}
+
+impl JobsBuilder {
+    pub(crate) fn new(engine: Arc<Shared>) -> JobsBuilder {
+        let settings =
+            Settings { grace: Duration::from_secs(5), width: None, is_sole_parent: false, mask: SignalMask::current() };
+        JobsBuilder { engine, settings, costs_file: None }
+    }
+
+    /// The time that a job has between `SIGTERM` and `SIGKILL`. Default: 5 s.
+    pub fn grace(mut self, grace: Duration) -> JobsBuilder {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// The most jobs that run at once, whatever the CPUs do; `usize::MAX` leaves it to the limits. Default: as many as there
+    /// are CPUs, and more while CPUs are idle.
+    pub fn width(mut self, width: usize) -> JobsBuilder {
+        self.settings.width = Some(width);
+        self
+    }
+
+    /// Says that every child of this process is a job, or was left behind by one: then all orphans that have ended are
+    /// reaped, also those that were never seen alive. Default: `false`, and those are left to the host, whose they may be.
+    pub fn sole_parent(mut self, is_sole_parent: bool) -> JobsBuilder {
+        self.settings.is_sole_parent = is_sole_parent;
+        self
+    }
+
+    /// Keeps what is known of the kinds in a small text file: it is read now and written when the jobs are dropped. A file
+    /// that is not there is empty; one that cannot be read is logged (`jobs.costs_unreadable`), ignored, and replaced.
+    pub fn costs_file(mut self, path: impl Into<PathBuf>) -> JobsBuilder {
+        self.costs_file = Some(path.into());
+        self
+    }
+
+    /// Becomes a child subreaper, starts the thread, and sets manager and process group of the monitor.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if the width is 0; [`Process`](crate::ErrorKind::Process) if the
+    /// process could not become a subreaper, or has no descriptor left; [`Thread`](crate::ErrorKind::Thread) if the thread
+    /// could not be created.
+    pub fn build(self) -> Result<Jobs, Error> {
+        let JobsBuilder { engine, mut settings, costs_file } = self;
+        settings.mask = SignalMask::current();
+        if settings.width == Some(0) {
+            return Err(Error::setting("a width of 0 jobs starts none"));
+        }
+        let processes = ProcessGroupManager::new().with_own_group(false).with_grace(settings.grace);
+        processes.setup()?;
+        let processes = Arc::new(processes);
+        let costs = costs_file.as_ref().map(read_costs).unwrap_or_default();
+        let table = JobTable::new(Arc::clone(&engine), Arc::clone(&processes), settings, costs);
+        let table = Arc::new(table.map_err(|error| Error::system("could not wait for jobs", error))?);
+        let thread = driver::start(Arc::clone(&table))?;
+        let core = Core::of(&engine);
+        core.hooks.set_manager(Some(table.clone()));
+        core.hooks.set_process_group(Some(processes));
+        Ok(Jobs { table, thread: Some(thread), costs_file, mark: ProcessMark::here() })
+    }
+}
+
+fn read_costs(path: &PathBuf) -> Costs {
+    let costs = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Costs::default()),
+        text => text.and_then(|text| Costs::parse(&text)),
+    };
+    costs.unwrap_or_else(|error| {
+        call_logger(|| events::costs_unreadable(path, &error));
+        Costs::default()
+    })
+}
+
+impl Jobs {
+    /// Has a job run as soon as there is room for it, and returns at once.
+    ///
+    /// # Errors
+    /// [`Process`](crate::ErrorKind::Process) if this process was forked since the jobs were made.
+    pub fn submit(&self, job: Job) -> Result<JobHandle, Error> {
+        if self.mark.is_inherited() {
+            return Err(Error::process("this process was forked since the jobs were made, which are its parent's"));
+        }
+        let ticket = self.table.submit(job);
+        Ok(JobHandle::new(ticket, Arc::clone(&self.table)))
+    }
+
+    /// As [`submit`](Self::submit), but returns once the job was started, or cannot be: so whoever makes jobs makes them no
+    /// faster than they are run.
+    ///
+    /// # Errors
+    /// As `submit`. That the job could not be started is its [outcome](JobHandle::wait).
+    pub fn spawn(&self, job: Job) -> Result<JobHandle, Error> {
+        if self.mark.is_inherited() {
+            return self.submit(job);
+        }
+        let ticket = self.table.submit(job);
+        ticket.wait_until_started();
+        Ok(JobHandle::new(ticket, Arc::clone(&self.table)))
+    }
+
+    /// What happens to jobs from now on, in its order, until the jobs are dropped. Each end is told once. A reader that does not read holds back nobody:
+    /// the events wait in memory.
+    pub fn events(&self) -> Receiver<JobEvent> {
+        let (sender, receiver) = unbounded();
+        self.table.subscribe(sender);
+        receiver
+    }
+
+    /// The number of jobs that wait to be started.
+    pub fn waiting(&self) -> usize {
+        self.table.counts().0
+    }
+
+    /// The number of jobs that run, paused ones included.
+    pub fn running(&self) -> usize {
+        self.table.counts().1
+    }
+
+    /// The number of jobs that are paused until there is memory for them.
+    pub fn paused(&self) -> usize {
+        self.table.counts().2
+    }
+
+    /// The verdict that refused the next job; `None` if none waits, or the CPUs are what it waits for.
+    pub fn held_back(&self) -> Option<Verdict> {
+        self.table.held_back()
+    }
+
+    /// What is known of the cost of each kind, for people: one line a kind.
+    pub fn costs(&self) -> impl fmt::Display {
+        self.table.costs()
+    }
+
+    /// Ends every job, those that wait as well. This does not wait for it, and jobs that come later are run.
+    pub fn cancel_all(&self) {
+        self.table.cancel_all(false);
+    }
+
+    /// As [`cancel_all`](Self::cancel_all), but with `SIGKILL` at once.
+    pub fn kill_all(&self) {
+        self.table.cancel_all(true);
+    }
+
+    /// Stops every job, runs `stop_host`, and continues the jobs: for a host that is told to stop (`SIGTSTP`) and sends itself
+    /// `SIGSTOP`. Meanwhile nothing is started or ended.
+    pub fn stop_with(&self, stop_host: impl FnOnce()) {
+        self.table.stop_with(stop_host);
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        if self.mark.is_inherited() {
+            return;
+        }
+        self.table.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed already.
+            let _ = thread.join();
+        }
+        self.table.end_events();
+        if let Some(path) = &self.costs_file {
+            if let Err(error) = fs::write(path, self.table.costs().to_text()) {
+                call_logger(|| events::costs_unwritable(path, &error));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (waiting, running, paused) = self.table.counts();
+        let mut shown = f.debug_struct("Jobs");
+        shown.field("waiting", &waiting).field("running", &running).field("paused", &paused).finish_non_exhaustive()
+    }
+}

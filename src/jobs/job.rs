@@ -1,0 +1,195 @@
+//! A job that is to be started.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cost::Cost;
+use super::handle::Ticket;
+use crate::vocabulary::Work;
+
+/// A program to be run as a job: a command, its kind, and what is known of its cost beforehand.
+///
+/// ```
+/// use std::process::Command;
+/// use highwater::{Job, Work};
+///
+/// let mut cc = Command::new("cc");
+/// cc.args(["-c", "big.c"]);
+/// let job = Job::new(cc).kind("cc of generated code").work(Work::new().memory_mb(500));
+/// ```
+#[must_use]
+pub struct Job {
+    pub(super) command: Command,
+    pub(super) kind: String,
+    pub(super) declared: Work,
+    pub(super) tries: u32,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Job {
+    /// Runs this command. Where its output goes, its folder and its environment are as the command says; its input is
+    /// `/dev/null`, and it leads a process group of its own. It may be started more than once
+    /// ([`tries`](Self::tries)): a file that it writes to then has what an earlier try wrote.
+    pub fn new(command: Command) -> Job {
+        let kind = Path::new(command.get_program()).file_name().unwrap_or(OsStr::new(""));
+        let kind = kind.to_string_lossy().into_owned();
+        Job { command, kind, declared: Work::new().processes(1), tries: 3, timeout: None }
+    }
+
+    /// The jobs that it is like: what those have cost is what this one is taken to cost. Default: the name of the
+    /// program, without its folder.
+    pub fn kind(mut self, kind: impl Into<String>) -> Job {
+        self.kind = kind.into();
+        self
+    }
+
+    /// What it is known to cost at its peak, its own process included. It is admitted by this or by what its kind was
+    /// seen to cost, whichever is more. Default: one process.
+    pub fn work(mut self, work: Work) -> Job {
+        self.declared = work;
+        self
+    }
+
+    /// How often it is started at most, if it is shed or killed for want of memory: from the second time on alone, with
+    /// twice its peak declared. Default: 3; 0 means 1.
+    pub fn tries(mut self, tries: u32) -> Job {
+        self.tries = tries.max(1);
+        self
+    }
+
+    /// The longest that one try may take; then it is ended. The time in which it is paused counts. Default: no limit.
+    pub fn timeout(mut self, timeout: Duration) -> Job {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Job { command, kind, declared, tries, timeout } = self;
+        let mut shown = f.debug_struct("Job");
+        shown.field("command", command).field("kind", kind).field("work", declared);
+        shown.field("tries", tries).field("timeout", timeout).finish()
+    }
+}
+
+/// A job that waits to be started, for the first time or again.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) job: Job,
+    pub(super) ticket: Arc<Ticket>,
+    /// What it must have, because it had too little before.
+    pub(super) needed: Cost,
+    /// The times that it was started.
+    pub(super) tried: u32,
+}
+
+impl Waiting {
+    pub(super) fn new(job: Job, ticket: Arc<Ticket>) -> Waiting {
+        Waiting { job, ticket, needed: Cost::default(), tried: 0 }
+    }
+
+    /// Whether it is to run without others beside it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.tried > 0
+    }
+}
+
+/// The jobs that wait, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Waiting>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        self.waiting.push_back(waiting);
+    }
+
+    /// Puts one back that was taken and could not be started yet.
+    pub(super) fn put_back(&mut self, index: usize, waiting: Waiting) {
+        self.waiting.insert(index.min(self.waiting.len()), waiting);
+    }
+
+    /// Takes the first that may run beside `running` others, and its place. Those of a kind that is being learned are
+    /// passed, one that is to run alone is not: it would wait for ever.
+    pub(super) fn take(&mut self, running: usize, is_learning: impl Fn(&str) -> bool) -> Option<(usize, Waiting)> {
+        for index in 0..self.waiting.len() {
+            let waiting = &self.waiting[index];
+            if waiting.is_alone() && running > 0 {
+                return None;
+            }
+            if !is_learning(&waiting.job.kind) {
+                return Some((index, self.waiting.remove(index)?));
+            }
+        }
+        None
+    }
+
+    /// Removes one that is cancelled.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let index = self.waiting.iter().position(|waiting| waiting.ticket.id == id)?;
+        self.waiting.remove(index)
+    }
+
+    pub(super) fn remove_all(&mut self) -> VecDeque<Waiting> {
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(id: u64, kind: &str, tried: u32) -> Waiting {
+        let ticket = Arc::new(Ticket::new(id));
+        Waiting { tried, ..Waiting::new(Job::new(Command::new("true")).kind(kind), ticket) }
+    }
+
+    fn taken(queue: &mut Queue, running: usize, learning: &str) -> Option<u64> {
+        queue.take(running, |kind| kind == learning).map(|(_, waiting)| waiting.ticket.id)
+    }
+
+    #[test]
+    fn a_kind_is_the_name_of_the_program_unless_told() {
+        assert_eq!(Job::new(Command::new("/usr/bin/cc")).kind, "cc");
+        assert_eq!(Job::new(Command::new("/")).kind, "");
+        assert_eq!(Job::new(Command::new("cc")).kind("c++").kind, "c++");
+    }
+
+    #[test]
+    fn jobs_are_taken_in_their_order_but_for_kinds_that_are_being_learned() {
+        let mut queue = Queue::default();
+        for (id, kind) in [(1, "cc"), (2, "cc"), (3, "ld"), (4, "cc")] {
+            queue.push(waiting(id, kind, 0));
+        }
+        assert_eq!(taken(&mut queue, 1, "cc"), Some(3));
+        assert_eq!(taken(&mut queue, 1, "cc"), None);
+        assert_eq!(taken(&mut queue, 1, ""), Some(1));
+        let (place, second) = queue.take(1, |_| false).unwrap();
+        queue.put_back(place, second);
+        assert_eq!(taken(&mut queue, 1, ""), Some(2));
+        assert!(queue.remove(4).is_some());
+        assert!(queue.remove(4).is_none());
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn nobody_passes_a_job_that_is_to_run_alone_and_it_waits_for_all_others() {
+        let mut queue = Queue::default();
+        queue.push(waiting(1, "cc", 1));
+        queue.push(waiting(2, "cc", 0));
+        assert_eq!(taken(&mut queue, 1, ""), None);
+        assert_eq!(taken(&mut queue, 0, ""), Some(1));
+        assert_eq!(taken(&mut queue, 1, ""), Some(2));
+    }
+}

@@ -1,0 +1,27 @@
+//! Jobs: programs that a host has run under the limits of its monitor.
+//!
+//! - `job`: a job that is to be started, and the queue of those.
+//! - `running`: a job that runs, and how it is signalled and ended.
+//! - `family`: whose a process is.
+//! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills.
+//! - `table`: all of them together, and what a monitor may do to them. `driver`: the thread that starts them.
+//! - `outcome`, `handle`: what the host is told, and what it holds of a job.
+//! - `face`: what the host holds of all. `log`: how its logger is called.
+
+mod cost;
+mod driver;
+mod face;
+mod family;
+mod handle;
+mod job;
+mod log;
+mod oom;
+mod outcome;
+mod running;
+mod table;
+mod width;
+
+pub use self::face::{Jobs, JobsBuilder};
+pub use self::handle::JobHandle;
+pub use self::job::Job;
+pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};

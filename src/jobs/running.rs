@@ -1,0 +1,301 @@
+//! A job that runs: its processes, and the room that is reserved for them.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::family::{Orphan, Serial};
+use super::job::Waiting;
+use super::log::call_logger;
+use crate::engine::Grant;
+use crate::host::events;
+use crate::pgroup::ProcessGroupManager;
+use crate::sys::child::{self, Child};
+use crate::sys::process::{self, Handle};
+use crate::vocabulary::Resource;
+
+/// The age from which on the process group manager has charge of a job, which costs a look. What a younger one leaves
+/// behind is known by its mark.
+const LONG_LIVED: Duration = Duration::from_millis(50);
+
+/// Why a job is being ended, and so what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// To make room.
+    Shed(Resource),
+    TimedOut,
+    Cancelled,
+}
+
+/// What a running job is made to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Paused,
+    /// Killed at this time; `None` once it was.
+    Ending {
+        kill_at: Option<Instant>,
+        why: Why,
+    },
+}
+
+/// A job with its processes. The first of them leads its process group. It is not waited for until nothing of the job
+/// is left, so nobody else is given the number of the group, which can be signalled.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) job: Waiting,
+    pub(super) grant: Grant,
+    pub(super) handle: Handle,
+    pub(super) pid: u32,
+    pub(super) started: Instant,
+    serial: Serial,
+    state: State,
+    has_ended: bool,
+    /// Those of its processes that were handed over to this one, as of the last list of them.
+    orphans: Vec<u32>,
+    is_tracked: bool,
+    /// When to kill what the first process has left behind.
+    leaving: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+/// What could not be done to a job, for the log. Its end, seen a moment later, settles the matter.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    job: u64,
+    what: &'static str,
+    error: io::Error,
+}
+
+impl Trouble {
+    /// To be called under no lock.
+    pub(super) fn log(self) {
+        let Trouble { job, what, error } = self;
+        call_logger(|| events::job_not_signalled(what, job, &error));
+    }
+}
+
+impl Running {
+    pub(super) fn new(job: Waiting, grant: Grant, handle: Handle, pid: u32, serial: Serial) -> Running {
+        Running {
+            job,
+            grant,
+            handle,
+            pid,
+            started: Instant::now(),
+            serial,
+            state: State::Running,
+            has_ended: false,
+            orphans: Vec::new(),
+            is_tracked: false,
+            leaving: None,
+            trouble: None,
+        }
+    }
+
+    /// Keeps an error for the log, which is not called under the lock of the table.
+    pub(super) fn complain(&mut self, what: &'static str, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.trouble = Some(Trouble { job: self.id(), what, error });
+        }
+    }
+
+    pub(super) fn take_trouble(&mut self) -> Option<Trouble> {
+        self.trouble.take()
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.job.ticket.id
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.state == State::Paused
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.why().is_some()
+    }
+
+    pub(super) fn why(&self) -> Option<Why> {
+        match self.state {
+            State::Ending { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Looks whether the first process has ended, without taking its status. `true` if that is news.
+    pub(super) fn look(&mut self) -> bool {
+        let had_ended = self.has_ended;
+        self.has_ended = child::find(self.pid) != Child::Alive;
+        self.has_ended && !had_ended
+    }
+
+    /// Takes note of which orphans are its own: by their mark or group, or because they were seen below the job before.
+    /// Those that have ended are reaped.
+    pub(super) fn adopt(&mut self, orphans: &[Orphan], processes: &ProcessGroupManager) {
+        let before = std::mem::take(&mut self.orphans);
+        if orphans.is_empty() {
+            return;
+        }
+        let below = if self.is_tracked { processes.backend_pids(self.pid).unwrap_or_default() } else { Vec::new() };
+        let is_own =
+            |orphan: &&Orphan| self.has_started(orphan) || before.contains(&orphan.pid) || below.contains(&orphan.pid);
+        let own: Vec<Orphan> = orphans.iter().filter(is_own).copied().collect();
+        own.iter().filter(|orphan| orphan.is_zombie).for_each(Orphan::reap);
+        self.orphans = own.iter().filter(|orphan| !orphan.is_zombie).map(|orphan| orphan.pid).collect();
+    }
+
+    /// Whether the mark or the group of an orphan says that it comes from this start of the job.
+    pub(super) fn has_started(&self, orphan: &Orphan) -> bool {
+        orphan.serial == Some(self.serial) || orphan.group == Some(self.pid)
+    }
+
+    /// Whether it is old enough for the manager to have charge of it, and it does not.
+    pub(super) fn is_to_be_tracked(&self, now: Instant) -> bool {
+        !self.is_tracked && !self.has_ended && now - self.started >= LONG_LIVED
+    }
+
+    /// Puts the manager in charge of the first process and of all that is below it, in whatever group and session.
+    pub(super) fn track(&mut self, processes: &ProcessGroupManager) {
+        if !self.is_tracked {
+            // One that cannot be has ended, or could not be the next time either: its group and its mark remain.
+            self.is_tracked = true;
+            let _ = processes.track_backend_pid(self.pid);
+        }
+    }
+
+    pub(super) fn pause(&mut self, processes: &ProcessGroupManager) -> io::Result<()> {
+        if self.state == State::Running {
+            self.signal(libc::SIGSTOP, processes)?;
+            self.state = State::Paused;
+        }
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self, processes: &ProcessGroupManager) -> io::Result<()> {
+        if self.state == State::Paused {
+            self.signal(libc::SIGCONT, processes)?;
+            self.state = State::Running;
+        }
+        Ok(())
+    }
+
+    /// Stops it together with the host, whatever it is made to do.
+    pub(super) fn stop(&mut self, processes: &ProcessGroupManager) -> io::Result<()> {
+        self.signal(libc::SIGSTOP, processes)
+    }
+
+    /// Has it go on as before, after the host and it were stopped for so long, which is not counted as its time.
+    pub(super) fn go_on(&mut self, stopped: Duration, processes: &ProcessGroupManager) -> io::Result<()> {
+        self.started += stopped;
+        self.leaving = self.leaving.map(|kill_at| kill_at + stopped);
+        if let State::Ending { kill_at: Some(kill_at), .. } = &mut self.state {
+            *kill_at += stopped;
+        }
+        if self.is_paused() {
+            return Ok(());
+        }
+        self.signal(libc::SIGCONT, processes)
+    }
+
+    /// Asks it to end, and sees to it later that it does: this does not wait.
+    pub(super) fn end(&mut self, why: Why, grace: Duration, processes: &ProcessGroupManager) -> io::Result<()> {
+        if self.is_ending() {
+            return Ok(());
+        }
+        // Noted even where it fails: one that may not be signalled may still be killed by somebody who may.
+        self.state = State::Ending { kill_at: Instant::now().checked_add(grace), why };
+        self.signal(libc::SIGTERM, processes)?;
+        // A stopped process dies of nothing but SIGKILL, and whoever stopped it may have been the job itself.
+        self.signal(libc::SIGCONT, processes)
+    }
+
+    /// Leaves it no more time to end.
+    pub(super) fn hurry(&mut self) {
+        let now = Instant::now();
+        if let State::Ending { kill_at: Some(kill_at), .. } = &mut self.state {
+            *kill_at = now;
+        }
+        self.leaving = self.leaving.map(|_| now);
+    }
+
+    /// Kills what is left of it, if its grace is over.
+    pub(super) fn kill_if_due(&mut self, now: Instant, processes: &ProcessGroupManager) -> io::Result<()> {
+        if let State::Ending { kill_at, .. } = &mut self.state {
+            if kill_at.is_some_and(|at| at <= now) {
+                *kill_at = None;
+                return self.signal(libc::SIGKILL, processes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next time at which something is to be done to it, whatever happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let kill_at = match self.state {
+            State::Ending { kill_at, .. } => kill_at,
+            _ => self.times_out_at(),
+        };
+        match (kill_at, self.leaving) {
+            (Some(kill_at), Some(leaving)) => Some(kill_at.min(leaving)),
+            (kill_at, leaving) => kill_at.or(leaving),
+        }
+    }
+
+    pub(super) fn times_out_at(&self) -> Option<Instant> {
+        self.started.checked_add(self.job.job.timeout?)
+    }
+
+    /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in
+    /// both may get it twice; what is just being forked gets it once at least.
+    fn signal(&mut self, signal: i32, processes: &ProcessGroupManager) -> io::Result<()> {
+        match process::signal_group(self.pid, signal) {
+            // Its first process has gone to another group.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            sent => sent?,
+        }
+        self.track(processes);
+        for orphan in &self.orphans {
+            // One that has ended meanwhile is tracked no more, here and below.
+            let _ = processes.track_backend_pid(*orphan);
+        }
+        for pid in self.orphans.iter().chain([&self.pid]) {
+            let _ = processes.signal_backend(*pid, signal);
+        }
+        Ok(())
+    }
+
+    /// The status once nothing of it is left. What the first process has left behind is told to end when that has
+    /// ended, and killed after a grace: run again beside what was left, a job would be there twice.
+    pub(super) fn try_finish(
+        &mut self,
+        now: Instant,
+        grace: Duration,
+        processes: &Arc<ProcessGroupManager>,
+    ) -> io::Result<Option<ExitStatus>> {
+        if !self.has_ended {
+            return Ok(None);
+        }
+        if !self.orphans.is_empty() {
+            match self.leaving {
+                None => {
+                    self.leaving = now.checked_add(grace);
+                    self.signal(libc::SIGTERM, processes)?;
+                    self.signal(libc::SIGCONT, processes)?;
+                    return Ok(None);
+                }
+                Some(kill_at) if now < kill_at => return Ok(None),
+                Some(_) => self.signal(libc::SIGKILL, processes)?,
+            }
+        }
+        if self.is_tracked {
+            processes.untrack_backend_pid(self.pid);
+        }
+        self.handle.take_status()
+    }
+}
