@@ -340,10 +340,17 @@ pub(crate) fn job_requeued(job: u64, tries: &dyn Display) {
     );
 }
 
-pub(crate) fn job_unattached(job: u64, error: &Error) {
+pub(crate) fn job_unattached(job: u64, error: &Error, left_out: u64) {
     warn!(
-        target: TARGET, event = "jobs.unattached", job_id = job, error:% = error;
+        target: TARGET, event = "jobs.unattached", job_id = job, error:% = error, left_out;
         "job {job} counts twice while it runs: {error}"
+    );
+}
+
+pub(crate) fn orphans_unlisted(error: &io::Error, left_out: u64) {
+    warn!(
+        target: TARGET, event = "jobs.orphans_unlisted", error:% = error, left_out;
+        "what jobs leave behind is seen late: {error}"
     );
 }
 

@@ -59,8 +59,16 @@ impl Cost {
         }
     }
 
+    /// Both together.
+    pub(super) fn and(self, other: Cost) -> Cost {
+        Cost {
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            processes: self.processes.saturating_add(other.processes),
+        }
+    }
+
     pub(super) fn twice(self) -> Cost {
-        Cost { memory_bytes: self.memory_bytes.saturating_mul(2), processes: self.processes.saturating_mul(2) }
+        self.and(self)
     }
 
     pub(super) fn is_nothing(self) -> bool {

@@ -10,7 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::cost::Cost;
 use crate::readers::parse_stat;
+use crate::readers::procfs::bytes;
 use crate::sys::process::Handle;
 
 /// The name of the mark in the environment.
@@ -96,6 +98,24 @@ pub(super) fn orphans() -> io::Result<Vec<Orphan>> {
     let own = std::process::id();
     let children = fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
     Ok(children.split_ascii_whitespace().filter_map(|pid| Orphan::read(pid.parse().ok()?)).collect())
+}
+
+/// What a process and all that is below it use now. One that has ended meanwhile costs nothing, and what it has left behind
+/// is an orphan itself by then.
+pub(super) fn cost_of(pid: u32) -> Cost {
+    let mut cost = Cost::default();
+    let mut pids = vec![pid];
+    while let Some(pid) = pids.pop() {
+        let Some(stat) = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text).ok()) else {
+            continue;
+        };
+        cost = cost.and(Cost { memory_bytes: bytes(stat.resident_pages), processes: 1 });
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    cost
 }
 
 fn serial_of(pid: u32) -> Option<Serial> {

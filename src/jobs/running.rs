@@ -5,7 +5,8 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::family::{Orphan, Serial};
+use super::cost::Cost;
+use super::family::{self, Orphan, Serial};
 use super::job::Waiting;
 use super::log::call_logger;
 use crate::engine::Grant;
@@ -13,7 +14,7 @@ use crate::host::events;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::child::{self, Child};
 use crate::sys::process::{self, Handle};
-use crate::vocabulary::Resource;
+use crate::vocabulary::{Resource, WorkUsage};
 
 /// The age from which on the process group manager has charge of a job, which costs a look. What a younger one leaves
 /// behind is known by its mark.
@@ -54,6 +55,8 @@ pub(super) struct Running {
     has_ended: bool,
     /// Those of its processes that were handed over to this one, as of the last list of them.
     orphans: Vec<u32>,
+    /// The most that it was seen to cost together with them, which no check measures as part of it.
+    with_orphans: Cost,
     is_tracked: bool,
     /// When to kill what the first process has left behind.
     leaving: Option<Instant>,
@@ -88,6 +91,7 @@ impl Running {
             state: State::Running,
             has_ended: false,
             orphans: Vec::new(),
+            with_orphans: Cost::default(),
             is_tracked: false,
             leaving: None,
             trouble: None,
@@ -148,6 +152,24 @@ impl Running {
         let own: Vec<Orphan> = orphans.iter().filter(is_own).copied().collect();
         own.iter().filter(|orphan| orphan.is_zombie).for_each(Orphan::reap);
         self.orphans = own.iter().filter(|orphan| !orphan.is_zombie).map(|orphan| orphan.pid).collect();
+    }
+
+    /// Takes note of what it costs together with its orphans. None takes them off what is reserved for it either, so jobs
+    /// that have orphans count as larger than they are.
+    pub(super) fn note_orphans(&mut self, usage: Option<WorkUsage>) {
+        // What was below its first process at the end of that has been measured there.
+        if self.orphans.is_empty() || self.has_ended {
+            return;
+        }
+        let WorkUsage { memory_bytes, processes, .. } = usage.unwrap_or_default();
+        let below = Cost { memory_bytes, processes };
+        let all = self.orphans.iter().fold(below, |all, orphan| all.and(family::cost_of(*orphan)));
+        self.with_orphans = self.with_orphans.max(all);
+    }
+
+    /// The most that it was seen to cost, its orphans included.
+    pub(super) fn peak_with(&self, usage: WorkUsage) -> Cost {
+        Cost::peak_of(usage).max(self.with_orphans)
     }
 
     /// Whether the mark or the group of an orphan says that it comes from this start of the job.

@@ -16,7 +16,7 @@ use super::cost::{Cost, Costs};
 use super::family::{self, Family, Orphan, MARK};
 use super::handle::Ticket;
 use super::job::{Queue, Waiting};
-use super::log::call_logger;
+use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome, Tries};
 use super::running::{Running, Trouble, Why};
@@ -95,6 +95,10 @@ struct State {
     next_look: Instant,
     next_check: Instant,
     subscribers: Vec<Sender<JobEvent>>,
+    unattached: Damped,
+    unlisted: Damped,
+    /// The last error of a list of orphans that is to be said.
+    unlisted_why: Option<(io::Error, u64)>,
 }
 
 /// What is reserved for the one of all running jobs that is larger than typical.
@@ -154,6 +158,9 @@ impl JobTable {
             next_look: now,
             next_check: now,
             subscribers: Vec::new(),
+            unattached: Damped::default(),
+            unlisted: Damped::default(),
+            unlisted_why: None,
         };
         Ok(JobTable { engine, processes, epoll, bell, family: Family::new(), settings, state: Mutex::new(state) })
     }
@@ -274,6 +281,7 @@ impl JobTable {
         }
         if is_due {
             *next_look = now + LOOK;
+            running.iter_mut().for_each(|job| job.note_orphans(engine::usage(&self.engine, &job.grant)));
             // One a look: each costs one of the process table.
             if let Some(job) = running.iter_mut().find(|job| job.is_to_be_tracked(now)) {
                 job.track(&self.processes);
@@ -285,9 +293,13 @@ impl JobTable {
         let mut told = Vec::new();
         self.take_ended(&mut state, now, &mut told);
         self.do_what_is_due(&mut state, now);
+        let unlisted_why = state.unlisted_why.take();
         let troubles: Vec<Trouble> = state.running.iter_mut().filter_map(Running::take_trouble).collect();
         drop(state);
         troubles.into_iter().for_each(Trouble::log);
+        if let Some((error, left_out)) = unlisted_why {
+            call_logger(|| events::orphans_unlisted(&error, left_out));
+        }
         self.tell(told);
         if is_due {
             let pressure = self.latest_cpu_pressure();
@@ -298,11 +310,7 @@ impl JobTable {
 
     fn adopt_orphans(&self, state: &mut State, now: Instant) {
         // After the ends were looked at: what a job leaves behind is handed over before it can be seen to have ended.
-        // Where the kernel lists no children there are none, and the process group manager alone ends what is left.
-        let orphans = family::orphans().unwrap_or_default();
-        for job in &mut state.running {
-            job.adopt(&orphans, &self.processes);
-        }
+        let orphans = self.hand_out_orphans(state);
         let State { running, leftovers, .. } = state;
         let is_anybodys = |orphan: &Orphan| running.iter().any(|job| job.has_started(orphan));
         for orphan in orphans.iter().filter(|orphan| !is_anybodys(orphan)) {
@@ -361,7 +369,7 @@ impl JobTable {
                 && job.why().is_none()
                 && *kills.get_or_insert_with(|| state.kills.have_grown(self.memory_group().as_deref()));
             if !job.is_ending() && !for_memory {
-                state.costs.note(&job.job.job.kind, Cost::peak_of(usage));
+                state.costs.note(&job.job.job.kind, job.peak_with(usage));
             }
             told.push(self.account(state, job, End { status, usage, for_memory }, now));
         }
@@ -503,7 +511,10 @@ impl JobTable {
         waiting.tried += 1;
         let pid = child.id();
         if let Err(error) = engine::attach(&self.engine, &grant, pid) {
-            call_logger(|| events::job_unattached(waiting.ticket.id, &error));
+            let left_out = self.state.lock().unattached.say(Instant::now());
+            if let Some(left_out) = left_out {
+                call_logger(|| events::job_unattached(waiting.ticket.id, &error, left_out));
+            }
         }
         let handle = Handle::open(pid).or_else(|_| Handle::by_number(pid));
         let Ok(handle) = handle else { return false };
@@ -579,11 +590,7 @@ impl JobTable {
             Ok(headroom) => {
                 engine::expect_long(&self.engine, &headroom);
                 let mut state = self.state.lock();
-                let cost = state.headroom.cost;
-                state.headroom.cost = Cost {
-                    memory_bytes: cost.memory_bytes + more.memory_bytes,
-                    processes: cost.processes + more.processes,
-                };
+                state.headroom.cost = state.headroom.cost.and(more);
                 state.headroom.grants.push(headroom);
                 Admission::Granted(grant)
             }
@@ -642,11 +649,22 @@ impl JobTable {
     /// The state, in which each job knows its orphans as they are now: before they are signalled.
     fn lock_with_orphans(&self) -> std::sync::MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        let orphans = family::orphans().unwrap_or_default();
+        self.hand_out_orphans(&mut state);
+        state
+    }
+
+    /// Has each job know its orphans. Where the kernel lists no children there are none, and the process group manager alone
+    /// ends what is left.
+    fn hand_out_orphans(&self, state: &mut State) -> Vec<Orphan> {
+        let orphans = family::orphans().unwrap_or_else(|error| {
+            let left_out = state.unlisted.say(Instant::now());
+            state.unlisted_why = left_out.map(|left_out| (error, left_out)).or(state.unlisted_why.take());
+            Vec::new()
+        });
         for job in &mut state.running {
             job.adopt(&orphans, &self.processes);
         }
-        state
+        orphans
     }
 
     /// Tells what has happened to jobs: those that wait for it, those that have subscribed, and the log.
