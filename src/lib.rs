@@ -102,7 +102,7 @@ mod readme {}
 
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
-    jobs::{Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Outcome, Tries},
+    jobs::{HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Outcome, TaskShortage, Tries},
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,

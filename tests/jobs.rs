@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::groups::Groups;
 use common::wait_until;
 use highwater::{
-    Job, JobEvent, JobStep, Jobs, JobsBuilder, MemoryScope, Outcome, ResourceLimits, ResourceLimitsBuilder,
+    HeldBack, Job, JobEvent, JobStep, Jobs, JobsBuilder, MemoryScope, Outcome, ResourceLimits, ResourceLimitsBuilder,
     ResourceMonitor, Work,
 };
 
@@ -153,7 +153,7 @@ fn what_could_never_fit_is_refused_and_the_others_run() {
     let host = Host::of_processes(10);
     let large = host.jobs.submit(host.sh("touch ran").work(Work::new().processes(10))).unwrap();
     match large.wait_timeout(LONG) {
-        Some(Outcome::NeverFits(verdict)) => assert!(verdict.could_never_fit(), "{verdict}"),
+        Some(Outcome::NeverFits(HeldBack::Verdict(verdict))) => assert!(verdict.could_never_fit(), "{verdict}"),
         outcome => panic!("{outcome:?}"),
     }
     assert!(host.jobs.spawn(host.sh("exit 0")).unwrap().wait().is_success());

@@ -29,26 +29,38 @@ use crate::vocabulary::{Work, WorkUsage, MB};
 const REMEMBERED: usize = 32;
 
 /// The first line of a file of costs.
-const HEADER: &str = "# highwater costs 1: memory in bytes, processes, kind";
+const HEADER: &str = "# highwater costs 2: memory in bytes, processes, tasks, kind";
 
 /// The cost of a job at its peak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cost {
     pub(super) memory_bytes: u64,
     pub(super) processes: u64,
+    /// A process is one task for each of its threads.
+    pub(super) tasks: u64,
 }
 
 impl Cost {
     /// The cost of a job of which nothing is known: one process.
-    pub(super) const UNKNOWN: Cost = Cost { memory_bytes: 0, processes: 1 };
+    pub(super) const UNKNOWN: Cost = Cost { memory_bytes: 0, processes: 1, tasks: 1 };
 
     pub(super) fn peak_of(usage: WorkUsage) -> Cost {
-        Cost { memory_bytes: usage.peak_memory_bytes, processes: usage.peak_processes.max(1) }
+        let processes = usage.peak_processes.max(1);
+        Cost { memory_bytes: usage.peak_memory_bytes, processes, tasks: processes }
+    }
+
+    /// The same with so many tasks, if that is more.
+    pub(super) fn with_tasks(self, tasks: u64) -> Cost {
+        Cost { tasks: self.tasks.max(tasks), ..self }
     }
 
     /// The larger of both, resource by resource.
     pub(super) fn max(self, other: Cost) -> Cost {
-        Cost { memory_bytes: self.memory_bytes.max(other.memory_bytes), processes: self.processes.max(other.processes) }
+        Cost {
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            processes: self.processes.max(other.processes),
+            tasks: self.tasks.max(other.tasks),
+        }
     }
 
     /// The part of it that is beyond `other`, resource by resource.
@@ -56,6 +68,7 @@ impl Cost {
         Cost {
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
             processes: self.processes.saturating_sub(other.processes),
+            tasks: self.tasks.saturating_sub(other.tasks),
         }
     }
 
@@ -64,6 +77,7 @@ impl Cost {
         Cost {
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
             processes: self.processes.saturating_add(other.processes),
+            tasks: self.tasks.saturating_add(other.tasks),
         }
     }
 
@@ -71,13 +85,14 @@ impl Cost {
         self.and(self)
     }
 
-    pub(super) fn is_nothing(self) -> bool {
-        self == Cost::default()
+    /// Whether a monitor has nothing to reserve for it: of tasks it knows nothing.
+    pub(super) fn reserves_nothing(self) -> bool {
+        self.memory_bytes == 0 && self.processes == 0
     }
 
     /// What was declared, where it is more.
     pub(super) fn at_least_in(self, declared: Work) -> Work {
-        let Cost { memory_bytes, processes } = self.max(Cost::declared(&declared));
+        let Cost { memory_bytes, processes, .. } = self.max(Cost::declared(&declared));
         declared.memory_bytes(memory_bytes).processes(processes)
     }
 
@@ -85,16 +100,23 @@ impl Cost {
         Work::new().memory_bytes(self.memory_bytes).processes(self.processes)
     }
 
-    fn declared(work: &Work) -> Cost {
+    pub(super) fn declared(work: &Work) -> Cost {
         use crate::vocabulary::Resource::{Memory, Processes};
-        Cost { memory_bytes: work.of(Memory), processes: work.of(Processes) }
+        let processes = work.of(Processes);
+        Cost { memory_bytes: work.of(Memory), processes, tasks: processes }
     }
 }
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.processes == 1 { "" } else { "es" };
-        write!(f, "{:.1} MB and {} process{s}", self.memory_bytes as f64 / MB as f64, self.processes)
+        let Cost { memory_bytes, processes, tasks } = self;
+        let mb = *memory_bytes as f64 / MB as f64;
+        if tasks == processes {
+            write!(f, "{mb:.1} MB and {processes} process{s}")
+        } else {
+            write!(f, "{mb:.1} MB, {processes} process{s} and {tasks} tasks")
+        }
     }
 }
 
@@ -120,7 +142,11 @@ impl Kind {
             parts.sort_unstable();
             parts.get(parts.len() / 2).copied().unwrap_or_default()
         };
-        Cost { memory_bytes: median(|cost| cost.memory_bytes), processes: median(|cost| cost.processes) }
+        Cost {
+            memory_bytes: median(|cost| cost.memory_bytes),
+            processes: median(|cost| cost.processes),
+            tasks: median(|cost| cost.tasks),
+        }
     }
 
     fn largest(&self) -> Cost {
@@ -163,9 +189,9 @@ impl Costs {
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for (name, kind) in self.kinds.iter().filter(|(name, _)| !name.contains('\n')) {
-            for Cost { memory_bytes, processes } in &kind.peaks {
+            for Cost { memory_bytes, processes, tasks } in &kind.peaks {
                 // To write to a string cannot fail.
-                let _ = writeln!(text, "{memory_bytes} {processes} {name}");
+                let _ = writeln!(text, "{memory_bytes} {processes} {tasks} {name}");
             }
         }
         text
@@ -174,7 +200,7 @@ impl Costs {
     /// Reads what `to_text` has written. The error names the line.
     pub(super) fn parse(text: &str) -> io::Result<Costs> {
         let malformed = |line: usize| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is no cost: `memory processes kind`"))
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is no cost: `memory processes tasks kind`"))
         };
         let mut lines = text.lines();
         if lines.next() != Some(HEADER) {
@@ -182,11 +208,12 @@ impl Costs {
         }
         let mut costs = Costs::default();
         for (index, line) in lines.enumerate() {
-            let mut fields = line.splitn(3, ' ');
+            let mut fields = line.splitn(4, ' ');
             let mut number = || fields.next()?.parse().ok();
-            let (memory_bytes, processes) = (number(), number());
-            match (memory_bytes, processes, fields.next()) {
-                (Some(memory_bytes), Some(processes), Some(kind)) => costs.note(kind, Cost { memory_bytes, processes }),
+            match (number(), number(), number(), fields.next()) {
+                (Some(memory_bytes), Some(processes), Some(tasks), Some(kind)) => {
+                    costs.note(kind, Cost { memory_bytes, processes, tasks });
+                }
                 _ => return Err(malformed(index + 2)),
             }
         }
@@ -214,7 +241,7 @@ mod tests {
     use super::*;
 
     fn cost(mb: u64, processes: u64) -> Cost {
-        Cost { memory_bytes: mb * MB, processes }
+        Cost { memory_bytes: mb * MB, processes, tasks: processes }
     }
 
     fn costs(kind: &str, mbs: &[u64]) -> Costs {
@@ -247,25 +274,25 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_processes_are_judged_apart() {
+    fn memory_processes_and_tasks_are_judged_apart() {
         let mut costs = Costs::default();
-        for each in [cost(1, 9), cost(2, 8), cost(30, 1)] {
+        for each in [cost(1, 9), cost(2, 8), cost(30, 1).with_tasks(40)] {
             costs.note("make", each);
         }
-        assert_eq!(costs.typical("make"), Some(cost(2, 8)));
-        assert_eq!(costs.headroom("make"), cost(28, 1));
+        assert_eq!(costs.typical("make"), Some(cost(2, 8).with_tasks(9)));
+        assert_eq!(costs.headroom("make"), Cost { tasks: 31, ..cost(28, 1) });
     }
 
     #[test]
     fn a_text_of_costs_is_read_again() {
         let mut costs = costs("a kind of three words", &[1, 2, 3]);
-        costs.note("", cost(7, 2));
+        costs.note("", cost(7, 2).with_tasks(16));
         costs.note("two\nlines", cost(9, 1));
         let text = costs.to_text();
         let again = Costs::parse(&text).unwrap();
         assert_eq!(again.to_text(), text);
         assert_eq!(again.typical("a kind of three words"), Some(cost(2, 1)));
-        assert_eq!(again.typical(""), Some(cost(7, 2)));
+        assert_eq!(again.typical(""), Some(cost(7, 2).with_tasks(16)));
         assert_eq!(again.typical("two\nlines"), None);
     }
 
@@ -273,11 +300,11 @@ mod tests {
     fn a_damaged_text_is_an_error_that_names_the_line() {
         for (text, error) in [
             ("", "it does not begin with"),
-            ("1 2 cc\n", "it does not begin with"),
-            ("12 1 cc\n3 cc\n", "line 3 is no cost"),
-            ("12 1\n", "line 2 is no cost"),
-            ("-1 1 cc\n", "line 2 is no cost"),
-            ("99999999999999999999 1 cc\n", "line 2 is no cost"),
+            ("1 2 3 cc\n", "it does not begin with"),
+            ("12 1 1 cc\n3 1 cc\n", "line 3 is no cost"),
+            ("12 1 1\n", "line 2 is no cost"),
+            ("-1 1 1 cc\n", "line 2 is no cost"),
+            ("99999999999999999999 1 1 cc\n", "line 2 is no cost"),
         ] {
             let text = if error.starts_with("line") { format!("{HEADER}\n{text}") } else { text.to_string() };
             let found = Costs::parse(&text).unwrap_err().to_string();
@@ -289,10 +316,12 @@ mod tests {
     fn what_is_known_is_a_line_for_each_kind() {
         let mut costs = costs("cc", &[5, 5, 300]);
         costs.note("ld", cost(7, 2));
+        costs.note("lto", cost(9, 1).with_tasks(16));
         assert_eq!(
             costs.to_string(),
             "cc: 5.0 MB and 1 process, at most 300.0 MB and 1 process (the last 3)\n\
-             ld: 7.0 MB and 2 processes (the last 1)"
+             ld: 7.0 MB and 2 processes (the last 1)\n\
+             lto: 9.0 MB, 1 process and 16 tasks (the last 1)"
         );
     }
 }

@@ -12,6 +12,7 @@ use crossbeam_channel::{unbounded, Receiver};
 use super::cost::Costs;
 use super::driver;
 use super::handle::JobHandle;
+use super::held_back::HeldBack;
 use super::job::Job;
 use super::log::call_logger;
 use super::outcome::JobEvent;
@@ -20,7 +21,7 @@ use crate::engine::{Core, Shared};
 use crate::host::events;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::{ProcessMark, SignalMask};
-use crate::vocabulary::{Error, Verdict};
+use crate::vocabulary::Error;
 
 /// Runs programs under the limits of a monitor: as many at a time as fit, each under a permit that follows its processes.
 ///
@@ -196,8 +197,8 @@ impl Jobs {
         self.table.counts().2
     }
 
-    /// The verdict that refused the next job; `None` if none waits, or the CPUs are what it waits for.
-    pub fn held_back(&self) -> Option<Verdict> {
+    /// What the next job waits for, as it was when it was last tried, some 20 ms ago; `None` if none waits.
+    pub fn held_back(&self) -> Option<HeldBack> {
         self.table.held_back()
     }
 

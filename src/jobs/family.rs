@@ -100,6 +100,12 @@ pub(super) fn orphans() -> io::Result<Vec<Orphan>> {
     Ok(children.split_ascii_whitespace().filter_map(|pid| Orphan::read(pid.parse().ok()?)).collect())
 }
 
+/// Whether the numbers in `/proc` are those of the pid namespace of this process. Where they are not, they are those of
+/// strangers.
+pub(super) fn are_numbers_own() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == std::process::id().to_string().as_str())
+}
+
 /// What a process and all that is below it use now. One that has ended meanwhile costs nothing, and what it has left behind
 /// is an orphan itself by then.
 pub(super) fn cost_of(pid: u32) -> Cost {
@@ -109,7 +115,7 @@ pub(super) fn cost_of(pid: u32) -> Cost {
         let Some(stat) = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text).ok()) else {
             continue;
         };
-        cost = cost.and(Cost { memory_bytes: bytes(stat.resident_pages), processes: 1 });
+        cost = cost.and(Cost { memory_bytes: bytes(stat.resident_pages), processes: 1, tasks: stat.threads.max(1) });
         for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
             pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
@@ -133,6 +139,8 @@ fn find(environment: &[u8]) -> Option<Serial> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -145,5 +153,26 @@ mod tests {
         for environment in ["", "A=1\0", &other, &longer, &format!("{MARK}="), &format!("{MARK}X=1.1"), "\0\0=\0"] {
             assert_eq!(find(environment.as_bytes()), None, "{environment:?}");
         }
+    }
+    #[test]
+    fn a_process_counts_with_those_below_it_until_it_has_ended() {
+        assert!(are_numbers_own());
+        let mut shell = Command::new("sh").args(["-c", "sleep 1000 & sleep 1000 & wait"]).spawn().unwrap();
+        let list = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", shell.id()));
+        if list().is_err() {
+            println!("skipped: this kernel lists no children");
+        } else {
+            while cost_of(shell.id()).tasks < 3 {
+                std::thread::yield_now();
+            }
+            assert_eq!(cost_of(shell.id()).processes, 3);
+        }
+        for pid in list().unwrap_or_default().split_ascii_whitespace() {
+            Command::new("kill").arg(pid).status().unwrap();
+        }
+        let pid = shell.id();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(cost_of(pid), Cost::default());
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::cost::Cost;
 use super::handle::Ticket;
+use super::held_back::HeldBack;
 use crate::vocabulary::Work;
 
 /// A program to be run as a job: a command, its kind, and what is known of its cost beforehand.
@@ -87,11 +88,13 @@ pub(super) struct Waiting {
     pub(super) needed: Cost,
     /// The times that it was started.
     pub(super) tried: u32,
+    /// Whether its command has been made ready, which is done once however often it cannot be started.
+    pub(super) is_prepared: bool,
 }
 
 impl Waiting {
     pub(super) fn new(job: Job, ticket: Arc<Ticket>) -> Waiting {
-        Waiting { job, ticket, needed: Cost::default(), tried: 0 }
+        Waiting { job, ticket, needed: Cost::default(), tried: 0, is_prepared: false }
     }
 
     /// Whether it is to run without others beside it.
@@ -121,18 +124,24 @@ impl Queue {
     }
 
     /// Takes the first that may run beside `running` others, and its place. Those of a kind that is being learned are
-    /// passed, one that is to run alone is not: it would wait for ever.
-    pub(super) fn take(&mut self, running: usize, is_learning: impl Fn(&str) -> bool) -> Option<(usize, Waiting)> {
+    /// passed, one that is to run alone is not: it would wait for ever. If none may, says why.
+    pub(super) fn take(
+        &mut self,
+        running: usize,
+        is_learning: impl Fn(&str) -> bool,
+    ) -> Result<(usize, Waiting), Option<HeldBack>> {
+        let mut held_back = None;
         for index in 0..self.waiting.len() {
             let waiting = &self.waiting[index];
             if waiting.is_alone() && running > 0 {
-                return None;
+                return Err(Some(HeldBack::Alone));
             }
             if !is_learning(&waiting.job.kind) {
-                return Some((index, self.waiting.remove(index)?));
+                return self.waiting.remove(index).map(|waiting| (index, waiting)).ok_or(None);
             }
+            held_back.get_or_insert_with(|| HeldBack::Learning(waiting.job.kind.clone()));
         }
-        None
+        Err(held_back)
     }
 
     /// Removes one that is cancelled.
@@ -156,7 +165,7 @@ mod tests {
     }
 
     fn taken(queue: &mut Queue, running: usize, learning: &str) -> Option<u64> {
-        queue.take(running, |kind| kind == learning).map(|(_, waiting)| waiting.ticket.id)
+        queue.take(running, |kind| kind == learning).ok().map(|(_, waiting)| waiting.ticket.id)
     }
 
     #[test]

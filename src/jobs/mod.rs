@@ -4,8 +4,9 @@
 //! - `running`: a job that runs, and how it is signalled and ended.
 //! - `family`: whose a process is.
 //! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills.
+//! - `tasks`: limits on threads, which count what others have as well.
 //! - `table`: all of them together, and what a monitor may do to them. `driver`: the thread that starts them.
-//! - `outcome`, `handle`: what the host is told, and what it holds of a job.
+//! - `outcome`, `held_back`, `handle`: what the host is told, and what it holds of a job.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
@@ -13,15 +14,19 @@ mod driver;
 mod face;
 mod family;
 mod handle;
+mod held_back;
 mod job;
 mod log;
 mod oom;
 mod outcome;
 mod running;
 mod table;
+mod tasks;
 mod width;
 
 pub use self::face::{Jobs, JobsBuilder};
 pub use self::handle::JobHandle;
+pub use self::held_back::HeldBack;
 pub use self::job::Job;
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
+pub use self::tasks::TaskShortage;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use std::{error, fmt};
 
 use super::cost::Cost;
-use crate::vocabulary::{Resource, Verdict, WorkUsage};
+use super::held_back::HeldBack;
+use crate::vocabulary::{Resource, WorkUsage};
 
 /// The end of a job. Each job has exactly one.
 #[derive(Debug, Clone)]
@@ -18,8 +19,8 @@ pub enum Outcome {
     /// The program could not be started: it is not there, is not executable, or its arguments are too long. Where only
     /// the means were lacking (`EAGAIN`, `ENOMEM`), the job waits instead.
     NotStarted(Arc<io::Error>),
-    /// It could never be admitted under the limits, even alone.
-    NeverFits(Verdict),
+    /// It could never be started under the limits, even alone: those of the monitor, or one on tasks.
+    NeverFits(HeldBack),
     /// It was ended to make room as often as it may be.
     Shed(Tries),
     /// The kernel has killed it for want of memory as often as it may be.
@@ -44,7 +45,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Ended(status) => write!(f, "{status}"),
             Outcome::NotStarted(error) => write!(f, "could not be started: {error}"),
-            Outcome::NeverFits(verdict) => write!(f, "{verdict}"),
+            Outcome::NeverFits(reason) => write!(f, "{reason}"),
             Outcome::Shed(tries) => write!(f, "shed {tries}"),
             Outcome::KilledForMemory(tries) => write!(f, "killed for memory {tries}"),
             Outcome::TimedOut(timeout) => write!(f, "ended after {timeout:?}, which is its timeout"),

@@ -58,6 +58,9 @@ pub(super) struct Running {
     /// The most that it was seen to cost together with them, which no check measures as part of it.
     with_orphans: Cost,
     is_tracked: bool,
+    /// The tasks that it had when they were last counted, and the most.
+    tasks: u64,
+    peak_tasks: u64,
     /// When to kill what the first process has left behind.
     leaving: Option<Instant>,
     trouble: Option<Trouble>,
@@ -93,6 +96,8 @@ impl Running {
             orphans: Vec::new(),
             with_orphans: Cost::default(),
             is_tracked: false,
+            tasks: 0,
+            peak_tasks: 0,
             leaving: None,
             trouble: None,
         }
@@ -139,6 +144,21 @@ impl Running {
         self.has_ended && !had_ended
     }
 
+    /// Those of its processes that are children of this one.
+    pub(super) fn roots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.orphans.iter().chain([&self.pid]).copied()
+    }
+
+    pub(super) fn note_tasks(&mut self, tasks: u64) {
+        self.tasks = tasks;
+        self.peak_tasks = self.peak_tasks.max(tasks);
+    }
+
+    /// The tasks that it is still to start, if it needs so many, and those that it has beyond them.
+    pub(super) fn tasks_to_come(&self, needed: u64) -> (u64, u64) {
+        (needed.saturating_sub(self.tasks), self.tasks.saturating_sub(needed))
+    }
+
     /// Takes note of which orphans are its own: by their mark or group, or because they were seen below the job before.
     /// Those that have ended are reaped.
     pub(super) fn adopt(&mut self, orphans: &[Orphan], processes: &ProcessGroupManager) {
@@ -162,14 +182,14 @@ impl Running {
             return;
         }
         let WorkUsage { memory_bytes, processes, .. } = usage.unwrap_or_default();
-        let below = Cost { memory_bytes, processes };
+        let below = Cost { memory_bytes, processes, tasks: processes };
         let all = self.orphans.iter().fold(below, |all, orphan| all.and(family::cost_of(*orphan)));
         self.with_orphans = self.with_orphans.max(all);
     }
 
-    /// The most that it was seen to cost, its orphans included.
+    /// The most that it was seen to cost, its orphans included. The usage is that of its grant.
     pub(super) fn peak_with(&self, usage: WorkUsage) -> Cost {
-        Cost::peak_of(usage).max(self.with_orphans)
+        Cost::peak_of(usage).max(self.with_orphans).with_tasks(self.peak_tasks)
     }
 
     /// Whether the mark or the group of an orphan says that it comes from this start of the job.

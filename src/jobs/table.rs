@@ -15,11 +15,13 @@ use crossbeam_channel::Sender;
 use super::cost::{Cost, Costs};
 use super::family::{self, Family, Orphan, MARK};
 use super::handle::Ticket;
+use super::held_back::HeldBack;
 use super::job::{Queue, Waiting};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome, Tries};
 use super::running::{Running, Trouble, Why};
+use super::tasks::Tasks;
 use super::width::Width;
 use crate::engine::{self, Core, Grant, Shared};
 use crate::host::{events, BoxError, JobManager};
@@ -29,7 +31,7 @@ use crate::sys::fork::Mutex;
 use crate::sys::poll::EventFd;
 use crate::sys::process::Handle;
 use crate::sys::{signal, SignalMask};
-use crate::vocabulary::{Resource, Verdict, WorkUsage};
+use crate::vocabulary::{Resource, WorkUsage};
 
 /// How long the first job of a kind is watched at most before others of its kind are started beside it.
 const LEARNING: Duration = Duration::from_secs(10);
@@ -72,6 +74,8 @@ pub(super) struct JobTable {
     bell: EventFd,
     family: Family,
     settings: Settings,
+    /// Locked by the thread of the jobs alone, which reads many files under it.
+    tasks: Mutex<Tasks>,
     state: Mutex<State>,
 }
 
@@ -89,7 +93,7 @@ struct State {
     last_id: u64,
     is_closed: bool,
     /// Why the next job is not started.
-    held_back: Option<Verdict>,
+    held_back: Option<HeldBack>,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     leftovers: Vec<(u32, Instant)>,
     next_look: Instant,
@@ -119,8 +123,8 @@ struct End {
 
 enum Admission {
     Granted(Grant),
-    NotNow(Verdict),
-    Never(Verdict),
+    NotNow(HeldBack),
+    Never(HeldBack),
 }
 
 /// News of a job, to be told once no lock is held.
@@ -162,7 +166,8 @@ impl JobTable {
             unlisted: Damped::default(),
             unlisted_why: None,
         };
-        Ok(JobTable { engine, processes, epoll, bell, family: Family::new(), settings, state: Mutex::new(state) })
+        let (family, tasks, state) = (Family::new(), Mutex::new(Tasks::new()), Mutex::new(state));
+        Ok(JobTable { engine, processes, epoll, bell, family, settings, tasks, state })
     }
 
     /// Puts a job into the queue.
@@ -196,7 +201,7 @@ impl JobTable {
         self.state.lock().costs.clone()
     }
 
-    pub(super) fn held_back(&self) -> Option<Verdict> {
+    pub(super) fn held_back(&self) -> Option<HeldBack> {
         self.state.lock().held_back.clone()
     }
 
@@ -306,6 +311,7 @@ impl JobTable {
             self.state.lock().width.look(now, pressure);
         }
         self.learn(now);
+        self.look_at_tasks();
     }
 
     fn adopt_orphans(&self, state: &mut State, now: Instant) {
@@ -387,6 +393,7 @@ impl JobTable {
     fn account(&self, state: &mut State, mut job: Running, end: End, now: Instant) -> Told {
         let End { status, usage, for_memory } = end;
         let (took, why, trouble) = (now - job.started, job.why(), job.take_trouble());
+        let peak = job.peak_with(usage);
         let mut waiting = job.job;
         waiting.ticket.set_usage(usage);
         let critical = match why {
@@ -413,7 +420,7 @@ impl JobTable {
         if !is_retried {
             return Told { ticket, step: JobStep::Ended { outcome, usage, took }, trouble };
         }
-        waiting.needed = waiting.needed.max(Cost::peak_of(usage).twice());
+        waiting.needed = waiting.needed.max(peak.twice());
         state.queue.push(waiting);
         Told { ticket, step: JobStep::Requeued { tries }, trouble }
     }
@@ -455,11 +462,21 @@ impl JobTable {
                 let is_first = |job: &Running| job.job.job.kind == kind && now - job.started < LEARNING;
                 costs.typical(kind).is_none() && running.iter().any(is_first)
             };
-            if queue.len() == 0 || !width.has_room(beside) {
+            if queue.len() == 0 {
                 state.held_back = None;
                 return;
             }
-            let Some((place, waiting)) = queue.take(beside, is_learning) else { return };
+            if !width.has_room(beside) {
+                state.held_back = Some(width.refusal(beside));
+                return;
+            }
+            let (place, waiting) = match queue.take(beside, is_learning) {
+                Ok(taken) => taken,
+                Err(held_back) => {
+                    state.held_back = held_back;
+                    return;
+                }
+            };
             *starting = 1;
             drop(state);
             let is_over = self.start(place, waiting);
@@ -474,13 +491,13 @@ impl JobTable {
     fn start(&self, place: usize, mut waiting: Waiting) -> bool {
         let grant = match self.admit(&waiting) {
             Admission::Granted(grant) => grant,
-            Admission::Never(verdict) => {
-                self.tell([Told::never_started(&waiting, Outcome::NeverFits(verdict))]);
+            Admission::Never(reason) => {
+                self.tell([Told::never_started(&waiting, Outcome::NeverFits(reason))]);
                 return false;
             }
-            Admission::NotNow(verdict) => {
+            Admission::NotNow(reason) => {
                 let mut state = self.state.lock();
-                state.held_back = Some(verdict);
+                state.held_back = Some(reason);
                 state.queue.put_back(place, waiting);
                 return true;
             }
@@ -489,7 +506,7 @@ impl JobTable {
         let command = &mut waiting.job.command;
         command.stdin(Stdio::null()).process_group(0).env(MARK, serial.mark());
         let mask = self.settings.mask;
-        if waiting.tried == 0 && !mask.is_empty() {
+        if !std::mem::replace(&mut waiting.is_prepared, true) && !mask.is_empty() {
             signal::unblock_in(command);
         }
         // Else under the mask of the host, which is empty: this thread is deaf, and a job inherits what it blocks. To unblock
@@ -500,6 +517,7 @@ impl JobTable {
                 engine::finish(&self.engine, &grant);
                 let mut state = self.state.lock();
                 if self.may_pass(&error, state.running.len()) {
+                    state.held_back = Some(HeldBack::NotStarted(Arc::new(error)));
                     state.queue.put_back(place, waiting);
                     return true;
                 }
@@ -548,6 +566,7 @@ impl JobTable {
     }
 
     fn admit(&self, waiting: &Waiting) -> Admission {
+        self.look_at_tasks();
         let state = self.state.lock();
         let kind = &waiting.job.kind;
         let beside = state.running.len();
@@ -557,33 +576,77 @@ impl JobTable {
                 .running
                 .iter()
                 .filter(|job| job.job.job.kind == *kind)
-                .map(|job| engine::usage(&self.engine, &job.grant).map_or(Cost::UNKNOWN, Cost::peak_of));
+                .map(|job| job.peak_with(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
             peaks.fold(Cost::UNKNOWN, Cost::max)
         });
         let kinds = state.running.iter().map(|job| &job.job.job.kind).chain([kind]);
         let headroom = kinds.fold(Cost::default(), |headroom, kind| headroom.max(state.costs.headroom(kind)));
         let more = if beside == 0 { Cost::default() } else { headroom.beyond(state.headroom.cost) };
+        let to_come = tasks_to_come(&state, if beside == 0 { 0 } else { headroom.tasks });
         drop(state);
 
         let declared = waiting.job.declared;
+        let asked = known.max(waiting.needed).max(Cost::declared(&declared)).tasks;
+        let least = Cost::declared(&declared).max(Cost::UNKNOWN).tasks;
+        if let Some(lacking) = self.lacking_tasks(asked, least, to_come, beside) {
+            return lacking;
+        }
         let verdict = match engine::try_admit(&self.engine, &known.max(waiting.needed).at_least_in(declared)) {
             Ok(grant) => return self.with_headroom(grant, more),
             Err(verdict) => verdict,
         };
         if beside > 0 || !verdict.could_never_fit() {
-            return Admission::NotNow(verdict);
+            return Admission::NotNow(HeldBack::Verdict(verdict));
         }
         // What its kind costs does not fit, nor twice what it had. This one may be smaller: it is tried alone.
         match engine::try_admit(&self.engine, &Cost::UNKNOWN.at_least_in(declared)) {
             Ok(grant) => Admission::Granted(grant),
-            Err(verdict) if verdict.could_never_fit() => Admission::Never(verdict),
-            Err(verdict) => Admission::NotNow(verdict),
+            Err(verdict) if verdict.could_never_fit() => Admission::Never(HeldBack::Verdict(verdict)),
+            Err(verdict) => Admission::NotNow(HeldBack::Verdict(verdict)),
         }
+    }
+
+    /// Why there are too few tasks left for a job, if there are. One that would run alone and asks for more than the host
+    /// leaves is asked for again with the least that it may need: that is all it has a right to wait for.
+    fn lacking_tasks(&self, asked: u64, least: u64, to_come: u64, beside: usize) -> Option<Admission> {
+        let mut tasks = self.tasks.lock();
+        let mut shortage = tasks.shortage(asked, to_come)?;
+        if beside == 0 && tasks.are_too_few_beside_host(asked) {
+            shortage = tasks.shortage(least, to_come)?;
+        }
+        let is_never = beside == 0 && shortage.could_never_fit();
+        let reason = HeldBack::Tasks(shortage);
+        Some(if is_never { Admission::Never(reason) } else { Admission::NotNow(reason) })
+    }
+
+    /// Looks at the limits on tasks, if it is time to: the tasks of each job first, and then what there are.
+    fn look_at_tasks(&self) {
+        let mut tasks = self.tasks.lock();
+        let began = Instant::now();
+        if !tasks.is_look_due(began) {
+            return;
+        }
+        // Before the first check nothing is admitted.
+        let Some(latest) = Core::of(&self.engine).publisher.lock().latest() else { return };
+        if tasks.are_near() && family::are_numbers_own() {
+            let state = self.state.lock();
+            let roots: Vec<Vec<u32>> = state.running.iter().map(|job| job.roots().collect()).collect();
+            drop(state);
+            let counted: Vec<u64> = roots
+                .into_iter()
+                .map(|roots| roots.into_iter().map(|root| family::cost_of(root).tasks).sum())
+                .collect();
+            // They are still the same: only this thread starts and removes jobs.
+            for (job, tasks) in self.state.lock().running.iter_mut().zip(counted) {
+                job.note_tasks(tasks);
+            }
+        }
+        tasks.look(began, latest.cgroup_pids.as_ref());
     }
 
     /// Reserves the headroom for a job that was granted its own room.
     fn with_headroom(&self, grant: Grant, more: Cost) -> Admission {
-        if more.is_nothing() {
+        if more.reserves_nothing() {
             return Admission::Granted(grant);
         }
         match engine::try_admit(&self.engine, &more.work().label("headroom of jobs")) {
@@ -596,7 +659,7 @@ impl JobTable {
             }
             Err(verdict) => {
                 engine::finish(&self.engine, &grant);
-                Admission::NotNow(verdict)
+                Admission::NotNow(HeldBack::Verdict(verdict))
             }
         }
     }
@@ -692,6 +755,23 @@ impl Told {
         let (usage, took) = (waiting.ticket.usage(), Duration::ZERO);
         Told { ticket: Arc::clone(&waiting.ticket), step: JobStep::Ended { outcome, usage, took }, trouble: None }
     }
+}
+
+/// The tasks that the running jobs are still to start: each as many as it is taken to need, and one of all as many more as
+/// the headroom says. The one that has outgrown what was expected of it most has used that up.
+fn tasks_to_come(state: &State, headroom: u64) -> u64 {
+    let needed = |job: &Running| {
+        let Waiting { job, needed, .. } = &job.job;
+        state.costs.typical(&job.kind).unwrap_or(Cost::UNKNOWN).max(*needed).max(Cost::declared(&job.declared)).tasks
+    };
+    let (to_come, beyond) = state
+        .running
+        .iter()
+        .map(|job| job.tasks_to_come(needed(job)))
+        .fold((0u64, 0), |(to_come, most_beyond), (more, beyond)| {
+            (to_come.saturating_add(more), most_beyond.max(beyond))
+        });
+    to_come.saturating_add(headroom.saturating_sub(beyond))
 }
 
 /// Whether it, or what its shell has waited for, was killed by `SIGKILL`.

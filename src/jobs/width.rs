@@ -6,6 +6,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::held_back::HeldBack;
+
 /// The time over which idle CPUs are counted: ten ticks of the kernel's.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -58,6 +60,15 @@ impl Width {
     pub(super) fn has_room(&mut self, running: usize) -> bool {
         self.is_felt |= running >= self.jobs;
         running < self.jobs
+    }
+
+    /// Says that it has no room beside so many.
+    pub(super) fn refusal(&self, running: usize) -> HeldBack {
+        if self.is_fixed {
+            HeldBack::Width(self.jobs)
+        } else {
+            HeldBack::Cpus { running, cpus: self.cpus }
+        }
     }
 
     /// Looks whether the CPUs have become idle or crowded, if it is time to. The pressure is the share of the time in

@@ -1,0 +1,197 @@
+//! Jobs where the system itself has too little for them: tasks, descriptors. All of these are process-wide, so each
+//! test has a process of its own.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::groups::{limit_pids, Groups};
+use common::{wait_until, Children};
+use highwater::{HeldBack, Job, JobHandle, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor, Work};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::unistd::chown;
+use rusty_fork::rusty_fork_test;
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// Jobs as many as the system bears, under a monitor that has nothing against them.
+fn jobs() -> (ResourceMonitor, Jobs) {
+    jobs_checked_every(Duration::from_millis(200))
+}
+
+fn jobs_checked_every(interval: Duration) -> (ResourceMonitor, Jobs) {
+    let limits = ResourceLimits::builder().max_processes(1000).build().unwrap();
+    let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree);
+    let monitor = monitor.refresh_after(interval).max_age(interval * 10).build().unwrap();
+    let jobs = monitor.jobs().width(usize::MAX).grace(Duration::from_secs(1)).build().unwrap();
+    monitor.start(interval).unwrap();
+    (monitor, jobs)
+}
+
+fn sh(script: &str) -> Job {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", script]);
+    Job::new(sh)
+}
+
+/// Waits for all of them, and returns each text of what has held them back meanwhile.
+fn reasons_until_all_succeed(jobs: &Jobs, handles: &[JobHandle]) -> Vec<HeldBack> {
+    let mut reasons = Vec::new();
+    wait_until("all jobs have ended", || {
+        reasons.extend(jobs.held_back());
+        handles.iter().all(|handle| handle.wait_timeout(Duration::ZERO).is_some())
+    });
+    let failed: Vec<_> = handles.iter().map(JobHandle::wait).filter(|outcome| !outcome.is_success()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    reasons
+}
+
+fn is_want_of(reason: &HeldBack, errno: i32) -> bool {
+    matches!(reason, HeldBack::NotStarted(error) if error.raw_os_error() == Some(errno))
+}
+
+/// Runs an ignored test of this file as a user who may have 60 tasks and has 45 already, behind these commands.
+fn as_limited_user(first_user: u32, behind: &[&str], test: &str) {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only the first user can be another one, for whom such a limit holds");
+        return;
+    }
+    // A number for each process of this test, or they would count each other's.
+    let user = first_user + std::process::id();
+    // The folder of the build need not be one that everybody can enter.
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let program = folder.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    chown(folder.path(), Some(user.into()), Some(user.into())).unwrap();
+    let others = (0..45).map(|_| Command::new("sleep").arg("1000").uid(user).gid(user).spawn().unwrap());
+    let _others = Children(others.collect());
+    let limited = ["prlimit", "--nproc=60", "setpriv", "--clear-groups"];
+    let command: Vec<&str> = behind.iter().chain(&limited).copied().collect();
+    let mut runner = Command::new(command[0]);
+    runner.args(&command[1..]).arg(format!("--reuid={user}")).arg(&program).current_dir(&folder);
+    // One thread, so that all that this user has is known.
+    runner.args(["--exact", "--ignored", "--nocapture", "--test-threads=1", test]);
+    let output = runner.env("TMPDIR", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Sixty jobs of such a user, each of which runs once.
+fn sixty_jobs() -> Vec<HeldBack> {
+    let (_monitor, jobs) = jobs();
+    let jobs_of = |number| sh(&format!("echo {number} >> done; exec sleep 0.1"));
+    let handles: Vec<_> = (1..=60).map(|number| jobs.submit(jobs_of(number)).unwrap()).collect();
+    let reasons = reasons_until_all_succeed(&jobs, &handles);
+    let text = fs::read_to_string("done").unwrap();
+    let mut done: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    done.sort_unstable();
+    assert_eq!(done, Vec::from_iter(1..=60));
+    reasons
+}
+
+#[test]
+fn jobs_wait_for_what_other_programs_of_the_user_leave_of_his_limit() {
+    as_limited_user(100_000, &[], "host_of_a_user_whose_tasks_are_seen");
+}
+
+#[test]
+#[ignore = "run by the test above, as another user"]
+fn host_of_a_user_whose_tasks_are_seen() {
+    let reasons = sixty_jobs();
+    let is_foreseen = |reason: &HeldBack| matches!(reason, HeldBack::Tasks(shortage) if shortage.used >= 45);
+    assert!(reasons.iter().any(is_foreseen), "{reasons:?}");
+    assert!(!reasons.iter().any(|reason| is_want_of(reason, libc::EAGAIN)), "{reasons:?}");
+}
+
+#[test]
+fn a_job_that_cannot_be_started_for_want_of_a_task_is_started_later() {
+    // Those outside of its namespace are not seen, but count.
+    let behind = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    as_limited_user(200_000, &behind, "host_of_a_user_whose_tasks_are_hidden");
+}
+
+#[test]
+#[ignore = "run by the test above, as another user"]
+fn host_of_a_user_whose_tasks_are_hidden() {
+    let reasons = sixty_jobs();
+    assert!(reasons.iter().any(|reason| is_want_of(reason, libc::EAGAIN)), "{reasons:?}");
+}
+
+/// A job of the tests below.
+#[test]
+#[ignore = "does nothing but be there, with sixteen threads"]
+fn sixteen_threads() {
+    thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| thread::sleep(Duration::from_millis(300))))));
+}
+
+rusty_fork_test! {
+    #![rusty_fork(timeout_ms = 600_000)]
+
+    #[test]
+    fn threads_of_jobs_count_where_a_group_limits_them() {
+        let Some(groups) = Groups::new("pids") else { return };
+        limit_pids(&groups.outer, "60");
+        groups.enter();
+        let (_monitor, jobs) = jobs();
+        let job = || {
+            let mut job = Command::new(std::env::current_exe().unwrap());
+            job.args(["--exact", "--ignored", "sixteen_threads"]).stdout(std::process::Stdio::null());
+            Job::new(job).kind("threads")
+        };
+        let handles: Vec<_> = (0..12).map(|_| jobs.submit(job()).unwrap()).collect();
+        let reasons = reasons_until_all_succeed(&jobs, &handles);
+        assert!(reasons.iter().any(|reason| matches!(reason, HeldBack::Tasks(_))), "{reasons:?}");
+        let costs = jobs.costs().to_string();
+        assert!(costs.contains("1 process and 1") && costs.contains(" tasks"), "{costs}");
+    }
+
+    #[test]
+    fn a_job_of_more_tasks_than_its_group_may_have_is_refused_and_the_others_run() {
+        let Some(groups) = Groups::new("pids") else { return };
+        limit_pids(&groups.outer, "60");
+        groups.enter();
+        let (_monitor, jobs) = jobs();
+        let large = jobs.submit(sh("exit 0").work(Work::new().processes(60))).unwrap();
+        match large.wait_timeout(LONG) {
+            Some(Outcome::NeverFits(HeldBack::Tasks(shortage))) => {
+                assert_eq!((shortage.asked, shortage.limit), (60, 60));
+                assert!(Path::new(&*shortage.whose).join("pids.max").exists(), "{shortage}");
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+        assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+    }
+
+    #[test]
+    fn a_job_waits_for_a_descriptor_while_others_run_and_is_told_when_none_do() {
+        // Without a descriptor no check succeeds either, so none is taken meanwhile.
+        let (_monitor, jobs) = jobs_checked_every(Duration::from_secs(3600));
+        let folder = tempfile::tempdir().unwrap();
+        let go = folder.path().join("go");
+        assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+        let first = jobs.spawn(sh(&format!("until [ -e {} ]; do sleep 0.02; done", go.display()))).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let second = jobs.submit(sh("exit 0")).unwrap();
+        wait_until("it is held back", || jobs.held_back().is_some_and(|reason| is_want_of(&reason, libc::EMFILE)));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(second.wait_timeout(LONG).unwrap().is_success());
+        fs::write(go, "").unwrap();
+        assert!(first.wait_timeout(LONG).unwrap().is_success());
+
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        match jobs.submit(sh("exit 0")).unwrap().wait_timeout(LONG) {
+            Some(Outcome::NotStarted(error)) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE)),
+            outcome => panic!("{outcome:?}"),
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+    }
+}
