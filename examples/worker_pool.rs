@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn main() -> Result<(), BoxError> {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
     let limits = ResourceLimits::builder().max_processes(10).build()?;
-    let monitor = ResourceMonitor::new(limits);
+    // What the allocator keeps of freed memory would count as used.
+    let monitor = ResourceMonitor::builder(limits).return_freed_memory(true).build()?;
     monitor.start(Duration::from_secs(15))?;
 
     let queue: Mutex<VecDeque<u32>> = Mutex::new((1..=JOBS).collect());

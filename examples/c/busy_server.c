@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -86,13 +85,16 @@ static void read_line(int client, char *line, size_t size)
 
 static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
 {
-    void *held = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (held == MAP_FAILED) {
+    void *held = malloc(bytes);
+    if (!held) {
         dprintf(client, "busy: %s\n", strerror(errno));
         hw_permit_finish(permit);
         return;
     }
-    memset(held, 1, bytes);
+    /* A page takes memory once it has been written to. As volatile, or else the
+     * compiler would leave out what nobody reads. */
+    for (size_t offset = 0; offset < bytes; offset += 1024)
+        ((volatile char *)held)[offset] = 1;
     if (milliseconds >= SHORT_MS) {
         /* What was declared is there now, for the next check to see. A permit that
          * were kept would count it twice. */
@@ -101,7 +103,7 @@ static void hold(int client, size_t bytes, int milliseconds, hw_permit *permit)
     }
     struct pollfd gone = {client, POLLIN, 0};
     poll(&gone, 1, milliseconds);
-    munmap(held, bytes);
+    free(held);
     /* Nothing of it is left: its room goes to whoever waits, and no check has to
      * see that first. */
     hw_permit_finish(permit);
@@ -259,8 +261,11 @@ int main(int argc, char **argv)
 
     hw_limits limits = HW_LIMITS_INIT;
     limits.max_memory_bytes = (uint64_t)megabytes << 20;
+    /* What a request frees goes back to the system, and does not keep the gate shut. */
+    hw_settings settings = HW_SETTINGS_INIT;
+    settings.return_freed_memory = 1;
     hw_set_log(log_line, NULL, HW_LOG_WARN);
-    if (hw_limits_detect(&limits) != 0 || !(monitor = hw_monitor_new(&limits))
+    if (hw_limits_detect(&limits) != 0 || !(monitor = hw_monitor_new_with(&limits, &settings))
         || hw_monitor_start(monitor, 1000) != 0) {
         fprintf(stderr, "no monitor: %s\n", hw_last_error());
         hw_monitor_free(monitor);

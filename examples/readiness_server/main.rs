@@ -159,7 +159,7 @@ fn main() -> Result<(), BoxError> {
         let _ = signalled.try_send(Ok(()));
     });
 
-    let monitor = ResourceMonitor::new(options.limits()?);
+    let monitor = ResourceMonitor::builder(options.limits()?).return_freed_memory(true).build()?;
     monitor.start(Duration::from_secs(1))?;
     log::info!("limits: {}", monitor.limits());
 

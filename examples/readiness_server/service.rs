@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::{Gauge, Permit, ResourceMonitor, Work};
-use memmap2::MmapMut;
 use serde_json::json;
 use tiny_http::{Header, Request, Response};
 
@@ -176,10 +175,12 @@ impl Service {
 
 /// Holds so much memory here, while a process beside waits for so long.
 fn hold(mb: u32, ms: u32, permit: Permit) -> io::Result<ExitStatus> {
-    // Not from the allocator, which may keep what is freed resident: then the gate would not open again.
-    let mut memory = MmapMut::map_anon((mb << 20) as usize)?;
+    // When it is freed, the allocator gives it back, because the monitor was told to see to that. Else it might stay
+    // resident, and the gate closed.
+    let mut memory = Vec::new();
+    memory.try_reserve_exact((mb as usize) << 20).map_err(|_| io::ErrorKind::OutOfMemory)?;
     // A page takes memory once it has been written to.
-    memory.fill(1);
+    memory.resize((mb as usize) << 20, 1_u8);
     let seconds = Duration::from_millis(u64::from(ms)).as_secs_f64().to_string();
     let mut process = Command::new("sleep")
         .arg(seconds)
@@ -190,7 +191,9 @@ fn hold(mb: u32, ms: u32, permit: Permit) -> io::Result<ExitStatus> {
         .spawn()?;
     // Both are there now, for the next check to see.
     drop(permit);
-    process.wait()
+    let status = process.wait();
+    drop(std::hint::black_box(memory));
+    status
 }
 
 /// Whether a client would rather have JSON than text, by its header `Accept` (RFC 9110, 12.5.1).

@@ -263,9 +263,16 @@ typedef struct hw_settings {
                                   1; 0: 0.01 */
     const char *proc_root;     /* NULL: "/proc" */
     const char *cgroup_root;   /* NULL: "/sys/fs/cgroup" */
+    uint64_t return_freed_memory; /* 1: from the first start on, glibc's allocator
+                                  gives freed blocks of 1 MiB or more back to the
+                                  system, in the whole process, by mallopt(3) of
+                                  M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. Without
+                                  it, blocks of up to 32 MiB stay with the thread
+                                  that freed them, and count as used. No effect
+                                  under another allocator */
 } hw_settings;
 
-#define HW_SETTINGS_INIT {sizeof(hw_settings), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, NULL, NULL}
+#define HW_SETTINGS_INIT {sizeof(hw_settings), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, NULL, NULL, 0}
 
 /* As hw_monitor_new(), with these settings, or the defaults for NULL. */
 hw_monitor *hw_monitor_new_with(const hw_limits *limits, const hw_settings *settings);

@@ -28,12 +28,13 @@ pub(super) struct Settings {
     pub(super) cpu_budget: f64,
     pub(super) proc_root: Option<NonNull<c_char>>,
     pub(super) cgroup_root: Option<NonNull<c_char>>,
+    pub(super) return_freed_memory: u64,
 }
 
 // SAFETY: `repr(C)`, a `usize` first, numbers, and two pointers that may be null and fill whole words together.
 unsafe impl Versioned for Settings {
     const NAME: &'static str = "hw_settings";
-    const FIRST_SIZE: usize = size_of::<Settings>();
+    const FIRST_SIZE: usize = size_of::<usize>() + 72 + 2 * size_of::<usize>();
 }
 
 impl Settings {
@@ -75,6 +76,7 @@ impl Settings {
                 time: given(self.overtaking_ms).map_or(default.overtaking.time, Duration::from_millis),
             },
             held_long: default.held_long,
+            return_freed_memory: self.return_freed_memory != 0,
         })
     }
 

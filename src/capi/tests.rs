@@ -48,7 +48,7 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             resume_percent background_percent disk_path min_free_disk_bytes min_available_memory_bytes
             max_cpu_pressure_percent max_io_pressure_percent warn_percent_of hard_percent_of),
         layout!(Settings: size max_age_ms refresh_after_ms settle_ms inline_check_us overtaking_times overtaking_ms
-            memory_scope ignored cpu_budget proc_root cgroup_root),
+            memory_scope ignored cpu_budget proc_root cgroup_root return_freed_memory),
         layout!(Reason: size accepting could_never_fit resource waited_ns ahead usage),
         layout!(Work: size memory_bytes processes open_files label work_class disk_bytes gauges),
         layout!(WorkUsage: size memory_bytes processes peak_memory_bytes peak_processes),
@@ -441,18 +441,38 @@ fn every_setting_of_the_builder_is_made_from_c_and_has_its_default() {
         cpu_budget: 0.5,
         proc_root: pointer(&proc_root),
         cgroup_root: pointer(&cgroup_root),
+        return_freed_memory: 1,
     };
     let millis = Duration::from_millis;
     let expected = ResourceMonitor::builder(limits()).max_age(millis(1)).refresh_after(millis(2)).settle(millis(3));
     let expected = expected.inline_check(Duration::from_micros(4)).overtaking(5, millis(6)).cpu_budget(0.5);
     let expected = expected.memory_scope(MemoryScope::Tree).ignore(Resource::CgroupPids);
     let expected = expected.ignore(Resource::MemoryPressure).proc_root("/proc/self").cgroup_root("/sys");
+    let expected = expected.return_freed_memory(true);
     assert_eq!(made(all), format!("{expected:?}"));
 
     let none = snapshot::NONE;
     let zero = Settings { refresh_after_ms: none, inline_check_us: none, overtaking_times: none, ..default };
     let expected = ResourceMonitor::builder(limits()).refresh_after(Duration::ZERO).inline_check(Duration::ZERO);
     assert_eq!(made(zero), format!("{:?}", expected.overtaking(0, Duration::from_secs(5))));
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn settings_from_before_a_field_was_added_are_taken_without_it() {
+    // As a program of then has it: 96 bytes, and whatever lies behind them.
+    let settings = Settings { size: 96, settle_ms: 3, return_freed_memory: 1, ..Settings::default() };
+    assert_eq!(std::mem::offset_of!(Settings, return_freed_memory), 96);
+    // SAFETY: both are as long as they say.
+    unsafe {
+        let monitor = hw_monitor_new_with(std::ptr::null(), &settings);
+        assert!(!monitor.is_null(), "{}", last_error());
+        hw_monitor_free(monitor);
+        let too_short = Settings { size: 95, ..settings };
+        assert!(hw_monitor_new_with(std::ptr::null(), &too_short).is_null());
+        let taken = border::read(&settings).unwrap().unwrap();
+        assert_eq!((taken.settle_ms, taken.return_freed_memory), (3, 0));
+    }
 }
 
 #[test]

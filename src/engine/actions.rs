@@ -1,4 +1,5 @@
-//! The action thread: asks the host for its counts, sheds, tells it when pressure is over, keeps house.
+//! The action thread: asks the host for its counts, sheds, tells it when pressure is over, keeps house; and trims the
+//! allocator, which locks what every thread of the host needs, so that no check and no caller waits for it here.
 //!
 //! Every call of the host's code is made here, through [`Worker::hook`], and nowhere under a lock.
 
@@ -9,7 +10,8 @@ use std::time::Duration;
 use crate::host::events;
 use crate::host::{contained, BoxError, JobManager, ProcessGroup};
 use crate::judgement::shed::{Checked, Move, Outcome, ShedPolicy, ShedStep};
-use crate::judgement::Stopped;
+use crate::judgement::{Stopped, Trimmed};
+use crate::sys::SignalMask;
 use crate::vocabulary::Critical;
 
 use super::core::{Core, Shared};
@@ -76,6 +78,7 @@ impl ActionThread<'_> {
         if setting != self.setting {
             (self.setting, self.prune) = (setting, Prune::default());
         }
+        self.trim_if_retained(&checked);
         if let Some(manager) = manager {
             self.shed_if_critical(&manager, &checked);
             self.count(&manager);
@@ -148,6 +151,45 @@ impl ActionThread<'_> {
             Ordering::Less => return look(&mut ShedPolicy::default()),
         }
         look(&mut shedding.policy)
+    }
+
+    /// Has the allocator give back what it keeps, if it keeps much while memory shuts the gate.
+    fn trim_if_retained(&self, checked: &Checked) {
+        let core = self.core;
+        let is_due = {
+            let (judgement, now) = (core.judgement.lock(), core.now());
+            judgement.is_look_due(now) && checked.is_trusted(now, judgement.max_age())
+        };
+        if !is_due || !core.config.allocator.can_trim() {
+            return;
+        }
+        // A stop waits for it no longer than for a hook. Unlike one it runs deaf to the host's signals.
+        let trimmed = self.worker.hook(SignalMask::all_but_faults(), || self.look_and_trim());
+        let Some(Ok(Some(trimmed))) = trimmed else { return };
+        // The gate follows at once.
+        core.read_memory_alone();
+        if trimmed.has_helped {
+            self.with_policy(|policy| policy.reclaimed(core.now()));
+        }
+        if trimmed.is_news {
+            let is_set = core.config.settings.return_freed_memory;
+            self.call_logger(|| events::memory_retained(&trimmed, is_set));
+        }
+    }
+
+    fn look_and_trim(&self) -> Option<Trimmed> {
+        let core = self.core;
+        let (limits, clock) = (core.limits.get(), &core.config.clock);
+        let began = clock.fine_now();
+        let before = core.own_memory()?;
+        let looked = clock.fine_now();
+        if !core.judgement.lock().looked(&before, looked.saturating_sub(began), core.now(), &limits) {
+            return None;
+        }
+        core.config.allocator.trim();
+        let took = clock.fine_now().saturating_sub(looked);
+        let after = core.own_memory()?;
+        Some(core.judgement.lock().trimmed(&before, &after, took, core.now(), &limits))
     }
 
     /// Says what the last shed has reached, then does what the check calls for.

@@ -71,7 +71,7 @@ impl Core {
 
     /// Leaves what a check found to the check thread: the asker may hold a lock that the host's logger takes.
     fn leave_to_check_thread(&self, report: Report) {
-        if !report.events.is_empty() || report.climbing || self.hooks.are_set() {
+        if !report.events.is_empty() || report.climbing || self.calls_for_action(&report) {
             self.reports.lock().push(report);
             self.wake_check_thread();
         }

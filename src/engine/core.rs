@@ -13,12 +13,13 @@ use super::run::Lifecycle;
 use crate::host::{contained, Publisher};
 use crate::judgement::admission::Admission;
 use crate::judgement::queue::Queue;
-use crate::judgement::{Judgement, Report, Stopped};
+use crate::judgement::{Judgement, OwnMemory, Report, Stopped};
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::readers::SystemProbe;
+use crate::sys::allocator::Blocks;
 use crate::sys::fork::{ForkCell, Mutex, PatientMutex};
-use crate::sys::{Bell, Clock, Latch, PerProcess};
+use crate::sys::{Allocator, Bell, Clock, Latch, PerProcess};
 use crate::vocabulary::{Holder, Reading, ResourceLimits, Settings};
 
 /// The state that a monitor and all its handles share. A forked child finds its parent's there and makes its own.
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     /// The environment's wish as it was when the monitor was built.
     pub(crate) watch: Watch,
     pub(crate) clock: Clock,
+    /// Found when the monitor was built, because a forked child must not wait for the dynamic linker's lock.
+    pub(crate) allocator: Allocator,
 }
 
 impl Default for Config {
@@ -40,6 +43,7 @@ impl Default for Config {
             probe: Box::new(SystemProbe::new()),
             watch: Watch::from_environment(),
             clock: Clock::default(),
+            allocator: Allocator::find(),
         }
     }
 }
@@ -156,6 +160,18 @@ impl Core {
     pub(super) fn arm(&self) -> Alarms {
         let Config { settings, probe, watch, .. } = &*self.config;
         contained(|| probe.arm(settings, watch)).unwrap_or_default()
+    }
+
+    /// The memory of this process and the allocator's part in it; `None` where one of them does not say.
+    pub(super) fn own_memory(&self) -> Option<OwnMemory> {
+        let resident = self.config.probe.own_memory().ok()?;
+        let Blocks { free, in_use } = self.config.allocator.blocks()?;
+        Some(OwnMemory { resident, free, in_use })
+    }
+
+    /// Whether the action thread has something to do after this check.
+    pub(super) fn calls_for_action(&self, report: &Report) -> bool {
+        self.hooks.are_set() || (report.look_due && self.config.allocator.can_trim())
     }
 
     /// The least time between two readings of memory alone.

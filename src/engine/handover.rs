@@ -19,7 +19,7 @@ pub(super) fn hand_over(
     report: &Report,
     housekeeping: bool,
 ) {
-    if !core.hooks.are_set() || !run.put(report, housekeeping) {
+    if !core.calls_for_action(report) || !run.put(report, housekeeping) {
         return;
     }
     let failure = run.ensure_action_thread(|worker| {

@@ -28,6 +28,9 @@ pub(crate) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<(), Erro
             return Ok(());
         }
     };
+    if core.config.settings.return_freed_memory {
+        core.config.allocator.give_back_what_is_freed();
+    }
     core.hooks.set_mask_here();
     core.count_on_caller();
     let report = core.first_check();

@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | any thread of the host's | | | asks the gate ([`asking`]), waits for room ([`admission`]), takes checks with `start`, `check_now` and admission ([`caller`]) |
 //! | `highwater` ([`checker`]) | `start` | `stop` | sleeps until a check is due, takes it, logs what came of it |
-//! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set | `stop` | calls the host: counts, sheds, keeps house |
+//! | `highwater-act` ([`actions`]) | the first check with a manager or a process group set, or with a look into the allocator due | `stop` | calls the host: counts, sheds, keeps house; trims the allocator |
 //!
 //! A check is judged and published by whoever takes it; what it asks to be done goes through an inbox of one place to
 //! the action thread, so that no hook of the host's delays a check. The logger is called on whichever thread has

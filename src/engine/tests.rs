@@ -3,7 +3,8 @@
 #[path = "../../tests/common/waiting.rs"]
 mod waiting;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use crate::host::{BoxError, JobManager};
 use crate::monitor::ResourceMonitor;
 use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
+use crate::sys::allocator::Info;
 use crate::sys::fork::Mutex;
+use crate::sys::Allocator;
 use crate::vocabulary::{
     Error, ErrorKind, Found, Identity, MemoryScope, Reading, Resource, ResourceLimits, Settings, Work,
 };
@@ -275,4 +278,53 @@ fn a_degraded_monitor_is_checked_once_a_second_however_often_it_is_asked() {
     let times: Vec<_> = snapshots.take(6).map(|snapshot| snapshot.timestamp).collect();
     // Less a step of the coarse clock, by which the delay is measured.
     assert!(times[5] - times[4] > Duration::from_millis(980), "{:?}", times[5] - times[4]);
+}
+
+/// 60 MB are free, and 30 are in use.
+extern "C" fn much_is_free() -> Info {
+    Info::of(60 << 20, 30 << 20)
+}
+
+/// A monitor whose 90 MB of 100 shut its gate, over an allocator that a test makes up.
+fn shut(allocator: Allocator) -> ResourceMonitor {
+    let probe = Box::new(Scripted::new(|_, into: &mut Reading| into.snapshot.memory_bytes = Some(90 << 20)));
+    let limits = ResourceLimits::builder().max_memory_mb(100).build().unwrap();
+    let settle = Some(Duration::from_millis(1));
+    let settings = Settings { settle, refresh_after: Duration::ZERO, ..Settings::default() };
+    ResourceMonitor::with_config(Config { settings, probe, allocator, ..Config::default() }, limits)
+}
+
+#[test]
+fn a_callers_check_has_the_allocator_trimmed_without_a_hook() {
+    static TRIMS: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn count(_: usize) -> c_int {
+        TRIMS.fetch_add(1, Ordering::SeqCst);
+        1
+    }
+    let monitor = shut(Allocator::of(much_is_free, count));
+    monitor.start(DEADLINE).unwrap();
+    wait_until("it is trimmed", || !monitor.is_accepting_work() && TRIMS.load(Ordering::SeqCst) == 1);
+    let verdict = monitor.verdict().to_string();
+    assert!(verdict.contains("; the allocator keeps 60.0 MB that are free"), "{verdict}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_trim() {
+    static HAS_ENTERED: AtomicBool = AtomicBool::new(false);
+    static HELD: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    extern "C" fn hang(_: usize) -> c_int {
+        HAS_ENTERED.store(true, Ordering::SeqCst);
+        drop(HELD.lock());
+        1
+    }
+    let held = HELD.lock();
+    let monitor = shut(Allocator::of(much_is_free, hang));
+    monitor.start(DEADLINE).unwrap();
+    wait_until("the trim hangs", || !monitor.is_accepting_work() && HAS_ENTERED.load(Ordering::SeqCst));
+    // Returns while the trim hangs, and so does a start after it.
+    monitor.stop();
+    monitor.start(DEADLINE).unwrap();
+    assert!(monitor.check_now().memory_bytes.is_some());
+    drop(held);
+    monitor.stop();
 }

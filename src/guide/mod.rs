@@ -6,6 +6,7 @@
 //! - [`what_is_judged`]: each resource, its source in the kernel, and what it does not see.
 //! - [`settings`]: every setting and its default, and what a root that is set instead of `/proc` must hold.
 //! - [`containers`]: limits that somebody else has set, found without being told.
+//! - [`freed_memory`]: memory that the allocator keeps after it was freed, and how it is given back.
 //! - [`left_behind`]: processes whose parents have gone.
 //! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
@@ -25,6 +26,9 @@ pub mod c {}
 
 #[doc = include_str!("containers.md")]
 pub mod containers {}
+
+#[doc = include_str!("freed_memory.md")]
+pub mod freed_memory {}
 
 #[doc = include_str!("from_the_original.md")]
 pub mod from_the_original {}

@@ -12,7 +12,7 @@ use log::kv::{ToValue, Value};
 use log::{debug, error, info, warn};
 
 use crate::judgement::shed::{Effect, IN_VAIN};
-use crate::judgement::Event;
+use crate::judgement::{Event, Trimmed};
 use crate::vocabulary::{Error, Holder, Level, Resource, ResourceLimits, Shown, ShownShare, ShownUp, Unit, MB};
 
 const TARGET: &str = "highwater";
@@ -237,6 +237,21 @@ pub(crate) fn shed_ineffective(effect: &Effect) {
         resource = resource.facts().event_key;
         "shedding does not help: {resource} has not fallen after {IN_VAIN} sheds in a row, and no further job is shed for it \
          until everything is normal again"
+    );
+}
+
+pub(crate) fn memory_retained(trimmed: &Trimmed, is_set: bool) {
+    let Trimmed { free, returned, kept, .. } = *trimmed;
+    let [free_mb, returned_mb, kept_mb] = [free, returned, kept].map(|bytes| bytes as f64 / MB as f64);
+    let advice = if is_set {
+        "return_freed_memory is set: this is in blocks below 1 MiB, or was freed before the start"
+    } else {
+        "set return_freed_memory(true) on the builder"
+    };
+    warn!(
+        target: TARGET, event = "monitor.memory_retained", free_mb, returned_mb, kept_mb, return_freed_memory = is_set;
+        "memory shuts the gate, and the allocator kept {free_mb:.1} MB that were free: {returned_mb:.1} MB came back by \
+         trimming, {kept_mb:.1} MB did not; {advice}"
     );
 }
 

@@ -49,7 +49,8 @@ pub trait JobManager: Send + Sync {
 
     /// Gives back what the host can spare of the critical resource: caches, idle connections, memory that an allocator
     /// keeps. Asked once for each resource before the first job is shed for it, until every resource is below its
-    /// warning threshold again. `true` means that it takes effect: nothing is shed for one settle time.
+    /// warning threshold again. `true` means that it takes effect: nothing is shed for one settle time. The
+    /// [guide](crate::guide::freed_memory) has it for other allocators than glibc's.
     fn reclaim(&self, critical: Resource) -> bool {
         let _ = critical;
         false

@@ -374,7 +374,8 @@ impl Judgement {
             self.settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));
         let late = self.last.as_ref().filter(|_| checking).and_then(|last| last.late);
         let unread = if checking { self.unread(limits) } else { Vec::new() };
+        let kept = self.kept_by_allocator(&reason);
         let verdict = Verdict::new(reason).with_usages(self.usages(asked, limits)).with_unread(unread);
-        verdict.with_unreachable_age(unreachable).with_lateness(late)
+        verdict.with_unreachable_age(unreachable).with_lateness(late).with_kept_by_allocator(kept)
     }
 }

@@ -15,6 +15,7 @@
 //!   in the last check, `room` what may be reserved and what is.
 //! - `queue`: those who wait for room.
 //! - `schedule`: the time of the next check, from the pure functions of `cadence`.
+//! - `retained`: freed memory that the allocator keeps.
 //! - `shed`: the policy by which work is shed.
 
 pub(crate) mod admission;
@@ -28,6 +29,7 @@ mod gate;
 mod gauges;
 pub(crate) mod queue;
 mod record;
+mod retained;
 mod room;
 mod schedule;
 pub(crate) mod shed;
@@ -54,6 +56,8 @@ use self::climb::Climb;
 use self::damping::Damping;
 use self::gauges::Gauges;
 pub(crate) use self::record::{Event, Observation, Planned, Report};
+use self::retained::Retained;
+pub(crate) use self::retained::{OwnMemory, Trimmed};
 use self::threshold::Bounds;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
@@ -97,6 +101,7 @@ pub(crate) struct Judgement {
     /// The reservations that the last good check has seen, until they are given back.
     seen: PerResource<u64>,
     gauges: Gauges,
+    retained: Retained,
     /// The answer to everything, if a test has given one.
     #[cfg(feature = "testing")]
     given: Option<Verdict>,
@@ -145,6 +150,7 @@ impl Judgement {
             admission: Arc::clone(&self.admission),
             attached: std::mem::take(&mut self.attached),
             gauges: std::mem::take(&mut self.gauges),
+            retained: self.retained.carried(),
             ..Judgement::default()
         };
     }

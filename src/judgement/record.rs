@@ -62,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) usage: PerResource<Option<u64>>,
     /// Whether usage climbs towards a limit, so that the next check may be due sooner than was thought.
     pub(crate) climbing: bool,
+    /// Whether it is time to look for memory that the allocator keeps.
+    pub(crate) look_due: bool,
 }
 
 /// An event for the log.
@@ -148,6 +150,9 @@ impl Judgement {
         let late = late.map(|planned| planned.lateness);
         let cpu = cadence::cost(check.cpu, check.cpu_between);
         self.last = Some(Last { at: check.now, ended: check.ended, cpu, late, found });
+        if good {
+            self.note_shut_by_memory(check.now, limits);
+        }
         Some(Report {
             number: check.number,
             at: check.now,
@@ -158,6 +163,7 @@ impl Judgement {
             critical,
             usage,
             climbing: good && self.time_left(limits).is_some_and(|time_left| time_left < self.interval),
+            look_due: good && self.is_look_due(check.now),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::monitor::ResourceMonitor;
 use crate::readers::probe::Probe;
 use crate::readers::{Roots, SystemProbe};
 #[cfg(feature = "testing")]
-use crate::sys::Clock;
+use crate::sys::{Allocator, Clock};
 use crate::vocabulary::{Error, MemoryScope, Overtaking, Resource, ResourceLimits, Settings};
 
 /// The settings of a monitor that is yet to be built; see [`ResourceMonitor::builder`].
@@ -94,6 +94,18 @@ impl ResourceMonitorBuilder {
         self
     }
 
+    /// Has glibc's allocator give freed memory back to the system at once where it is in blocks of 1 MiB or more, from the
+    /// first start on and in the whole process: `mallopt` of `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD`. Default: `false`,
+    /// because it is the host's allocator.
+    ///
+    /// For servers whose requests take megabytes: without it the allocator keeps freed blocks of up to 32 MiB in the arena
+    /// of each thread, where they count as used. The [guide](crate::guide::freed_memory) says what it costs, and what to do
+    /// under another allocator, where this does nothing.
+    pub fn return_freed_memory(mut self, on: bool) -> Self {
+        self.settings.return_freed_memory = on;
+        self
+    }
+
     /// Leaves out a resource, which must be an optional one: it is neither read nor judged.
     pub fn ignore(mut self, resource: Resource) -> Self {
         *self.settings.ignored.get_mut(resource) = true;
@@ -133,7 +145,9 @@ impl ResourceMonitorBuilder {
     #[cfg(feature = "testing")]
     pub(crate) fn build_scripted(self, probe: Box<dyn Probe>, clock: Clock) -> Result<ResourceMonitor, Error> {
         self.check()?;
-        let config = Config { settings: self.settings, probe, clock, ..Config::default() };
+        // What the real allocator keeps has no part in readings that a test makes up.
+        let allocator = Allocator::default();
+        let config = Config { settings: self.settings, probe, clock, allocator, ..Config::default() };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
 

@@ -8,11 +8,13 @@
 //!   [`file_system`]: the room in one.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
 //! - [`clock`]: the three clocks of the kernel, and that of a monitor, which a test may move. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
+//! - [`allocator`]: the memory that the C library's allocator keeps.
 //! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
 #![allow(unsafe_code)]
 
 use std::io;
 
+pub(crate) mod allocator;
 pub(crate) mod bell;
 #[cfg(feature = "capi")]
 pub(crate) mod cancel;
@@ -37,6 +39,7 @@ pub(crate) mod rlimit;
 pub(crate) mod signal;
 pub(crate) mod socket;
 
+pub(crate) use self::allocator::Allocator;
 pub(crate) use self::bell::Bell;
 pub(crate) use self::clock::{coarse_now, fine_now, Clock};
 pub(crate) use self::fork::{PerProcess, ProcessMark};

@@ -9,12 +9,14 @@ use std::sync::Arc;
 pub use self::script::Script;
 use crate::engine::{self, Config, Core, Shared};
 use crate::monitor::{Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder};
+use crate::sys::Allocator;
 use crate::vocabulary::{Error, ResourceLimits, Verdict, Work};
 
 /// A monitor with default settings, and the script of what it reads and of its time. Nothing is used at first.
 pub fn monitor(limits: ResourceLimits) -> (ResourceMonitor, Script) {
     let (script, probe) = Script::new();
-    let config = Config { probe: Box::new(probe), clock: script.clock(), ..Config::default() };
+    let config =
+        Config { probe: Box::new(probe), clock: script.clock(), allocator: Allocator::default(), ..Config::default() };
     let monitor = ResourceMonitor::with_config(config, limits);
     script.follow(monitor.shared());
     (monitor, script)

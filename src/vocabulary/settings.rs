@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) overtaking: Overtaking,
     /// The age at which a permit that is not attached is logged.
     pub(crate) held_long: Duration,
+    /// Whether a start has the C library's allocator give back large blocks when they are freed.
+    pub(crate) return_freed_memory: bool,
 }
 
 /// The bound within which waiting work that fits is served before work that came earlier and does not fit.
@@ -49,6 +51,7 @@ impl Default for Settings {
             ignored: PerResource::default(),
             overtaking: Overtaking::default(),
             held_long: Duration::from_secs(60),
+            return_freed_memory: false,
         }
     }
 }

@@ -27,6 +27,7 @@ struct Parts {
     unread: Vec<(Resource, Arc<Error>)>,
     unreachable_age: Option<(Duration, Duration)>,
     lateness: Option<Duration>,
+    kept_by_allocator: Option<u64>,
     never_fits: bool,
     waited: Option<Waited>,
     exhaustion: Option<Exhaustion>,
@@ -146,6 +147,7 @@ impl Verdict {
                 unread: Vec::new(),
                 unreachable_age: None,
                 lateness: None,
+                kept_by_allocator: None,
                 never_fits: false,
                 waited: None,
                 exhaustion: None,
@@ -173,6 +175,12 @@ impl Verdict {
     /// Notes that the last check began this long after it was planned.
     pub(crate) fn with_lateness(mut self, lateness: Option<Duration>) -> Verdict {
         self.parts.lateness = lateness;
+        self
+    }
+
+    /// Notes the bytes that the allocator keeps although they are free.
+    pub(crate) fn with_kept_by_allocator(mut self, bytes: Option<u64>) -> Verdict {
+        self.parts.kept_by_allocator = bytes;
         self
     }
 
@@ -279,6 +287,10 @@ impl fmt::Display for Verdict {
         }
         if let Some(exhaustion) = &self.parts.exhaustion {
             write!(f, "; {exhaustion}")?;
+        }
+        if let Some(bytes) = self.parts.kept_by_allocator {
+            let kept = Shown(Resource::Memory, bytes);
+            write!(f, "; the allocator keeps {kept} that are free (see return_freed_memory)")?;
         }
         for (resource, error) in &self.parts.unread {
             write!(f, "; {resource} not all judged: {error}")?;
@@ -495,6 +507,16 @@ mod tests {
                     memory.clone(),
                 ),
                 "not accepting work: memory 12.0 MB of 1000.0 MB (1.2 %) at or above the background threshold of 60 %",
+            ),
+            (
+                verdict(
+                    Reason::Usage { resource: Resource::Memory, threshold: Threshold::Warning(80) },
+                    usage(900 * MB, 0, 0, Some(1000 * MB)),
+                    memory.clone(),
+                )
+                .with_kept_by_allocator(Some(310 * MB)),
+                "not accepting work: memory 900.0 MB of 1000.0 MB (90.0 %) at or above the warning threshold of 80 %; \
+                 the allocator keeps 310.0 MB that are free (see return_freed_memory)",
             ),
             (Verdict::new(Reason::NeverChecked), "not accepting work: no check has been taken yet"),
             (Verdict::new(Reason::Forked), "not accepting work: forked; this process has not checked for itself"),

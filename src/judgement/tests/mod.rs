@@ -3,6 +3,7 @@
 mod gate;
 mod optional;
 mod record;
+mod retained;
 mod schedule;
 
 use super::*;
