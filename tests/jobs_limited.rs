@@ -1,10 +1,10 @@
-//! Jobs where the system itself has too little for them: tasks, descriptors. All of these are process-wide, so each
+//! Jobs where the system itself has too little for them: tasks, descriptors, a terminal. All of these are process-wide, so each
 //! test has a process of its own.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -193,5 +193,33 @@ rusty_fork_test! {
         }
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+    }
+
+    #[test]
+    fn a_job_that_wants_the_terminal_is_ended_and_the_others_run() {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        let name = nix::unistd::ttyname(&terminal.slave).unwrap();
+        // Without one, and then the first that is opened is it.
+        nix::unistd::setsid().unwrap();
+        let _own = File::options().read(true).write(true).open(name).unwrap();
+        let (_monitor, jobs) = jobs();
+        for script in [
+            "read line < /dev/tty",
+            "stty -echo < /dev/tty",
+            "(read line < /dev/tty; exit 1) & wait; exit 1",
+            // Deaf to a request to end, and of a parent that is gone.
+            "trap '' TERM; read line < /dev/tty",
+            "(sh -c 'read line < /dev/tty' &); sleep 1000",
+        ] {
+            let job = jobs.submit(sh(script).kind(script)).unwrap();
+            match job.wait_timeout(LONG) {
+                Some(Outcome::WantsTerminal) => {}
+                outcome => panic!("{script}: {outcome:?}"),
+            }
+        }
+        // To write there is nobody's business.
+        assert!(jobs.spawn(sh("echo > /dev/tty")).unwrap().wait_timeout(LONG).unwrap().is_success());
+        // Its end would hang this process up.
+        std::mem::forget(terminal);
     }
 }

@@ -27,6 +27,8 @@ pub enum Outcome {
     KilledForMemory(Tries),
     /// It took longer than it may, and was ended.
     TimedOut(Duration),
+    /// It wanted the terminal (`SIGTTIN`, `SIGTTOU`), which no job has, and was ended: it would be stopped for ever.
+    WantsTerminal,
     /// The host has cancelled it.
     Cancelled,
     /// It has ended, and somebody else has taken its exit status: a `waitpid(-1)` of the host's.
@@ -49,6 +51,7 @@ impl fmt::Display for Outcome {
             Outcome::Shed(tries) => write!(f, "shed {tries}"),
             Outcome::KilledForMemory(tries) => write!(f, "killed for memory {tries}"),
             Outcome::TimedOut(timeout) => write!(f, "ended after {timeout:?}, which is its timeout"),
+            Outcome::WantsTerminal => f.write_str("it wants the terminal, which no job has"),
             Outcome::Cancelled => f.write_str("cancelled"),
             Outcome::Lost(error) => write!(f, "{error}"),
         }

@@ -26,6 +26,7 @@ pub(super) enum Why {
     /// To make room.
     Shed(Resource),
     TimedOut,
+    WantsTerminal,
     Cancelled,
 }
 
@@ -142,6 +143,13 @@ impl Running {
         let had_ended = self.has_ended;
         self.has_ended = child::find(self.pid) != Child::Alive;
         self.has_ended && !had_ended
+    }
+
+    /// Whether it was stopped because it wants the terminal, and was not told to end yet. The kernel stops the whole group of
+    /// a process for that, so to look at our own children is to see what they have started as well.
+    pub(super) fn wants_terminal(&self) -> bool {
+        let is_refused = |pid: u32| matches!(child::stopped_by(pid), Some(libc::SIGTTIN | libc::SIGTTOU));
+        !self.is_ending() && !self.has_ended && self.roots().any(is_refused)
     }
 
     /// Those of its processes that are children of this one.

@@ -287,6 +287,10 @@ impl JobTable {
         if is_due {
             *next_look = now + LOOK;
             running.iter_mut().for_each(|job| job.note_orphans(engine::usage(&self.engine, &job.grant)));
+            for job in running.iter_mut().filter(|job| job.wants_terminal()) {
+                let done = job.end(Why::WantsTerminal, self.settings.grace, &self.processes);
+                job.complain("end", done);
+            }
             // One a look: each costs one of the process table.
             if let Some(job) = running.iter_mut().find(|job| job.is_to_be_tracked(now)) {
                 job.track(&self.processes);
@@ -407,6 +411,7 @@ impl JobTable {
             (Some(status), _) if status.success() => Outcome::Ended(status),
             (_, Some(Why::Cancelled)) => Outcome::Cancelled,
             (_, Some(Why::TimedOut)) => Outcome::TimedOut(waiting.job.timeout.unwrap_or_default()),
+            (_, Some(Why::WantsTerminal)) => Outcome::WantsTerminal,
             (_, Some(Why::Shed(_))) => Outcome::Shed(tries.clone()),
             (_, None) if for_memory => Outcome::KilledForMemory(tries.clone()),
             (Some(status), None) => Outcome::Ended(status),

@@ -1,8 +1,9 @@
 //! The ends of our own children (`waitid(2)`): looked at without taking the status, which the host's `wait` still gets,
 //! or taken from one child alone.
 //!
-//! Only ends are asked for, which is not enough: a tracer is told of the stops of its children whatever it asks for. So
-//! nothing is taken before it was looked at, and a stop is nobody's business here.
+//! To take, only ends are asked for, which is not enough: a tracer is told of the stops of its children whatever it asks
+//! for. So nothing is taken before it was looked at, and a stop is never taken: it belongs to a tracer, or to a shell. It
+//! may be looked at all the same, which changes nothing for them ([`stopped_by`]).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,8 +27,8 @@ pub(crate) enum Child {
 enum News {
     None,
     End(ExitStatus),
-    /// A stop of a child that a thread of this process traces.
-    Stop,
+    /// A stop by this signal; `None` if it is one of those that only a tracer is told of.
+    Stop(Option<i32>),
 }
 
 /// Returns `true` if any child may have ended that nobody has waited for. One system call, however many children there
@@ -41,8 +42,18 @@ pub(crate) fn any_has_ended() -> bool {
 pub(crate) fn find(pid: u32) -> Child {
     match look(libc::P_PID, pid) {
         Ok(News::End(_)) => Child::Ended,
-        Ok(News::None | News::Stop) => Child::Alive,
+        Ok(News::None | News::Stop(_)) => Child::Alive,
         Err(_) => Child::Unknown,
+    }
+}
+
+/// The signal that a child of ours is stopped by, unless it is stopped by a tracer, or somebody has taken the news. A stop
+/// that is looked at stays to be told to whoever waits for stops (`WUNTRACED`).
+pub(crate) fn stopped_by(pid: u32) -> Option<i32> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;
+    match wait(libc::P_PID, pid.unsigned_abs(), libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) {
+        Ok(News::Stop(by)) => by,
+        _ => None,
     }
 }
 
@@ -65,11 +76,11 @@ pub(super) fn take(kind: libc::idtype_t, id: libc::id_t) -> io::Result<Option<Ex
     }
     match look(kind, id)? {
         News::End(_) => {}
-        News::None | News::Stop => return Ok(None),
+        News::None | News::Stop(_) => return Ok(None),
     }
     match wait(kind, id, libc::WEXITED | libc::WNOHANG | libc::__WALL)? {
         News::End(status) => Ok(Some(status)),
-        News::None | News::Stop => Ok(None),
+        News::None | News::Stop(_) => Ok(None),
     }
 }
 
@@ -94,7 +105,8 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
         libc::CLD_EXITED => News::End(ExitStatus::from_raw((status & 0xff) << 8)),
         libc::CLD_KILLED => News::End(ExitStatus::from_raw(status & 0x7f)),
         libc::CLD_DUMPED => News::End(ExitStatus::from_raw((status & 0x7f) | 0x80)),
-        _ => News::Stop,
+        libc::CLD_STOPPED => News::Stop(Some(status)),
+        _ => News::Stop(None),
     })
 }
 
@@ -102,6 +114,7 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
 mod tests {
     use super::*;
     use rusty_fork::rusty_fork_test;
+    use std::os::unix::process::CommandExt;
     use std::process::Command;
 
     rusty_fork_test! {
@@ -135,6 +148,32 @@ mod tests {
                 assert_eq!((status.code(), status.signal()), (code, signal), "{script}");
                 assert_eq!(take(libc::P_PID, child.id()).unwrap_err().raw_os_error(), Some(libc::ECHILD));
             }
+        }
+
+        #[test]
+        fn a_stop_is_seen_and_left_for_others_until_the_child_goes_on() {
+            use nix::sys::signal::{kill, Signal};
+            use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+            // In a group of its own: nobody is stopped by SIGTTIN in one that has no parent in its session.
+            let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+            assert_eq!(stopped_by(child.id()), None);
+            for signal in [Signal::SIGTTIN, Signal::SIGSTOP] {
+                kill(pid, signal).unwrap();
+                while stopped_by(child.id()).is_none() {
+                    std::thread::yield_now();
+                }
+                assert_eq!(stopped_by(child.id()), Some(signal as i32));
+                assert!(find(child.id()) == Child::Alive && take(libc::P_PID, child.id()).unwrap().is_none());
+                assert_eq!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap(), WaitStatus::Stopped(pid, signal));
+                kill(pid, Signal::SIGCONT).unwrap();
+                assert_eq!(waitpid(pid, Some(WaitPidFlag::WCONTINUED)).unwrap(), WaitStatus::Continued(pid));
+                assert_eq!(stopped_by(child.id()), None);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(stopped_by(child.id()), None);
+            assert!([0, 1, u32::MAX].into_iter().all(|pid| stopped_by(pid).is_none()));
         }
 
         #[test]
