@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -325,7 +326,7 @@ fn a_job_killed_by_somebody_else_has_ended_so() {
 fn a_job_has_no_input_and_a_group_of_its_own() {
     let host = Host::of_processes(20);
     let script = "cat > input; ps -o pgid= -p $$ | tr -d ' ' > group; echo $$ > pid; \
-                  grep -E 'SigBlk|SigIgn' /proc/$$/status > signals";
+                  grep -E 'SigBlk|SigIgn' /proc/self/status > signals";
     assert!(host.jobs.spawn(host.sh(script)).unwrap().wait_timeout(LONG).unwrap().is_success());
     assert_eq!(host.text("input"), "");
     assert_eq!(host.text("group"), host.text("pid"));
@@ -349,4 +350,84 @@ fn twenty_threads_share_the_jobs() {
         }
     });
     assert_eq!((host.jobs.waiting(), host.jobs.running(), host.jobs.paused()), (0, 0, 0));
+}
+
+#[test]
+fn a_job_that_stops_itself_holds_back_nobody_and_goes_on_or_ends_when_told() {
+    let host = Host::of_processes(20);
+    let stops = |name: &str| host.sh(&format!("touch {name}; kill -STOP $$; exit 7")).kind(name);
+    let [first, second] = ["first", "second"].map(|name| {
+        let job = host.jobs.spawn(stops(name)).unwrap();
+        wait_until("it has stopped", || state_of(job.pid().unwrap()) == Some('T'));
+        job
+    });
+    let third = host.jobs.spawn(stops("third").timeout(Duration::from_millis(300))).unwrap();
+    assert!(host.jobs.spawn(host.sh("exit 0").kind("other")).unwrap().wait_timeout(LONG).unwrap().is_success());
+    assert!(first.wait_timeout(Duration::ZERO).is_none());
+    // Told by somebody else.
+    Command::new("kill").args(["-CONT", &first.pid().unwrap().to_string()]).status().unwrap();
+    assert_eq!(ended_with(&first.wait_timeout(LONG).unwrap()), Some(7));
+    second.cancel();
+    assert!(matches!(second.wait_timeout(LONG), Some(Outcome::Cancelled)));
+    assert!(matches!(third.wait_timeout(LONG), Some(Outcome::TimedOut(_))));
+}
+
+/// The letter for the state of a process; `None` if it is gone.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// A job of the test below: moves to the group of a child of its own.
+#[test]
+#[ignore = "does nothing but change its group"]
+fn changes_its_group() {
+    let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+    let group = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), group).unwrap();
+    fs::write("there", format!("{}\n", child.id())).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_job_that_is_in_another_group_or_session_is_ended_whole() {
+    let host = Host::of_processes(30);
+    let own =
+        format!("exec {} --exact --ignored changes_its_group > log 2>&1", std::env::current_exe().unwrap().display());
+    for script in [
+        // In a group, a session, and by a daemon's double fork; and its first process itself.
+        "bash -c 'set -m; sleep 1000 & echo $! > there; wait'",
+        "setsid sh -c 'echo $$ > there; exec sleep 1000' & wait",
+        "setsid -f sh -c 'echo $$ > there; exec sleep 1000'; sleep 1000",
+        &own,
+    ] {
+        let job = host.jobs.spawn(host.sh(script).kind(script)).unwrap();
+        wait_until("it is elsewhere", || host.text("there").ends_with('\n'));
+        let pid: u32 = host.text("there").trim().parse().unwrap();
+        job.cancel();
+        assert!(matches!(job.wait_timeout(LONG), Some(Outcome::Cancelled)), "{script}");
+        // One that was never seen alive may be its owner's, who takes its status.
+        assert!(matches!(state_of(pid), None | Some('Z')), "{script}");
+        fs::remove_file(host.folder.path().join("there")).unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_that_a_job_leaves_behind_ends_with_it_also_if_it_is_deaf() {
+    let host = Host::new(ResourceLimits::builder().max_processes(20), |jobs| jobs.grace(Duration::from_millis(100)));
+    let daemon = "setsid -f sh -c 'trap \"\" TERM HUP; echo $$ > there; while :; do sleep 0.05; done' \
+                  </dev/null >/dev/null 2>&1; until [ -s there ]; do sleep 0.01; done";
+    let job = host.jobs.spawn(host.sh(daemon)).unwrap();
+    assert!(job.wait_timeout(LONG).unwrap().is_success());
+    assert!(!Path::new(&format!("/proc/{}", host.text("there").trim())).exists());
+}
+
+#[test]
+fn a_hundred_megabytes_of_output_are_a_file_of_that_size() {
+    let host = Host::of_processes(20);
+    let path = host.folder.path().join("output");
+    let mut head = Command::new("head");
+    head.args(["-c", "100M", "/dev/zero"]).stdout(fs::File::create(&path).unwrap());
+    assert!(host.jobs.spawn(Job::new(head)).unwrap().wait_timeout(LONG).unwrap().is_success());
+    assert_eq!(fs::metadata(path).unwrap().len(), 100 << 20);
 }

@@ -20,6 +20,9 @@ use crate::vocabulary::{Resource, WorkUsage};
 /// behind is known by its mark.
 const LONG_LIVED: Duration = Duration::from_millis(50);
 
+/// How long what was killed is waited for. It is gone after a moment, unless it waits for a device, or may not be killed.
+const DYING: Duration = Duration::from_secs(5);
+
 /// Why a job is being ended, and so what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
@@ -62,8 +65,9 @@ pub(super) struct Running {
     /// The tasks that it had when they were last counted, and the most.
     tasks: u64,
     peak_tasks: u64,
-    /// When to kill what the first process has left behind.
+    /// When to kill what the first process has left behind, and then when to wait for it no longer.
     leaving: Option<Instant>,
+    has_killed_orphans: bool,
     trouble: Option<Trouble>,
 }
 
@@ -100,6 +104,7 @@ impl Running {
             tasks: 0,
             peak_tasks: 0,
             leaving: None,
+            has_killed_orphans: false,
             trouble: None,
         }
     }
@@ -271,7 +276,9 @@ impl Running {
         if let State::Ending { kill_at: Some(kill_at), .. } = &mut self.state {
             *kill_at = now;
         }
-        self.leaving = self.leaving.map(|_| now);
+        if !self.has_killed_orphans {
+            self.leaving = self.leaving.map(|_| now);
+        }
     }
 
     /// Kills what is left of it, if its grace is over.
@@ -304,12 +311,13 @@ impl Running {
     /// Sends a signal to the whole job: to its process group at once, and to what was seen of it elsewhere. What is in
     /// both may get it twice; what is just being forked gets it once at least.
     fn signal(&mut self, signal: i32, processes: &ProcessGroupManager) -> io::Result<()> {
+        // Before a signal ends the first process, which is what tells whose the others are.
+        self.track(processes);
         match process::signal_group(self.pid, signal) {
             // Its first process has gone to another group.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             sent => sent?,
         }
-        self.track(processes);
         for orphan in &self.orphans {
             // One that has ended meanwhile is tracked no more, here and below.
             let _ = processes.track_backend_pid(*orphan);
@@ -335,12 +343,20 @@ impl Running {
             match self.leaving {
                 None => {
                     self.leaving = now.checked_add(grace);
-                    self.signal(libc::SIGTERM, processes)?;
-                    self.signal(libc::SIGCONT, processes)?;
+                    let told = self.signal(libc::SIGTERM, processes);
+                    let told = told.and_then(|()| self.signal(libc::SIGCONT, processes));
+                    self.complain("end", told);
                     return Ok(None);
                 }
-                Some(kill_at) if now < kill_at => return Ok(None),
-                Some(_) => self.signal(libc::SIGKILL, processes)?,
+                Some(due) if now < due => return Ok(None),
+                Some(_) if !self.has_killed_orphans => {
+                    self.has_killed_orphans = true;
+                    self.leaving = now.checked_add(DYING);
+                    let killed = self.signal(libc::SIGKILL, processes);
+                    self.complain("kill", killed);
+                    return Ok(None);
+                }
+                Some(_) => {}
             }
         }
         if self.is_tracked {
