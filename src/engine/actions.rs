@@ -189,7 +189,7 @@ impl ActionThread<'_> {
         core.config.allocator.trim();
         let took = clock.fine_now().saturating_sub(looked);
         let after = core.own_memory()?;
-        Some(core.judgement.lock().trimmed(&before, &after, took, core.now(), &limits))
+        Some(core.judgement.lock().trimmed(&before, &after, took, core.now()))
     }
 
     /// Says what the last shed has reached, then does what the check calls for.

@@ -67,6 +67,8 @@ pub(super) struct Retained {
     /// The time since which checks have found the gate shut by memory.
     shut_since: Option<Duration>,
     has_helped: bool,
+    /// The least that was worth giving back at the last look.
+    much: u64,
     /// The bytes that the allocator keeps, where they are much.
     kept: Option<u64>,
     next_look: Duration,
@@ -93,11 +95,13 @@ struct Limited {
 }
 
 impl Limited {
-    /// Whether it would leave the gate open, were this much of it given back.
-    fn is_open_without(&self, bytes: u64) -> bool {
-        let usage = self.usage.saturating_sub(bytes);
-        let is_below = usage.saturating_add(self.reserved) < self.bounds.warn;
-        is_below && self.bounds.level(self.level, usage) == Level::Normal
+    /// The least of it that would leave the gate open, were it given back: 0 while it does not shut the gate.
+    fn least_to_open(&self) -> u64 {
+        let to_get_below = |usage: u64, bound: u64| usage.checked_sub(bound).map_or(0, |above| above.saturating_add(1));
+        let by_total = to_get_below(self.usage.saturating_add(self.reserved), self.bounds.warn);
+        // Held by hysteresis, it is to fall further.
+        let by_usage = if self.level == Level::Normal { 0 } else { to_get_below(self.usage, self.bounds.resume) };
+        by_total.max(by_usage)
     }
 }
 
@@ -119,27 +123,25 @@ impl Judgement {
 
     /// Takes what was found in a look that took so long. Returns `true` if a trim is worth a try.
     pub(crate) fn looked(&mut self, own: &OwnMemory, took: Duration, now: Duration, limits: &ResourceLimits) -> bool {
-        self.retained.next_look = now.saturating_add(LOOK_EVERY.max(took.saturating_mul(REST)));
-        self.retained.kept = Some(own.kept()).filter(|kept| self.is_much(*kept, limits));
-        now >= self.retained.next_trim && self.is_much(own.most_kept(), limits)
+        // Nothing is, once the gate is open.
+        let much = self.much(limits).unwrap_or(u64::MAX);
+        let retained = &mut self.retained;
+        retained.much = much;
+        retained.kept = Some(own.kept()).filter(|kept| *kept >= much);
+        retained.next_look = now.saturating_add(LOOK_EVERY.max(took.saturating_mul(REST)));
+        own.most_kept() >= much && now >= retained.next_trim
     }
 
-    /// Takes the memory before and after a trim that took so long.
-    pub(crate) fn trimmed(
-        &mut self,
-        before: &OwnMemory,
-        after: &OwnMemory,
-        took: Duration,
-        now: Duration,
-        limits: &ResourceLimits,
-    ) -> Trimmed {
+    /// Takes the memory before and after a trim that took so long. It is judged by the look before it: by now a check may
+    /// have found the gate open.
+    pub(crate) fn trimmed(&mut self, before: &OwnMemory, after: &OwnMemory, took: Duration, now: Duration) -> Trimmed {
+        let retained = &mut self.retained;
         let returned = before.resident.saturating_sub(after.resident).min(before.free);
         let free = before.kept().max(returned);
         let kept = after.kept().min(free - returned);
-        let [returned_much, kept_much] = [returned, kept].map(|bytes| self.is_much(bytes, limits));
-        let retained = &mut self.retained;
-        retained.next_trim = now.saturating_add(TRIM_EVERY.max(took.saturating_mul(REST)));
+        let [returned_much, kept_much] = [returned, kept].map(|bytes| bytes >= retained.much);
         retained.kept = Some(kept).filter(|_| kept_much);
+        retained.next_trim = now.saturating_add(TRIM_EVERY.max(took.saturating_mul(REST)));
         let is_news = (returned_much || kept_much) && now >= retained.next_line;
         if is_news {
             retained.next_line = now.saturating_add(damping::LINE_EVERY);
@@ -158,18 +160,19 @@ impl Judgement {
         }
     }
 
-    /// Whether so many bytes are worth giving back: a tenth of a limit, or of a floor, that shuts the gate; or enough to
-    /// open it.
-    fn is_much(&self, bytes: u64, limits: &ResourceLimits) -> bool {
-        let is_tenth = |limited: Limited| bytes >= limited.whole / 10;
-        let would_open = || self.shut_by_memory(limits).all(|limited| limited.is_open_without(bytes));
-        bytes >= LEAST && (self.shut_by_memory(limits).any(is_tenth) || would_open())
+    /// The least that is worth giving back: a tenth of a limit, or of a floor, that shuts the gate; or a hundredth, if it
+    /// is enough to open it. `None` while memory does not shut the gate.
+    fn much(&self, limits: &ResourceLimits) -> Option<u64> {
+        let tenth = self.shut_by_memory(limits).map(|limited| limited.whole / 10).min()?;
+        let to_open = |limited: Limited| limited.least_to_open().max(limited.whole / 100);
+        let to_open = self.shut_by_memory(limits).map(to_open).max()?;
+        Some(tenth.min(to_open).max(LEAST))
     }
 
     /// The resources of memory that shut the gate by what is measured and reserved.
     fn shut_by_memory<'a>(&'a self, limits: &'a ResourceLimits) -> impl Iterator<Item = Limited> + 'a {
         let limited = |resource| self.limited(resource, limits);
-        MEMORY.into_iter().filter_map(limited).filter(|limited| !limited.is_open_without(0))
+        MEMORY.into_iter().filter_map(limited).filter(|limited| limited.least_to_open() > 0)
     }
 
     fn limited(&self, resource: Resource, limits: &ResourceLimits) -> Option<Limited> {

@@ -34,7 +34,7 @@ fn look(bench: &mut Bench, own: OwnMemory) -> bool {
 }
 
 fn trim(bench: &mut Bench, before: OwnMemory, after: OwnMemory) -> Trimmed {
-    bench.judgement.trimmed(&before, &after, ms(1), bench.now, &bench.limits)
+    bench.judgement.trimmed(&before, &after, ms(1), bench.now)
 }
 
 #[test]
@@ -107,6 +107,13 @@ fn a_trim_is_worth_a_tenth_of_the_limit_or_an_open_gate() {
     let cases = [(90, 10, true), (90, 9, false), (82, 2, false), (82, 3, true), (80, 1, true), (80, 0, false)];
     for (used, free, expected) in cases {
         assert_eq!(look(&mut shut_by(used), own(used, free, used - free)), expected, "{used} {free}");
+    }
+    // Next to nothing is not worth it, even if it would do.
+    for (free, expected) in [(9, false), (10, true)] {
+        let mut bench = settling();
+        bench.limits = ResourceLimits::builder().max_memory_mb(1000).build().unwrap();
+        used(&mut bench, 805);
+        assert_eq!(look(&mut bench, own(805, free, 0)), expected, "{free}");
     }
     // Hysteresis keeps the gate shut down to 75 %.
     for (free, expected) in [(7, false), (8, true)] {
@@ -188,7 +195,7 @@ fn a_trim_is_repeated_after_ten_seconds_and_said_once_a_minute() {
     let at = |seconds| (seconds, seconds == 0, seconds % 60 == 0);
     assert_eq!(trims, [0, 10, 20, 30, 40, 50, 60, 70].map(at));
     // One that took long is not repeated for a hundred times as long.
-    bench.judgement.trimmed(&before, &after, ms(500), bench.now, &bench.limits);
+    bench.judgement.trimmed(&before, &after, ms(500), bench.now);
     bench.now += s(49);
     assert!(!look(&mut bench, before));
     bench.now += s(1);
@@ -205,8 +212,21 @@ fn a_trim_in_vain_of_what_was_not_there_is_not_said() {
 }
 
 #[test]
+fn a_gate_that_has_opened_meanwhile_needs_no_trim_and_does_not_silence_one() {
+    let mut bench = shut_by(90);
+    used(&mut bench, 50);
+    assert!(!look(&mut bench, own(90, 60, 30)), "it has opened before the look");
+    let mut bench = shut_by(90);
+    assert!(look(&mut bench, own(90, 60, 30)));
+    used(&mut bench, 30);
+    let trimmed = trim(&mut bench, own(90, 60, 30), own(30, 60, 30));
+    assert!(trimmed.is_news && trimmed.returned == 60 * MB, "{trimmed:?}");
+}
+
+#[test]
 fn what_the_host_frees_and_takes_during_a_trim_is_not_its_doing() {
     let mut bench = shut_by(90);
+    look(&mut bench, own(90, 20, 70));
     // Less is left than the allocator had: a mapping of the host's has gone.
     let trimmed = trim(&mut bench, own(90, 20, 70), own(10, 0, 10));
     assert_eq!((trimmed.free, trimmed.returned, trimmed.kept), (20 * MB, 20 * MB, 0));
