@@ -133,6 +133,46 @@ fn a_job_that_waits_is_cancelled_at_once() {
 }
 
 #[test]
+fn a_job_that_is_just_being_started_is_cancelled_like_any_other() {
+    let host = Host::new(ResourceLimits::builder().max_processes(100), |jobs| jobs.width(1));
+    for round in 0..100 {
+        let handles: Vec<_> =
+            (0..3).map(|_| host.jobs.submit(host.sh("exec sleep 1000").kind("sleep")).unwrap()).collect();
+        // At another point of the start each time.
+        std::thread::sleep(Duration::from_micros(round * 20));
+        host.jobs.cancel_all();
+        for handle in handles {
+            assert!(matches!(handle.wait_timeout(LONG), Some(Outcome::Cancelled)), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_job_that_runs_or_has_ended_waits_no_more() {
+    let host = Host::of_processes(20);
+    for round in 0..100 {
+        let job = host.jobs.spawn(host.sh("exec sleep 1000")).unwrap();
+        assert_eq!((host.jobs.waiting(), host.jobs.running()), (0, 1), "round {round}");
+        job.cancel();
+        assert!(host.jobs.spawn(Job::new(Command::new("/no/such/program"))).unwrap().wait_timeout(LONG).is_some());
+        assert_eq!(host.jobs.waiting(), 0, "round {round}");
+        assert!(job.wait_timeout(LONG).is_some());
+    }
+}
+
+#[test]
+fn a_job_that_is_just_being_refused_is_cancelled_at_once() {
+    let host = Host::new(ResourceLimits::builder().max_processes(100), |jobs| jobs.width(usize::MAX));
+    host.monitor.stop();
+    for round in 0..300 {
+        let job = host.jobs.submit(host.sh("exit 0")).unwrap();
+        std::thread::sleep(Duration::from_micros(round % 100));
+        job.cancel();
+        assert!(matches!(job.wait_timeout(LONG), Some(Outcome::Cancelled)), "round {round}");
+    }
+}
+
+#[test]
 fn what_cannot_be_started_says_why_and_the_others_run() {
     let host = Host::of_processes(20);
     let missing = host.jobs.spawn(Job::new(Command::new("/no/such/program"))).unwrap();

@@ -85,7 +85,7 @@ struct State {
     /// In the order of their start.
     running: Vec<Running>,
     /// The one that is being started, which is in neither.
-    starting: usize,
+    starting: Option<Arc<Ticket>>,
     costs: Costs,
     width: Width,
     headroom: Headroom,
@@ -150,7 +150,7 @@ impl JobTable {
         let state = State {
             queue: Queue::default(),
             running: Vec::new(),
-            starting: 0,
+            starting: None,
             costs,
             width: Width::new(settings.width),
             headroom: Headroom::default(),
@@ -194,7 +194,7 @@ impl JobTable {
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let state = self.state.lock();
         let paused = state.running.iter().filter(|job| job.is_paused()).count();
-        (state.queue.len() + state.starting, state.running.len(), paused)
+        (state.queue.len() + usize::from(state.starting.is_some()), state.running.len(), paused)
     }
 
     pub(super) fn costs(&self) -> Costs {
@@ -228,6 +228,10 @@ impl JobTable {
     pub(super) fn cancel_all(&self, at_once: bool) {
         let mut state = self.lock_with_orphans();
         let waiting = state.queue.remove_all();
+        // The one that is being started is in neither list: it is ended, or not put back, once it is.
+        if let Some(ticket) = &state.starting {
+            ticket.set_cancelled();
+        }
         for job in &mut state.running {
             let done = job.end(Why::Cancelled, self.settings.grace, &self.processes);
             job.complain("end", done);
@@ -264,7 +268,7 @@ impl JobTable {
 
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.lock();
-        state.is_closed && state.running.is_empty() && state.starting == 0 && state.queue.len() == 0
+        state.is_closed && state.running.is_empty() && state.starting.is_none() && state.queue.len() == 0
     }
 
     pub(super) fn hear_bell(&self) {
@@ -482,10 +486,10 @@ impl JobTable {
                     return;
                 }
             };
-            *starting = 1;
+            *starting = Some(Arc::clone(&waiting.ticket));
             drop(state);
             let is_over = self.start(place, waiting);
-            self.state.lock().starting = 0;
+            self.state.lock().starting = None;
             if is_over {
                 return;
             }
@@ -497,13 +501,11 @@ impl JobTable {
         let grant = match self.admit(&waiting) {
             Admission::Granted(grant) => grant,
             Admission::Never(reason) => {
-                self.tell([Told::never_started(&waiting, Outcome::NeverFits(reason))]);
+                self.give_up(&waiting, Outcome::NeverFits(reason));
                 return false;
             }
             Admission::NotNow(reason) => {
-                let mut state = self.state.lock();
-                state.held_back = Some(reason);
-                state.queue.put_back(place, waiting);
+                self.put_back(place, waiting, reason);
                 return true;
             }
         };
@@ -520,14 +522,12 @@ impl JobTable {
             Ok(child) => child,
             Err(error) => {
                 engine::finish(&self.engine, &grant);
-                let mut state = self.state.lock();
-                if self.may_pass(&error, state.running.len()) {
-                    state.held_back = Some(HeldBack::NotStarted(Arc::new(error)));
-                    state.queue.put_back(place, waiting);
+                let running = self.state.lock().running.len();
+                if self.may_pass(&error, running) {
+                    self.put_back(place, waiting, HeldBack::NotStarted(Arc::new(error)));
                     return true;
                 }
-                drop(state);
-                self.tell([Told::never_started(&waiting, Outcome::NotStarted(Arc::new(error)))]);
+                self.give_up(&waiting, Outcome::NotStarted(Arc::new(error)));
                 return false;
             }
         };
@@ -553,11 +553,32 @@ impl JobTable {
             running.complain("end", ended);
         }
         state.held_back = None;
+        state.starting = None;
         state.running.push(running);
         drop(state);
         ticket.set_started(pid);
         self.tell([Told { ticket, step: JobStep::Started { pid }, trouble: None }]);
         false
+    }
+
+    /// Puts a job back that cannot be started yet, unless it was cancelled meanwhile: then it has ended.
+    fn put_back(&self, place: usize, waiting: Waiting, reason: HeldBack) {
+        let mut state = self.state.lock();
+        // Under the lock: who cancels marks the job first, and then looks for it in the queue.
+        if !waiting.ticket.is_cancelled() {
+            state.held_back = Some(reason);
+            state.starting = None;
+            state.queue.put_back(place, waiting);
+            return;
+        }
+        drop(state);
+        self.give_up(&waiting, Outcome::Cancelled);
+    }
+
+    /// Tells the end of the one that was to be started, which waits no more by then.
+    fn give_up(&self, waiting: &Waiting, outcome: Outcome) {
+        self.state.lock().starting = None;
+        self.tell([Told::never_started(waiting, outcome)]);
     }
 
     /// Whether a job that could not be started for this reason can be a moment later: others may leave what they have,
