@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("pgroup", &["vocabulary", "sys", "readers", "host"]),
     ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup"]),
     ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobs"]),
-    ("capi", &["vocabulary", "sys", "host", "monitor"]),
+    ("capi", &["vocabulary", "sys", "host", "jobs", "monitor"]),
     ("testing", &["vocabulary", "sys", "readers", "engine", "monitor"]),
 ];
 

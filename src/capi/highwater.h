@@ -56,7 +56,7 @@
  * size that cannot be right, like 0, fails.
  *
  * Descriptors. A monitor keeps at most 16, close-on-exec, from its first check
- * until it is freed.
+ * until it is freed; jobs keep one for each that runs, and those of their output.
  *
  * fork(). In a forked child the gate is closed until the child calls
  * hw_check_now() or hw_monitor_start() itself. Every handle is good there, and
@@ -82,7 +82,7 @@
  * thread is cancelled before or after it. A callback runs with the cancelability
  * of the thread that it is called on, and must not be cancelled in the middle:
  * one that prints, reads or waits disables cancellation around that. errno is
- * left as it was. Nor is a wait in hw_admit() such a point: the thread is
+ * left as it was. Nor is a wait in hw_admit() or hw_jobs_wait() such a point: the thread is
  * cancelled once it has returned, be it by room, the timeout or a stop. A permit
  * that it holds then is given back by a cleanup handler, and no room is lost:
  *
@@ -98,13 +98,14 @@
  * HW_FOREVER. A thread with PTHREAD_CANCEL_ASYNCHRONOUS calls no function at all.
  *
  * Environment. MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE are read when a
- * monitor is made, and by nothing else; in a program that was given privileges
- * (set-user-ID, file capabilities) not at all.
+ * monitor is made; in a program that was given privileges
+ * (set-user-ID, file capabilities) not at all. A job without an environment of its
+ * own gets a copy of the host's. Nothing else is read.
  *
- * Signals. No function raises one. The threads of the library block every signal but the synchronous
+ * Signals. No function raises one in this process; jobs are ended by signals. The threads of the library block every signal but the synchronous
  * faults. Callbacks run under the signal mask of the thread that last called
  * hw_monitor_start() or hw_set_callbacks(). No signal handler is installed, and
- * no child is ever waited for.
+ * no child is ever waited for but those of hw_jobs.
  */
 #ifndef HIGHWATER_H
 #define HIGHWATER_H
@@ -695,6 +696,181 @@ typedef struct hw_callbacks {
 /* Sets the callbacks, before or after a start, in place of those before; NULL
  * takes them away. */
 int hw_set_callbacks(hw_monitor *monitor, const hw_callbacks *callbacks);
+
+/* ---- jobs -------------------------------------------------------------- */
+
+/*
+ * Programs that are run under the limits of a monitor, as many at a time as fit:
+ * each is admitted by what it declares or by what others of its kind have cost,
+ * whichever is more, and has a permit for as long as anything of it is left. One
+ * that is shed, or killed by the kernel for want of memory, is run again, alone.
+ *
+ *     hw_settings settings = HW_SETTINGS_INIT;
+ *     settings.memory_scope = HW_SCOPE_TREE;
+ *     hw_monitor *monitor = hw_monitor_new_with(&limits, &settings);
+ *     hw_jobs *jobs = hw_jobs_new(monitor, NULL);
+ *     ...
+ *     char *argv[] = {"cc", "-c", "a.c", NULL};
+ *     uint64_t id;
+ *     hw_outcome outcome = HW_OUTCOME_INIT;
+ *     if (hw_jobs_spawn(jobs, argv, NULL, &id) == 0 && hw_jobs_wait(jobs, id, HW_FOREVER, &outcome) == 1)
+ *         printf("%s after %d tries\n", outcome.text, (int)outcome.tries);
+ *     ...
+ *     hw_jobs_free(jobs);
+ *     hw_monitor_free(monitor);
+ *
+ * They are the callbacks of their monitor: those of hw_set_callbacks() are taken
+ * away, and are not to be set again. A monitor has one hw_jobs. Nothing is
+ * started before the monitor has checked, or while it is stopped.
+ *
+ * Processes. The process becomes a child subreaper: what a job leaves behind, and
+ * what other children of the host leave behind, become children of the host; those
+ * of a job are told to end. Jobs have one thread, and a descriptor for each that
+ * runs. A host that waits for any child, by waitpid(-1) or by ignoring SIGCHLD,
+ * takes the exit statuses of its jobs: HW_OUTCOME_LOST.
+ *
+ * Threads. As for all handles: any of them, at the same time. Before the jobs are
+ * freed, hw_jobs_cancel_all() ends every wait, and the threads that waited are to
+ * have returned.
+ *
+ * fork(). In a forked child each of these functions fails, but for the counts,
+ * which are 0, and hw_jobs_free(), which leaves the jobs to the parent. A child
+ * makes a monitor and jobs of its own.
+ */
+typedef struct hw_jobs hw_jobs;
+
+/* Of each number 0 is the default. The string is copied. */
+typedef struct hw_jobs_settings {
+    size_t size;            /* sizeof(hw_jobs_settings) */
+    const char *costs_file; /* what is known of the cost of each kind: read now,
+                               written by hw_jobs_free(). NULL: none. One that cannot
+                               be read is said in the log, and replaced */
+    uint64_t grace_ms;      /* between SIGTERM and SIGKILL; 0: 5000. HW_NONE: zero */
+    uint64_t width;         /* the most jobs that run at once; UINT64_MAX: as many as
+                               the limits allow. 0: as many as there are CPUs, and
+                               more while some are idle */
+    uint64_t sole_parent;   /* 1: every child of this process is a job, or was left
+                               behind by one, so whatever has ended is reaped. 0: what
+                               was never seen alive is left to the host */
+} hw_jobs_settings;
+
+#define HW_JOBS_SETTINGS_INIT {sizeof(hw_jobs_settings), NULL, 0, 0, 0}
+
+/*
+ * Jobs under the limits of a monitor, started before or later, with these
+ * settings, or the defaults for NULL. Fails when the process cannot become a
+ * subreaper, or when there can be no thread or no descriptor for them. To be freed
+ * with hw_jobs_free().
+ */
+hw_jobs *hw_jobs_new(hw_monitor *monitor, const hw_jobs_settings *settings);
+
+/* Ends the jobs, waits until nothing of them is left, which takes the grace and a
+ * moment at most, and frees them. NULL is fine; after hw_monitor_free(), too. */
+void hw_jobs_free(hw_jobs *jobs);
+
+/* How a job is run, and what is known of its cost. Strings are copied; of each
+ * number, but for descriptors, 0 is the default. */
+typedef struct hw_job_options {
+    size_t size;              /* sizeof(hw_job_options) */
+    const char *kind;         /* the jobs that it is like, in UTF-8; NULL: the name of
+                                 the program, without its folder */
+    const char *folder;       /* its working directory; NULL: the host's */
+    char *const *environment; /* NAME=VALUE each, and NULL at the end; NULL: that of
+                                 the host, as it is now */
+    const hw_work *work;      /* what it adds at its peak, its own process included;
+                                 NULL: one process */
+    int32_t stdout_fd;        /* where its output goes: a descriptor, which is
+                                 duplicated until the job has ended; -1: the host's */
+    int32_t stderr_fd;
+    uint64_t tries;           /* how often it is started at most, if it is shed or
+                                 killed for want of memory; 0: 3 */
+    uint64_t timeout_ms;      /* of one try, the time in which it is paused included;
+                                 then it is ended. 0, HW_FOREVER: none */
+} hw_job_options;
+
+#define HW_JOB_OPTIONS_INIT {sizeof(hw_job_options), NULL, NULL, NULL, NULL, -1, -1, 0, 0}
+
+/*
+ * Has the program argv[0] run with the arguments argv, which ends with a NULL, as
+ * soon as there is room for it, and returns at once. NULL for the options is a job
+ * without any. *id becomes its number, for hw_jobs_wait(), which is to be called
+ * for it at some time; with NULL for id nobody asks for its end, and nothing is
+ * kept of it.
+ * A name without a slash is looked for in the PATH of the job's environment; a
+ * host with much memory names the path, and spares itself a fork(2).
+ * The job gets /dev/null as its input, a process group of its own, an empty signal
+ * mask, the default disposition of each signal that is not ignored, and
+ * HIGHWATER_JOB in its environment.
+ * Fails with HW_INVALID, and nothing is run and *id is as it was, for an argv that
+ * is NULL or empty, a kind that is not UTF-8, an entry of the environment without
+ * a name or "=", a descriptor that is not open, and bad work. A program that cannot
+ * be started is an outcome.
+ */
+int hw_jobs_submit(hw_jobs *jobs, char *const *argv, const hw_job_options *options, uint64_t *id);
+
+/*
+ * As hw_jobs_submit(), but returns once the job was started, or never will be: so
+ * a host makes jobs no faster than they are run. It waits as long as it takes, and
+ * is no cancellation point; hw_jobs_cancel_all() of another thread ends it.
+ */
+int hw_jobs_spawn(hw_jobs *jobs, char *const *argv, const hw_job_options *options, uint64_t *id);
+
+/* The end of a job. Later versions may have more. */
+enum {
+    HW_OUTCOME_ENDED = 1,             /* by itself, or by a signal of somebody else's */
+    HW_OUTCOME_NOT_STARTED = 2,       /* error_number says why: ENOENT, EACCES, E2BIG */
+    HW_OUTCOME_NEVER_FITS = 3,        /* within the limits, even alone */
+    HW_OUTCOME_SHED = 4,              /* as often as it may be */
+    HW_OUTCOME_KILLED_FOR_MEMORY = 5, /* by the kernel, as often as it may be */
+    HW_OUTCOME_TIMED_OUT = 6,
+    HW_OUTCOME_CANCELLED = 7,         /* by the host, or by hw_jobs_free() */
+    HW_OUTCOME_LOST = 8,              /* ended, and the host has taken its status */
+    HW_OUTCOME_WANTS_TERMINAL = 9,    /* which no job has, and was ended */
+    HW_OUTCOME_OTHER = 255            /* one without a number: the text says it */
+};
+
+#define HW_OUTCOME_TEXT_SIZE 512
+
+typedef struct hw_outcome {
+    size_t size;                /* sizeof(hw_outcome) */
+    int64_t kind;               /* HW_OUTCOME_ENDED, ... */
+    int64_t exit_code;          /* -1: it has none, as after a signal */
+    int64_t signal;             /* the one that HW_OUTCOME_ENDED is due to; 0: none */
+    int64_t error_number;       /* why it was not started, as in errno; 0: none */
+    uint64_t tries;             /* how often it was started */
+    uint64_t peak_memory_bytes; /* of the last try and all below it, as checks saw it;
+                                   0: none did */
+    uint64_t peak_processes;
+    char text[HW_OUTCOME_TEXT_SIZE]; /* the same for people, cut off where it must be */
+} hw_outcome;
+
+#define HW_OUTCOME_INIT {sizeof(hw_outcome), 0, -1, 0, 0, 0, 0, 0, {0}}
+
+/*
+ * Waits for the end of a job, at most timeout_ms milliseconds: 0 asks, HW_FOREVER
+ * waits as long as it takes. Returns 1 when it has ended and nothing of it is
+ * left, 0 when the time was over. The end is told once, and its number is then
+ * unknown, as after waitpid(2); threads that wait for it at that time are all told.
+ * NULL for the outcome is filled with nothing. HW_INVALID for a number that is
+ * unknown. It is no cancellation point.
+ */
+int hw_jobs_wait(hw_jobs *jobs, uint64_t id, uint64_t timeout_ms, hw_outcome *outcome);
+
+/*
+ * Ends a job: one that waits at once, one that runs by SIGTERM, and by SIGKILL when
+ * its grace is over. Does not wait for that, and a job that has ended stays as it
+ * is. HW_INVALID for a number that is unknown.
+ */
+int hw_jobs_cancel(hw_jobs *jobs, uint64_t id);
+
+/* The same for all jobs that there are; those that come later are run. */
+int hw_jobs_cancel_all(hw_jobs *jobs);
+
+/* How many jobs run, paused ones included; 0 for NULL. */
+uint64_t hw_jobs_running(const hw_jobs *jobs);
+
+/* How many wait to be started, for the first time or again; 0 for NULL. */
+uint64_t hw_jobs_waiting(const hw_jobs *jobs);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 mod border;
 mod gauge;
 mod holders;
+mod jobs;
 mod labels;
 mod limits;
 mod log;

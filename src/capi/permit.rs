@@ -16,7 +16,7 @@ const PERMIT: &str = "permit";
 pub(super) const FOREVER: u64 = u64::MAX;
 
 /// The time that a caller is ready to wait.
-fn patience(timeout_ms: u64) -> Duration {
+pub(super) fn patience(timeout_ms: u64) -> Duration {
     match timeout_ms {
         FOREVER => Duration::MAX,
         milliseconds => Duration::from_millis(milliseconds),

@@ -90,7 +90,7 @@ impl Settings {
 }
 
 /// The number of a setting: 0 is the default, `HW_NONE` is zero.
-fn given(number: u64) -> Option<u64> {
+pub(super) fn given(number: u64) -> Option<u64> {
     match number {
         0 => None,
         NONE => Some(0),

@@ -4,18 +4,20 @@
 use std::ffi::{c_void, CStr, CString};
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::ptr::NonNull;
 
 use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
 use super::gauge::*;
 use super::holders::{hw_holders, hw_waiters, Holder};
+use super::jobs::*;
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
 use super::permit::*;
 use super::reason::{hw_last_refusal, hw_verdict_reason, Reason, Usage};
 use super::work::Work;
 use super::*;
+use crate::jobs::Outcome as Outcomes;
 use crate::vocabulary::{self, Class, Resource, ResourceLimits, Verdict};
 
 fn last_error() -> String {
@@ -60,6 +62,9 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             disk_free_bytes disk_total_bytes full_resource full_soonest_ns full_at_mean_ns),
         layout!(Callbacks: size user running_count active_job_count oldest_running_job pause_job cancel_job
             pressure_cleared dropped reclaim),
+        layout!(JobsSettings: size costs_file grace_ms width sole_parent),
+        layout!(JobOptions: size kind folder environment work stdout_fd stderr_fd tries timeout_ms),
+        layout!(Outcome: size kind exit_code signal error_number tries peak_memory_bytes peak_processes text),
     ];
     // The rows of a reason have no size of their own.
     macro_rules! row {
@@ -95,6 +100,7 @@ fn every_constant_is_what_the_header_says() {
         ("MOST_RESOURCES", reason::MOST_RESOURCES as u64),
         ("GAUGE", reason::FIRST_GAUGE as u64),
         ("MOST_GAUGES", vocabulary::MOST_GAUGES as u64),
+        ("OUTCOME_TEXT_SIZE", OUTCOME_TEXT_SIZE as u64),
         ("SCOPE_OWN", 0),
         ("SCOPE_TREE", 1),
     ];
@@ -112,8 +118,19 @@ fn every_constant_is_what_the_header_says() {
         ("ENDED", Failure::Ended),
     ];
     let failures = failures.into_iter().map(|(name, failure)| (name.to_owned(), failure.code() as u64));
+    let error = || Arc::new(std::io::Error::from_raw_os_error(libc::ENOENT));
+    let outcomes = [
+        ("ENDED", jobs::outcome_number(&Outcomes::Ended(ExitStatus::default()))),
+        ("NOT_STARTED", jobs::outcome_number(&Outcomes::NotStarted(error()))),
+        ("TIMED_OUT", jobs::outcome_number(&Outcomes::TimedOut(Duration::ZERO))),
+        ("CANCELLED", jobs::outcome_number(&Outcomes::Cancelled)),
+        ("LOST", jobs::outcome_number(&Outcomes::Lost(error()))),
+        ("WANTS_TERMINAL", jobs::outcome_number(&Outcomes::WantsTerminal)),
+        ("OTHER", jobs::OTHER_OUTCOME),
+    ];
+    let outcomes = outcomes.into_iter().map(|(name, number)| (format!("OUTCOME_{name}"), number as u64));
     let assert = |(name, value)| format!("_Static_assert(HW_{name} == {value}u, \"{name}\");\n");
-    let unsigned: String = resources.chain(levels).chain(others).chain(failures).map(assert).collect();
+    let unsigned: String = resources.chain(levels).chain(others).chain(failures).chain(outcomes).map(assert).collect();
     let classes = [("BACKGROUND", Class::Background), ("NORMAL", Class::Normal), ("CRITICAL", Class::Critical)];
     let classes = classes.map(|(name, class)| {
         let number = work::class_number(class);
@@ -250,6 +267,19 @@ fn every_function_has_the_type_that_the_header_says() {
         hw_snapshots_free: unsafe extern "C" fn(*mut Subscription) = "void hw_snapshots_free(hw_snapshots *);";
         hw_set_callbacks: unsafe extern "C" fn(*mut Monitor, *const Callbacks) -> c_int
             = "int hw_set_callbacks(hw_monitor *, const hw_callbacks *);";
+        hw_jobs_new: unsafe extern "C" fn(*mut Monitor, *const JobsSettings) -> *mut Jobs
+            = "hw_jobs *hw_jobs_new(hw_monitor *, const hw_jobs_settings *);";
+        hw_jobs_free: unsafe extern "C" fn(*mut Jobs) = "void hw_jobs_free(hw_jobs *);";
+        hw_jobs_submit: unsafe extern "C" fn(*mut Jobs, *const *mut c_char, *const JobOptions, *mut u64) -> c_int
+            = "int hw_jobs_submit(hw_jobs *, char *const *, const hw_job_options *, uint64_t *);";
+        hw_jobs_spawn: unsafe extern "C" fn(*mut Jobs, *const *mut c_char, *const JobOptions, *mut u64) -> c_int
+            = "int hw_jobs_spawn(hw_jobs *, char *const *, const hw_job_options *, uint64_t *);";
+        hw_jobs_wait: unsafe extern "C" fn(*mut Jobs, u64, u64, *mut Outcome) -> c_int
+            = "int hw_jobs_wait(hw_jobs *, uint64_t, uint64_t, hw_outcome *);";
+        hw_jobs_cancel: unsafe extern "C" fn(*mut Jobs, u64) -> c_int = "int hw_jobs_cancel(hw_jobs *, uint64_t);";
+        hw_jobs_cancel_all: unsafe extern "C" fn(*mut Jobs) -> c_int = "int hw_jobs_cancel_all(hw_jobs *);";
+        hw_jobs_running: unsafe extern "C" fn(*const Jobs) -> u64 = "uint64_t hw_jobs_running(const hw_jobs *);";
+        hw_jobs_waiting: unsafe extern "C" fn(*const Jobs) -> u64 = "uint64_t hw_jobs_waiting(const hw_jobs *);";
     };
     // `tests/capi` compares the names in the header with what is exported; this is all of them.
     let header = include_str!("highwater.h");

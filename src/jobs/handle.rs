@@ -20,6 +20,7 @@ pub(super) struct Ticket {
 #[derive(Debug, Default)]
 struct Known {
     pid: Option<u32>,
+    tries: u32,
     usage: WorkUsage,
     outcome: Option<Outcome>,
     is_cancelled: bool,
@@ -31,7 +32,10 @@ impl Ticket {
     }
 
     pub(super) fn set_started(&self, pid: u32) {
-        self.known.lock().pid = Some(pid);
+        let mut known = self.known.lock();
+        known.pid = Some(pid);
+        known.tries = known.tries.saturating_add(1);
+        drop(known);
         self.changed.notify_all();
     }
 
@@ -88,6 +92,11 @@ impl JobHandle {
     /// The process id while it runs; `None` before it is started and once it has ended.
     pub fn pid(&self) -> Option<u32> {
         self.ticket.known.lock().pid
+    }
+
+    /// The number of times that it was started.
+    pub fn tries(&self) -> u32 {
+        self.ticket.known.lock().tries
     }
 
     /// The usage of the job and of all that is below it, as the last check saw it; all 0 before one has. That of the last

@@ -92,6 +92,17 @@ fn waiting_program() -> &'static Path {
     BUILT.get_or_init(|| program("waiting"))
 }
 
+/// Runs one of the tests in `jobs.c`.
+#[track_caller]
+fn jobs(name: &str) {
+    run(Command::new(jobs_program()).arg(name));
+}
+
+fn jobs_program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| program("jobs"))
+}
+
 /// Valgrind, to run what comes next; what it finds is an exit status of 99, and in the log. What is only possibly lost
 /// is the C library's: a thread that has not quite ended when the process does.
 fn valgrind(log: &Path) -> Command {
@@ -133,8 +144,9 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
     let body = "#include \"highwater.h\"\nint main(void) { hw_limits l = HW_LIMITS_INIT; hw_work w = HW_WORK_INIT; \
                 hw_snapshot s = HW_SNAPSHOT_INIT; hw_callbacks c = HW_CALLBACKS_INIT; \
                 hw_settings t = HW_SETTINGS_INIT; hw_reason r = HW_REASON_INIT; hw_holder h = HW_HOLDER_INIT; \
-                hw_work_usage u = HW_WORK_USAGE_INIT; \
-                return (int)(l.size + w.size + s.size + c.size + t.size + r.size + h.size + u.size) & \
+                hw_work_usage u = HW_WORK_USAGE_INIT; hw_jobs_settings j = HW_JOBS_SETTINGS_INIT; \
+                hw_job_options o = HW_JOB_OPTIONS_INIT; hw_outcome e = HW_OUTCOME_INIT; \
+                return (int)(l.size + w.size + s.size + c.size + t.size + r.size + h.size + u.size + j.size + o.size + e.size) & \
                 hw_is_accepting_work(NULL); }\n";
     for (compiler, standard, file) in [("cc", "-std=c11", "all.c"), ("c++", "-std=c++17", "all.cpp")] {
         let source = folder.path().join(file);
@@ -143,7 +155,7 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
         run(Command::new(compiler).arg(standard).args(warnings).arg(&include).arg(&source));
     }
     // Programs that use it are both as well.
-    for program in ["examples/c/busy_server.c", "tests/capi/waiting.c"] {
+    for program in ["examples/c/busy_server.c", "tests/capi/waiting.c", "tests/capi/jobs.c"] {
         let program = Path::new(ROOT).join(program);
         for (compiler, options) in [("cc", ["-std=c11", "-xc"]), ("c++", ["-std=c++17", "-xc++"])] {
             let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
@@ -407,12 +419,88 @@ fn floors_and_thresholds_of_one_resource_are_limits() {
 }
 
 #[test]
+fn a_job_from_c_ends_with_its_code_or_its_signal_and_is_told_once() {
+    jobs("ended");
+}
+
+#[test]
+fn a_job_has_the_folder_the_environment_and_the_output_that_it_was_given() {
+    jobs("options");
+}
+
+#[test]
+fn a_status_that_the_host_has_not_kept_is_lost() {
+    jobs("lost");
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_the_others_run() {
+    jobs("not-started");
+}
+
+#[test]
+fn a_job_that_takes_too_long_is_ended_and_killed_if_it_is_deaf() {
+    jobs("timeout");
+}
+
+#[test]
+fn jobs_are_cancelled_one_by_one_or_all_whether_they_run_or_wait() {
+    jobs("cancel");
+}
+
+#[test]
+fn a_job_that_is_too_large_never_fits_or_is_given_up_with_its_numbers() {
+    jobs("large");
+}
+
+#[test]
+fn a_bad_argument_of_jobs_is_an_error_and_runs_nothing() {
+    jobs("arguments");
+}
+
+#[test]
+fn a_forked_child_has_no_jobs_and_those_of_its_parent_run_on() {
+    jobs("fork");
+}
+
+#[test]
+fn a_cancelled_thread_ends_after_its_wait_for_a_job() {
+    jobs("cancelled-thread");
+}
+
+#[test]
+fn a_spawn_waits_for_its_start_and_ends_when_all_are_cancelled() {
+    jobs("spawn");
+}
+
+#[test]
+fn costs_are_kept_in_a_file_and_jobs_outlive_their_monitor() {
+    jobs("costs");
+}
+
+#[test]
 fn waiting_has_no_leak_and_no_error_under_valgrind() {
     if !has("valgrind") {
         return;
     }
     let log = target().join("waiting.log");
     let output = valgrind(&log).arg(waiting_program()).output().unwrap();
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("ERROR SUMMARY: 0 errors"), "{text}");
+}
+
+#[test]
+fn jobs_have_no_leak_and_no_error_under_valgrind() {
+    if !has("valgrind") {
+        return;
+    }
+    let log = target().join("jobs.log");
+    // But for `not-started`, because valgrind makes of vfork(2) a fork(2), which hides from posix_spawn(3) that a program is
+    // not there; and `fork`, because what a child leaves to its parent is lost in the child.
+    let names =
+        ["ended", "options", "lost", "timeout", "cancel", "large", "arguments", "cancelled-thread", "spawn", "costs"];
+    let output = valgrind(&log).arg(jobs_program()).args(names).output().unwrap();
     let text = fs::read_to_string(&log).unwrap_or_default();
     assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("ERROR SUMMARY: 0 errors"), "{text}");
