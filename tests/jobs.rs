@@ -320,7 +320,7 @@ fn a_job_that_was_shed_is_run_again_alone_and_has_not_failed() {
 #[test]
 fn a_job_that_is_too_large_alone_is_given_up_with_its_numbers() {
     let host = Host::new(ResourceLimits::builder().max_memory_mb(120), |jobs| jobs.grace(Duration::from_millis(200)));
-    let job = host.jobs.spawn(host.sh(&holding(100, "never"))).unwrap();
+    let job = host.jobs.spawn(host.sh(&holding(130, "never"))).unwrap();
     match job.wait_timeout(LONG) {
         Some(Outcome::Shed(tries)) => {
             assert_eq!(tries.tries, 1);
