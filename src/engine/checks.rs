@@ -74,16 +74,15 @@ impl Core {
     /// check to report.
     pub(crate) fn read_memory_alone(&self) -> bool {
         let settings = &self.config.settings;
-        let (clock, limits) = (&self.config.clock, self.limits.get());
+        let clock = &self.config.clock;
         // Taken before anything is read, as for a check.
         let released = self.admission.room.take_released_alone();
         let (began, cpu_began) = (clock.fine_now(), clock.thread_cpu_time());
-        let Ok(memory) = contained(|| self.config.probe.read_memory(settings, &limits)) else {
+        let Ok(memory) = contained(|| self.config.probe.read_memory(settings)) else {
             self.admission.room.release_again(&released);
             return false;
         };
         let cpu = clock.thread_cpu_time().saturating_sub(cpu_began);
-        // Those of now are judged by.
         let limits = self.limits.get();
         let mut judgement = self.judgement.lock();
         judgement.record_memory(&memory, self.now(), began, cpu, &released, &limits);

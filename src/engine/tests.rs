@@ -43,7 +43,7 @@ impl<F: Fn(usize, &mut Reading) + Send + Sync> Probe for Scripted<F> {
         (self.script)(self.readings.fetch_add(1, Ordering::SeqCst) + 1, into);
     }
 
-    fn read_memory(&self, _: &Settings, _: &ResourceLimits) -> Found {
+    fn read_memory(&self, _: &Settings) -> Found {
         let mut reading = Reading::default();
         reading.snapshot.memory_bytes = self.own_memory().ok();
         reading.found()

@@ -20,7 +20,7 @@ use super::table::{JobTable, Settings};
 use crate::engine::{Core, Shared};
 use crate::host::events;
 use crate::pgroup::ProcessGroupManager;
-use crate::sys::{ProcessMark, SignalMask};
+use crate::sys::SignalMask;
 use crate::vocabulary::Error;
 
 /// Runs programs under the limits of a monitor: as many at a time as fit, each under a permit that follows its processes.
@@ -43,7 +43,7 @@ use crate::vocabulary::Error;
 ///   disposition of each signal that is not ignored; `HIGHWATER_JOB` in its environment says whose it is.
 ///
 /// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment. In a forked child
-/// it does nothing.
+/// it does nothing, and has no jobs.
 ///
 /// ```
 /// use std::process::Command;
@@ -64,7 +64,6 @@ pub struct Jobs {
     table: Arc<JobTable>,
     thread: Option<JoinHandle<()>>,
     costs_file: Option<PathBuf>,
-    mark: ProcessMark,
 }
 
 /// The settings of [`Jobs`].
@@ -132,7 +131,7 @@ impl JobsBuilder {
         let core = Core::of(&engine);
         core.hooks.set_manager(Some(table.clone()));
         core.hooks.set_process_group(Some(processes));
-        Ok(Jobs { table, thread: Some(thread), costs_file, mark: ProcessMark::here() })
+        Ok(Jobs { table, thread: Some(thread), costs_file })
     }
 }
 
@@ -153,7 +152,7 @@ impl Jobs {
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process) if this process was forked since the jobs were made.
     pub fn submit(&self, job: Job) -> Result<JobHandle, Error> {
-        if self.mark.is_inherited() {
+        if self.table.is_inherited() {
             return Err(Error::process("this process was forked since the jobs were made, which are its parent's"));
         }
         let ticket = self.table.submit(job);
@@ -166,7 +165,7 @@ impl Jobs {
     /// # Errors
     /// As `submit`. That the job could not be started is its [outcome](JobHandle::wait).
     pub fn spawn(&self, job: Job) -> Result<JobHandle, Error> {
-        if self.mark.is_inherited() {
+        if self.table.is_inherited() {
             return self.submit(job);
         }
         let ticket = self.table.submit(job);
@@ -178,55 +177,80 @@ impl Jobs {
     /// the events wait in memory.
     pub fn events(&self) -> Receiver<JobEvent> {
         let (sender, receiver) = unbounded();
-        self.table.subscribe(sender);
+        if !self.table.is_inherited() {
+            self.table.subscribe(sender);
+        }
         receiver
     }
 
     /// The number of jobs that wait to be started.
     pub fn waiting(&self) -> usize {
-        self.table.counts().0
+        self.counts().0
     }
 
     /// The number of jobs that run, paused ones included.
     pub fn running(&self) -> usize {
-        self.table.counts().1
+        self.counts().1
     }
 
     /// The number of jobs that are paused until there is memory for them.
     pub fn paused(&self) -> usize {
-        self.table.counts().2
+        self.counts().2
     }
 
     /// What the next job waits for, as it was when it was last tried, some 20 ms ago; `None` if none waits.
     pub fn held_back(&self) -> Option<HeldBack> {
+        if self.table.is_inherited() {
+            return None;
+        }
         self.table.held_back()
     }
 
     /// What is known of the cost of each kind, for people: one line a kind.
     pub fn costs(&self) -> impl fmt::Display {
+        if self.table.is_inherited() {
+            return Costs::default();
+        }
         self.table.costs()
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        if self.table.is_inherited() {
+            (0, 0, 0)
+        } else {
+            self.table.counts()
+        }
     }
 
     /// Ends every job, those that wait as well. This does not wait for it, and jobs that come later are run.
     pub fn cancel_all(&self) {
-        self.table.cancel_all(false);
+        self.end_all(false);
     }
 
     /// As [`cancel_all`](Self::cancel_all), but with `SIGKILL` at once.
     pub fn kill_all(&self) {
-        self.table.cancel_all(true);
+        self.end_all(true);
+    }
+
+    fn end_all(&self, at_once: bool) {
+        if !self.table.is_inherited() {
+            self.table.cancel_all(at_once);
+        }
     }
 
     /// Stops every job, runs `stop_host`, and continues the jobs: for a host that is told to stop (`SIGTSTP`) and sends itself
-    /// `SIGSTOP`. Meanwhile nothing is started or ended.
+    /// `SIGSTOP`. Meanwhile nothing is started or ended, and whoever calls the jobs waits: `stop_host` must not.
     pub fn stop_with(&self, stop_host: impl FnOnce()) {
+        if self.table.is_inherited() {
+            return stop_host();
+        }
         self.table.stop_with(stop_host);
     }
 }
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        if self.mark.is_inherited() {
+        if self.table.is_inherited() {
             return;
         }
         self.table.close();
@@ -245,7 +269,7 @@ impl Drop for Jobs {
 
 impl fmt::Debug for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (waiting, running, paused) = self.table.counts();
+        let (waiting, running, paused) = self.counts();
         let mut shown = f.debug_struct("Jobs");
         shown.field("waiting", &waiting).field("running", &running).field("paused", &paused).finish_non_exhaustive()
     }

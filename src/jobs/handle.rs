@@ -72,7 +72,8 @@ impl Ticket {
     }
 }
 
-/// A job that was given to [`Jobs`](super::Jobs). Dropping it changes nothing: the job runs on. Any thread may use it.
+/// A job that was given to [`Jobs`](super::Jobs). Dropping it changes nothing: the job runs on. Any thread may use it; in a
+/// forked child it knows nothing.
 #[derive(Clone)]
 pub struct JobHandle {
     ticket: Arc<Ticket>,
@@ -91,6 +92,9 @@ impl JobHandle {
 
     /// The process id while it runs; `None` before it is started and once it has ended.
     pub fn pid(&self) -> Option<u32> {
+        if self.table.is_inherited() {
+            return None;
+        }
         self.ticket.known.lock().pid
     }
 
@@ -102,20 +106,29 @@ impl JobHandle {
     /// The usage of the job and of all that is below it, as the last check saw it; all 0 before one has. That of the last
     /// try once it has ended.
     pub fn usage(&self) -> WorkUsage {
+        if self.table.is_inherited() {
+            return WorkUsage::default();
+        }
         self.table.usage_of(&self.ticket)
     }
 
     /// Ends the job: one that waits at once, one that runs with `SIGTERM`, and with `SIGKILL` when its grace is over.
     /// This does not wait for that. A job that has ended stays as it is.
     pub fn cancel(&self) {
+        if self.table.is_inherited() {
+            return;
+        }
         self.table.cancel(&self.ticket);
     }
 
     /// Waits for the end.
     ///
     /// It comes in any case: a job that cannot be started yet waits, and once the last `Jobs` is dropped those that are left
-    /// are [`Cancelled`](Outcome::Cancelled). In a forked child it never comes.
+    /// are [`Cancelled`](Outcome::Cancelled). In a forked child, whose parent's job it is, it is [`Lost`](Outcome::Lost).
     pub fn wait(&self) -> Outcome {
+        if self.table.is_inherited() {
+            return Outcome::lost("the job is the parent's of this process");
+        }
         let mut known = self.ticket.known.lock();
         loop {
             if let Some(outcome) = &known.outcome {
@@ -127,6 +140,9 @@ impl JobHandle {
 
     /// Waits for the end for so long at most; `None` if it has not come by then.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Outcome> {
+        if self.table.is_inherited() {
+            return Some(self.wait());
+        }
         // A time that the clock cannot name is no deadline.
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Some(self.wait()) };
         let mut known = self.ticket.known.lock();

@@ -31,11 +31,16 @@ pub enum Outcome {
     WantsTerminal,
     /// The host has cancelled it.
     Cancelled,
-    /// It has ended, and somebody else has taken its exit status: a `waitpid(-1)` of the host's.
+    /// It has ended, and somebody else has taken its exit status: a `waitpid(-1)` of the host's. Or it is the job of the
+    /// parent of this process.
     Lost(Arc<io::Error>),
 }
 
 impl Outcome {
+    pub(super) fn lost(why: &str) -> Outcome {
+        Outcome::Lost(Arc::new(io::Error::new(io::ErrorKind::Other, why)))
+    }
+
     /// Returns `true` if the program has ended with exit code 0.
     pub fn is_success(&self) -> bool {
         matches!(self, Outcome::Ended(status) if status.success())

@@ -30,7 +30,7 @@ use crate::sys::epoll::Epoll;
 use crate::sys::fork::Mutex;
 use crate::sys::poll::EventFd;
 use crate::sys::process::Handle;
-use crate::sys::{signal, SignalMask};
+use crate::sys::{signal, ProcessMark, SignalMask};
 use crate::vocabulary::{Resource, WorkUsage};
 
 /// How long the first job of a kind is watched at most before others of its kind are started beside it.
@@ -72,6 +72,7 @@ pub(super) struct JobTable {
     pub(super) processes: Arc<ProcessGroupManager>,
     pub(super) epoll: Epoll,
     bell: EventFd,
+    mark: ProcessMark,
     family: Family,
     settings: Settings,
     /// Locked by the thread of the jobs alone, which reads many files under it.
@@ -167,7 +168,13 @@ impl JobTable {
             unlisted_why: None,
         };
         let (family, tasks, state) = (Family::new(), Mutex::new(Tasks::new()), Mutex::new(state));
-        Ok(JobTable { engine, processes, epoll, bell, family, settings, tasks, state })
+        Ok(JobTable { engine, processes, epoll, bell, mark: ProcessMark::here(), family, settings, tasks, state })
+    }
+
+    /// Whether this process was forked since the jobs were made, which are its parent's. Then no lock may be taken: the thread
+    /// that had it need not be here.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.mark.is_inherited()
     }
 
     /// Puts a job into the queue.
@@ -409,7 +416,6 @@ impl JobTable {
             _ => None,
         };
         let tries = Tries { tries: waiting.tried, usage, critical };
-        let lost = || io::Error::new(io::ErrorKind::Other, "somebody else has taken its exit status");
         let outcome = match (status, why) {
             // One that has finished before the signal reached it has done its work, and must not be run again.
             (Some(status), _) if status.success() => Outcome::Ended(status),
@@ -419,7 +425,7 @@ impl JobTable {
             (_, Some(Why::Shed(_))) => Outcome::Shed(tries.clone()),
             (_, None) if for_memory => Outcome::KilledForMemory(tries.clone()),
             (Some(status), None) => Outcome::Ended(status),
-            (None, None) => Outcome::Lost(Arc::new(lost())),
+            (None, None) => Outcome::lost("somebody else has taken its exit status"),
         };
         let is_retried = matches!(outcome, Outcome::Shed(_) | Outcome::KilledForMemory(_))
             && waiting.tried < waiting.job.tries
@@ -808,14 +814,23 @@ fn was_killed(status: ExitStatus) -> bool {
 
 impl JobManager for JobTable {
     fn running_count(&self) -> usize {
+        if self.is_inherited() {
+            return 0;
+        }
         self.state.lock().running.len()
     }
 
     fn active_job_count(&self) -> usize {
+        if self.is_inherited() {
+            return 0;
+        }
         self.state.lock().running.iter().filter(|job| !job.is_paused()).count()
     }
 
     fn oldest_running_job(&self) -> Option<String> {
+        if self.is_inherited() {
+            return None;
+        }
         self.state.lock().running.iter().find(|job| !job.is_ending()).map(|job| job.id().to_string())
     }
 
@@ -846,6 +861,9 @@ impl JobManager for JobTable {
     }
 
     fn pressure_cleared(&self) {
+        if self.is_inherited() {
+            return;
+        }
         for job in &mut self.state.lock().running {
             let done = job.resume(&self.processes);
             job.complain("continue", done);

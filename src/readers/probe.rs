@@ -15,8 +15,7 @@ use crate::readers::Roots;
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::rlimit;
 use crate::vocabulary::{
-    Error, Found, Identity, MemoryScope, OpenFiles, PerResource, Reading, Resource, ResourceLimits, ResourceSnapshot,
-    Settings,
+    Error, Found, Identity, MemoryScope, OpenFiles, PerResource, Reading, Resource, ResourceSnapshot, Settings,
 };
 
 /// The source of readings.
@@ -32,11 +31,10 @@ pub(crate) trait Probe: Send + Sync {
     /// counting shared pages once.
     fn set_memory_closes_from(&self, _bytes: u64) {}
 
-    /// Reads the resources that are cheap enough to be read between two checks ([`read_alone`]): a few microseconds. One
-    /// that only the host can limit may be left out while it does not.
+    /// Reads the resources that are cheap enough to be read between two checks ([`read_alone`]): a few microseconds.
     ///
     /// [`read_alone`]: crate::vocabulary::Facts::read_alone
-    fn read_memory(&self, settings: &Settings, limits: &ResourceLimits) -> Found;
+    fn read_memory(&self, settings: &Settings) -> Found;
 
     /// The resident memory of this process alone, in bytes.
     fn own_memory(&self) -> Result<u64, Error>;
@@ -308,7 +306,7 @@ impl Probe for SystemProbe {
         self.memory_closes_from.store(bytes, Ordering::Relaxed);
     }
 
-    fn read_memory(&self, settings: &Settings, limits: &ResourceLimits) -> Found {
+    fn read_memory(&self, settings: &Settings) -> Found {
         let memory_bytes = match settings.memory_scope {
             MemoryScope::Own => self.own_memory().ok(),
             MemoryScope::Tree => None,
@@ -316,10 +314,7 @@ impl Probe for SystemProbe {
         let snapshot = ResourceSnapshot { memory_bytes, ..ResourceSnapshot::unread() };
         let mut reading = Reading { snapshot, ..Reading::default() };
         self.read_cgroups(settings, true, &mut reading);
-        // It costs several times as much as own memory.
-        if limits.floor(Resource::MachineMemory).is_some() {
-            self.read_machine(settings, &mut reading);
-        }
+        self.read_machine(settings, &mut reading);
         reading.found()
     }
 
@@ -453,22 +448,6 @@ mod tests {
         });
         for resource in Resource::READ {
             assert!(found.iter().any(|found| matches!(found.get(resource), Ok(Some(_)))), "{resource}");
-        }
-    }
-
-    #[test]
-    fn memory_of_the_machine_is_read_alone_only_where_a_floor_is_set() {
-        let meminfo = "MemTotal: 100 kB\nMemAvailable: 60 kB\n";
-        let root = tree(7, [process(7, 1)]).with("meminfo", meminfo);
-        for (floor, expected) in [(None, None), (Some(1), Some(40 << 10))] {
-            let mut limits = ResourceLimits::builder();
-            if let Some(floor) = floor {
-                limits = limits.min_available_memory_mb(floor);
-            }
-            let read = probe(&root).read_memory(&Settings::default(), &limits.build().unwrap());
-            let usage = |resource| read.get(resource).as_ref().unwrap().as_ref().map(|amount| amount.usage);
-            assert_eq!(usage(Resource::MachineMemory), expected);
-            assert!(usage(Resource::Memory).is_some());
         }
     }
 

@@ -9,7 +9,7 @@ use crate::readers::cgroup::{Alarms, Watch};
 use crate::readers::probe::Probe;
 use crate::vocabulary::{
     CgroupMemory, CgroupPids, DiskSpace, Error, ErrorKind, Found, Identity, MachineMemory, MemoryPressure, MemoryScope,
-    OpenFiles, PerResource, Reading, RecentPressure, Resource, ResourceLimits, Settings,
+    OpenFiles, PerResource, Reading, RecentPressure, Resource, Settings,
 };
 
 /// The folder of the control group that usage and limits are said to be those of.
@@ -138,7 +138,7 @@ impl Probe for ScriptedProbe {
         });
     }
 
-    fn read_memory(&self, settings: &Settings, _: &ResourceLimits) -> Found {
+    fn read_memory(&self, settings: &Settings) -> Found {
         let is_read = |resource: &Resource| match resource {
             Resource::Memory => settings.memory_scope == MemoryScope::Own,
             resource => !*settings.ignored.get(*resource),
