@@ -378,7 +378,7 @@ fn a_job_shed_while_it_runs_alone_has_failed_and_is_not_run_again() {
         assert_eq!(run.read("started"), "1\n");
         let ended = run.end();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        let reason = format!("job 1 failed: shed, {resource} too much for it alone: not accepting work: {resource} ");
+        let reason = format!("job 1 failed: shed once, {resource} critical, at most ");
         assert!(ended.stdout.contains(&reason), "{ended:?}");
         assert_eq!((ended.counts(), ended.done), ((1, 1, 0), vec![2]), "{}", ended.stdout);
     }
@@ -965,4 +965,86 @@ fn a_job_that_wants_the_terminal_has_failed() {
         assert!(terminal.shows(&format!("job {job} failed: it wants the terminal, which no job has: ")));
     }
     assert!(terminal.shows("1 done, 2 failed, "));
+}
+
+#[test]
+fn a_job_that_takes_too_long_has_failed() {
+    let mut run = Run::start(&["--timeout", "0.3"]);
+    run.feed("sleep 1000; :");
+    run.feed("echo 2 >> done");
+    let ended = run.end();
+    assert!(ended.stdout.contains("job 1 failed: ended after 300ms, which is its timeout: sleep"), "{ended:?}");
+    assert_eq!((ended.counts(), ended.done), ((1, 1, 0), vec![2]));
+}
+
+#[test]
+fn a_job_that_fails_is_run_again_as_often_as_told() {
+    let mut run = Run::start(&["--retries", "2"]);
+    run.feed("echo x >> first; [ $(wc -l < first) = 3 ]");
+    run.feed("echo x >> second; exit 3");
+    wait_until("both were run three times", || [run.read("first"), run.read("second")] == ["x\nx\nx\n", "x\nx\nx\n"]);
+    let ended = run.end();
+    assert_eq!((ended.status.code(), ended.counts()), (Some(1), (1, 1, 0)), "{ended:?}");
+    assert!(ended.stdout.contains("job 1 failed and is run again: exit status: 1\n"), "{ended:?}");
+    assert!(ended.stdout.contains("job 2 failed: exit status: 3: "), "{ended:?}");
+}
+
+#[test]
+fn a_run_that_was_killed_is_resumed_by_its_job_log() {
+    let mut run = Run::start(&["--joblog", "log"]);
+    let jobs: Vec<String> = (1..=4).map(|n| format!("echo {n} >> ran; [ {n} = 2 -o -e go ]")).collect();
+    run.feed(&jobs[1]);
+    run.wait_for("log", "\techo 2 >> ran");
+    run.feed("touch third; sleep 1000; :");
+    wait_until("the next job runs", || run.has("third"));
+    run.signal(Signal::SIGKILL);
+    run.runner.wait().unwrap();
+    let log = run.read("log");
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert_eq!(lines[0], "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand");
+    assert!(lines[1].starts_with("1\t:\t") && lines[1].contains("\t0\t0\t0\t0\techo 2"), "{log}");
+    // What it has left behind knows nothing of its end.
+    processes_of(run.folder.path()).iter().for_each(|left| {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(left.pid()), Signal::SIGKILL);
+    });
+    let folder = std::mem::replace(&mut run.folder, tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("go"), "").unwrap();
+
+    let mut again = Run::start_in(folder, &["--joblog", "log", "--resume"]);
+    jobs.iter().for_each(|job| again.feed(job));
+    again.wait_for("ran", "4\n");
+    let mut ran: Vec<String> = again.read("ran").lines().map(str::to_owned).collect();
+    ran.sort_unstable();
+    let ended = again.end();
+    assert_eq!(ended.counts(), (3, 0, 0), "{ended:?}");
+    assert!(ended.stdout.contains("done before:        1\n"), "{ended:?}");
+    // The first line was done: another one stands there now.
+    assert_eq!(ran, ["2", "2", "3", "4"]);
+}
+
+#[test]
+fn a_dry_run_prints_the_commands_and_runs_none() {
+    let mut run = Run::start(&["--dry-run"]);
+    run.feed("touch ran");
+    run.feed("-x");
+    run.wait_for("stdout", "touch ran\n-x\n");
+    assert!(!run.has("ran"));
+    drop(run.runner.stdin.take());
+    assert!(run.runner.wait().unwrap().success());
+}
+
+#[test]
+fn lines_may_end_as_elsewhere_or_not_at_all_and_be_no_text() {
+    let mut run = Run::start(&[]);
+    let input = run.runner.stdin.as_mut().unwrap();
+    input.write_all(b"echo 1 >> done\r\n\r\n: \xff\xfe; echo 3 >> done\n").unwrap();
+    input.write_all(b"touch nul\0l\n").unwrap();
+    // A line of a megabyte is more than a program may be given.
+    input.write_all(&[b": ".as_slice(), &vec![b'x'; 1 << 20], b"\n"].concat()).unwrap();
+    input.write_all(b"echo 6 >> done").unwrap();
+    let ended = run.end();
+    assert_eq!((ended.counts(), ended.done), ((3, 2, 0), vec![1, 3, 6]), "{}", ended.stderr);
+    assert!(ended.stdout.contains("job 4 failed: could not be started: "), "{}", ended.stderr);
+    assert!(ended.stdout.contains("job 5 failed: could not be started: Argument list too long"), "{}", ended.stderr);
 }

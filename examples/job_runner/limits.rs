@@ -47,15 +47,21 @@ pub(crate) fn load(options: &Options) -> Result<Limits, BoxError> {
         }
     }
 
-    if processes.is_none() && memory_mb.is_none() {
-        return Ok(Limits { limits: ResourceLimits::detect()?, is_width_given: false });
-    }
     let mut limits = ResourceLimits::builder();
+    if processes.is_none() && memory_mb.is_none() {
+        limits = limits.detect()?;
+    }
     if let Some(processes) = processes {
         limits = limits.max_processes(processes);
     }
     if let Some(mb) = memory_mb {
         limits = limits.max_memory_mb(mb);
+    }
+    if let Some(mb) = options.min_free_mb {
+        limits = limits.min_available_memory_mb(mb);
+    }
+    if let Some(mb) = options.min_free_disk_mb {
+        limits = limits.min_free_disk_mb(".", mb);
     }
     Ok(Limits { limits: limits.build()?, is_width_given: processes.is_some() })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::input::Line;
 use crate::output::Grouping;
 
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
@@ -34,12 +35,51 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) limits: Option<PathBuf>,
 
+    /// How often a job that fails is run again
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) retries: u32,
+
+    /// How long a job may take; then it is ended, and has failed
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Write a line about each job that has ended, in the format of GNU parallel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) joblog: Option<PathBuf>,
+
+    /// Leave out the lines that have ended with success, as the job log says
+    #[arg(long, requires = "joblog")]
+    pub(crate) resume: bool,
+
+    /// Print the commands, and run none
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// The memory of the machine that is left free, in MB
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
+    pub(crate) min_free_mb: Option<u64>,
+
+    /// The room on the disk of this folder that is left free, in MB
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=u64::MAX >> 20))]
+    pub(crate) min_free_disk_mb: Option<u64>,
+
+    /// Learn what jobs cost by their first word, not from all of them together
+    #[arg(long)]
+    kind: bool,
+
     /// When to print what a job writes; by default each line on a terminal, and the whole elsewhere
     #[arg(long, value_name = "WHEN")]
     output: Option<Grouping>,
 }
 
 impl Options {
+    /// The lines that this one is like.
+    pub(crate) fn kind_of(&self, line: &Line) -> String {
+        let command = line.command.to_string_lossy();
+        let word = command.split_ascii_whitespace().next().filter(|_| self.kind);
+        word.unwrap_or("sh").to_owned()
+    }
+
     /// When to print what jobs write.
     pub(crate) fn grouping(&self) -> Grouping {
         let default = if io::stdout().is_terminal() { Grouping::Lines } else { Grouping::Grouped };

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::process::Child;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::pipe2;
 use parking_lot::Mutex;
 use tempfile::SpooledTempFile;
 
@@ -39,13 +40,13 @@ pub(crate) enum Grouping {
     Lines,
 }
 
-/// The outputs of all jobs. A thread reads those of jobs that write for long.
+/// The outputs of all jobs, which a thread reads.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     grouping: Grouping,
     printer: Printer,
     epoll: Epoll,
-    /// Those that the thread reads, by their descriptors.
+    /// Those that it reads, by their descriptors.
     watched: Mutex<HashMap<RawFd, Arc<Mutex<Stream>>>>,
 }
 
@@ -54,7 +55,6 @@ pub(crate) struct Outputs {
 pub(crate) struct Output {
     streams: [Arc<Mutex<Stream>>; 2],
     outputs: Arc<Outputs>,
-    is_watched: bool,
 }
 
 /// One of the two that a job writes to.
@@ -80,12 +80,19 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Takes the pipes of a child that was started with both.
-    pub(crate) fn of(self: &Arc<Self>, child: &mut Child) -> io::Result<Output> {
-        let stdout = child.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
-        let stderr = child.stderr.take().ok_or(ErrorKind::BrokenPipe)?;
-        let streams = [Stream::new(stdout.into(), Target::Stdout)?, Stream::new(stderr.into(), Target::Stderr)?];
-        Ok(Output { streams, outputs: Arc::clone(self), is_watched: false })
+    /// Has what a command writes read from now on.
+    pub(crate) fn of(self: &Arc<Self>, command: &mut Command) -> io::Result<Output> {
+        let (stdout, to_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, to_stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        command.stdout(to_stdout).stderr(to_stderr);
+        let streams = [Stream::new(stdout, Target::Stdout)?, Stream::new(stderr, Target::Stderr)?];
+        for stream in &streams {
+            let locked = stream.lock();
+            let descriptor = locked.from.as_raw_fd();
+            self.watched.lock().insert(descriptor, Arc::clone(stream));
+            self.epoll.add(&locked.from, EpollEvent::new(EpollFlags::EPOLLIN, descriptor as u64))?;
+        }
+        Ok(Output { streams, outputs: Arc::clone(self) })
     }
 
     fn read_all(&self) {
@@ -117,31 +124,13 @@ impl Outputs {
 }
 
 impl Output {
-    /// Has the thread read what comes from now on. A job that ends soon is spared that: the pipe holds what it writes.
-    pub(crate) fn watch(&mut self) {
-        if mem::replace(&mut self.is_watched, true) {
-            return;
-        }
-        for stream in &self.streams {
-            let locked = stream.lock();
-            let descriptor = locked.from.as_raw_fd();
-            self.outputs.watched.lock().insert(descriptor, Arc::clone(stream));
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, descriptor as u64);
-            if let Err(error) = self.outputs.epoll.add(&locked.from, event) {
-                log::warn!("what a job writes is read at its end, for which it may wait: {error}");
-            }
-        }
-    }
-
     /// Prints what is left, as the job has ended.
     pub(crate) fn finish(self) {
         for stream in &self.streams {
             let mut stream = stream.lock();
-            if self.is_watched {
-                self.outputs.watched.lock().remove(&stream.from.as_raw_fd());
-                // If the other end is closed, this has been done.
-                let _ = self.outputs.epoll.delete(&stream.from);
-            }
+            self.outputs.watched.lock().remove(&stream.from.as_raw_fd());
+            // If the other end is closed, this has been done.
+            let _ = self.outputs.epoll.delete(&stream.from);
             let mut rest = REST;
             while let Ok(length @ 1..) = stream.read(rest) {
                 rest -= length;

@@ -1,34 +1,30 @@
-//! The runner: takes jobs from the input, asks for a permit for each, starts it, and accounts for its end.
+//! The runner: gives the lines of the input to the jobs, and accounts for their ends. It has one thread, and waits in one
+//! place.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, Receiver};
-use highwater::{Permit, Resource, ResourceMonitor, ResourceSnapshot, Snapshots, Verdict};
-use nix::errno::Errno;
+use highwater::{
+    HeldBack, Job, JobEvent, JobStep, Jobs, Outcome, Resource, ResourceMonitor, ResourceSnapshot, Snapshots,
+};
+use nix::sys::signal::{raise, Signal};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTSTP, SIGTTIN};
 
-use crate::job::{Cancel, Cost, Job, Outcome};
-use crate::jobs::Jobs;
-use crate::limits::{self, Limits};
+use crate::input::Line;
+use crate::joblog::JobLog;
+use crate::limits;
 use crate::options::Options;
+use crate::output::{Output, Outputs};
 use crate::progress::{Counts, Progress};
 use crate::signals;
 use crate::tally::Tally;
-use crate::tasks::{Refusal, Tasks};
-use crate::width::Width;
-
-/// How long the first job is watched at most before others are started beside it.
-const LEARNING: Duration = Duration::from_secs(10);
 
 /// How long the runner's own share may be too large, while no job runs, before it is taken not to become smaller.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often a check is taken while the first job is watched: less than a job of a few processes takes to start them all
-/// (some 20 ms), so that its growth is seen.
-const CLOSELY: Duration = Duration::from_millis(5);
 
 /// How long a run that was ended by a signal waits until what it has to say is read.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -36,19 +32,26 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The most texts that may wait to be printed when another job is started: jobs write no faster than somebody reads.
 const BACKLOG: usize = 100;
 
+/// The most lines that wait for their start. One is enough, but for jobs that end faster than one is asked for.
+const AHEAD: usize = 4;
+
 /// How long nothing is looked at when nothing happens.
 const IDLE: Duration = Duration::from_millis(100);
 
 /// What the runner is made of.
 pub(crate) struct Runner {
     pub(crate) options: Options,
-    pub(crate) is_width_given: bool,
     pub(crate) monitor: ResourceMonitor,
     pub(crate) snapshots: Snapshots,
-    pub(crate) jobs: Arc<Jobs>,
-    pub(crate) input: Receiver<io::Result<Job>>,
+    pub(crate) jobs: Jobs,
+    pub(crate) events: Receiver<JobEvent>,
+    pub(crate) outputs: Arc<Outputs>,
+    pub(crate) input: Receiver<io::Result<Line>>,
     pub(crate) signals: Receiver<i32>,
     pub(crate) progress: Progress,
+    pub(crate) log: Option<JobLog>,
+    /// The lines that an earlier run has done.
+    pub(crate) done_before: HashSet<usize>,
 }
 
 /// How a run ended.
@@ -58,35 +61,39 @@ pub(crate) struct Ending {
     pub(crate) interrupted: Option<i32>,
 }
 
-/// A run in progress. It has one thread, and waits in one place.
+/// A line whose job was given to the jobs.
+struct Given {
+    line: Line,
+    output: Output,
+    tries: u32,
+    is_started: bool,
+}
+
+/// A run in progress.
 struct Run {
     runner: Runner,
-    queue: VecDeque<Job>,
+    /// By the number of the job.
+    given: HashMap<u64, Given>,
+    /// The jobs that were given up, and why.
+    given_up: HashMap<u64, String>,
     input_open: bool,
     interrupted: Option<i32>,
     /// Why the next job is not started.
     held_back: Option<String>,
+    /// Whether the gate was closed at the last look.
+    is_closed: bool,
     /// Since when the runner itself has been too large for any job.
     stuck_since: Option<Instant>,
-    /// When to look around next for what jobs have started elsewhere: a tenth of the time goes into that at most.
-    next_look: Instant,
-    tasks: Tasks,
-    width: Width,
     tally: Tally,
 }
 
 enum Event {
-    Job(Job),
+    Line(Line),
     EndOfInput(Option<io::Error>),
     Signal(i32),
+    Job(JobEvent),
     Snapshot(Box<ResourceSnapshot>),
     Nothing,
-}
-
-enum Admission {
-    Granted(Permit),
-    NotNow(String),
-    Never(String),
 }
 
 impl Runner {
@@ -94,25 +101,19 @@ impl Runner {
     pub(crate) fn run(self) -> Ending {
         let mut run = Run {
             runner: self,
-            queue: VecDeque::new(),
+            given: HashMap::new(),
+            given_up: HashMap::new(),
             input_open: true,
             interrupted: None,
             held_back: None,
+            is_closed: false,
             stuck_since: None,
-            next_look: Instant::now(),
-            tasks: Tasks::new(),
-            width: Width::new(),
             tally: Tally::new(),
         };
         while !run.is_over() {
             let event = run.next_event();
-            let is_input = matches!(event, Event::Job(_));
             run.handle(event);
-            if !is_input {
-                run.account();
-                run.look_around();
-            }
-            run.start_jobs();
+            run.look_whether_held_back();
             run.show();
         }
         while let Ok(snapshot) = run.runner.snapshots.try_recv() {
@@ -128,30 +129,33 @@ impl Runner {
 
 impl Run {
     fn is_over(&self) -> bool {
-        let nothing_to_come = self.queue.is_empty() && !self.input_open;
-        self.runner.jobs.is_empty() && (nothing_to_come || self.interrupted.is_some())
+        self.given.is_empty() && (!self.input_open || self.interrupted.is_some())
     }
 
     fn next_event(&self) -> Event {
         let no_input = never();
-        let wants_input = self.input_open && self.queue.is_empty() && self.interrupted.is_none();
+        let wants_input = self.input_open
+            && self.interrupted.is_none()
+            && self.runner.jobs.waiting() < AHEAD
+            && self.runner.progress.printer().backlog() <= BACKLOG;
         let input = if wants_input { &self.runner.input } else { &no_input };
-        let timeout = if self.is_watching_the_first() { CLOSELY } else { IDLE };
         select! {
-            recv(input) -> job => match job {
-                Ok(Ok(job)) => Event::Job(job),
+            recv(self.runner.events) -> event => event.map_or(Event::Nothing, Event::Job),
+            recv(input) -> line => match line {
+                Ok(Ok(line)) => Event::Line(line),
                 Ok(Err(error)) => Event::EndOfInput(Some(error)),
                 Err(_) => Event::EndOfInput(None),
             },
             recv(self.runner.signals) -> signal => signal.map_or(Event::Nothing, Event::Signal),
             recv(self.runner.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, |snapshot| Event::Snapshot(Box::new(snapshot))),
-            default(timeout) => Event::Nothing,
+            default(IDLE) => Event::Nothing,
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Job(job) => self.queue.push_back(job),
+            Event::Line(line) if self.runner.done_before.contains(&line.number) => self.tally.done_before += 1,
+            Event::Line(line) => self.give(line, 1),
             Event::EndOfInput(error) => {
                 self.input_open = false;
                 if let Some(error) = error {
@@ -159,225 +163,149 @@ impl Run {
                     self.tally.failed += 1;
                 }
             }
-            Event::Signal(SIGCHLD) => {} // it has woken us
+            Event::Signal(SIGCHLD) => {}
             Event::Signal(SIGHUP) if self.runner.options.limits.is_some() => self.reload_limits(),
             Event::Signal(signal @ (SIGTSTP | SIGTTIN)) => {
                 if signals::shall_stop(signal) {
-                    self.runner.jobs.stop_with_runner();
+                    self.stop();
                 }
             }
-            Event::Signal(signal) => {
-                self.runner.jobs.interrupt(self.interrupted.is_some());
-                self.interrupted = Some(signal);
-                self.held_back = Some("told to stop; a second signal kills what still runs".into());
-            }
-            Event::Snapshot(snapshot) => {
-                self.tally.record(&snapshot);
-                self.runner.jobs.note_costs();
-                self.tasks.set_group(snapshot.cgroup_pids.as_ref());
-                if self.is_learning() && self.runner.jobs.oldest_age() >= Some(LEARNING) {
-                    self.tally.known_since = Some(Instant::now());
-                }
-            }
-            // The snapshot of this check is an event as well.
-            Event::Nothing if self.is_watching_the_first() => drop(self.runner.monitor.check_now()),
+            Event::Signal(signal) => self.interrupt(signal),
+            Event::Job(JobEvent { id, what, .. }) => self.account(id, what),
+            Event::Snapshot(snapshot) => self.tally.record(&snapshot),
             Event::Nothing => {}
         }
     }
 
+    /// Gives a line to the jobs. They start it when there is room.
+    fn give(&mut self, line: Line, tries: u32) {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "--"]).arg(&line.command);
+        let output = match self.runner.outputs.of(&mut shell) {
+            Ok(output) => output,
+            Err(error) => return self.fail(&line, &format!("could not be started: {error}")),
+        };
+        let mut job = Job::new(shell).kind(self.runner.options.kind_of(&line));
+        if let Some(timeout) = self.runner.options.timeout {
+            job = job.timeout(timeout);
+        }
+        match self.runner.jobs.submit(job) {
+            Ok(job) => drop(self.given.insert(job.id(), Given { line, output, tries, is_started: false })),
+            Err(error) => self.fail(&line, &error.to_string()),
+        }
+    }
+
+    fn account(&mut self, id: u64, step: JobStep) {
+        match step {
+            JobStep::Started { .. } => {
+                if let Some(given) = self.given.get_mut(&id) {
+                    given.is_started = true;
+                }
+            }
+            JobStep::Requeued { .. } => {
+                self.tally.shed += 1;
+                if let Some(given) = self.given.get(&id) {
+                    self.runner.progress.say(&format!("job {} was shed and waits to be run again", given.line.number));
+                }
+            }
+            JobStep::Ended { outcome, usage, took } => {
+                let Some(given) = self.given.remove(&id) else { return };
+                given.output.finish();
+                if given.is_started && matches!(outcome, Outcome::Ended(_)) {
+                    self.tally.learn(usage);
+                }
+                self.end(id, &given.line, given.tries, given.is_started, &outcome, took);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, id: u64, line: &Line, tries: u32, is_started: bool, outcome: &Outcome, took: Duration) {
+        let status = match outcome {
+            Outcome::Ended(status) => Some(*status),
+            _ => None,
+        };
+        if let Some(log) = &mut self.runner.log {
+            if let Err(error) = log.write(line, status, took) {
+                log::error!("the end of job {} is not in the job log: {error}", line.number);
+            }
+        }
+        match outcome {
+            outcome if outcome.is_success() => self.tally.done += 1,
+            Outcome::Cancelled => match self.given_up.remove(&id) {
+                Some(reason) => self.fail(line, &reason),
+                None if is_started => {
+                    self.runner.progress.say(&format!("job {} was interrupted", line.number));
+                }
+                None => {}
+            },
+            Outcome::Ended(_) if tries <= self.runner.options.retries && self.interrupted.is_none() => {
+                self.runner.progress.say(&format!("job {} failed and is run again: {outcome}", line.number));
+                self.give(line.clone(), tries + 1);
+            }
+            outcome => self.fail(line, &outcome.to_string()),
+        }
+    }
+
+    fn fail(&mut self, line: &Line, reason: &str) {
+        self.tally.failed += 1;
+        self.runner.progress.say(&format!("job {} failed: {reason}: {}", line.number, line.command.to_string_lossy()));
+    }
+
     fn reload_limits(&mut self) {
         match limits::load(&self.runner.options) {
-            Ok(Limits { limits, is_width_given }) => {
-                self.runner.monitor.update_limits(limits);
-                self.runner.is_width_given = is_width_given;
-            }
+            Ok(limits) => self.runner.monitor.update_limits(limits.limits),
             Err(error) => log::error!("limits unchanged: {error}"),
         }
     }
 
-    /// Whether no job's cost has been seen yet.
-    fn is_learning(&self) -> bool {
-        self.tally.known_since.is_none()
-    }
-
-    fn is_watching_the_first(&self) -> bool {
-        self.is_learning() && !self.runner.jobs.is_empty()
-    }
-
-    /// The most that a job has been seen to cost, of those that have ended, run, or wait to be run again. One that was
-    /// given up is not among them: the others need not be like it.
-    fn cost(&self) -> Cost {
-        let seen = self.tally.cost.max(self.runner.jobs.cost());
-        self.queue.iter().fold(seen, |cost, job| cost.max(job.cost))
-    }
-
-    /// Accounts for the jobs that have ended, each exactly once: it is done, has failed, or waits in the queue again.
-    fn account(&mut self) {
-        for (job, outcome) in self.runner.jobs.take_ended() {
-            if !matches!(outcome, Outcome::Cancelled(Cancel::Shed | Cancel::TooLarge(_))) {
-                self.tally.cost = self.tally.cost.max(job.cost);
-                self.tally.tasks = self.tally.tasks.max(job.tasks());
-                self.tally.known_since.get_or_insert_with(Instant::now);
+    /// Stops with the jobs, until somebody continues this process.
+    fn stop(&self) {
+        self.runner.jobs.stop_with(|| {
+            // To this thread: by the time that this returns, it has been continued.
+            if let Err(error) = raise(Signal::SIGSTOP) {
+                log::warn!("could not stop: {error}");
             }
-            match outcome {
-                Outcome::Done => self.tally.done += 1,
-                Outcome::Failed(reason) => self.fail(&job, &reason),
-                Outcome::Cancelled(Cancel::TooLarge(reason)) => self.fail(&job, &format!("shed, {reason}")),
-                Outcome::Cancelled(Cancel::WantsTerminal) => self.fail(&job, "it wants the terminal, which no job has"),
-                Outcome::Cancelled(Cancel::Shed) => {
-                    self.tally.shed += 1;
-                    self.runner.progress.say(&format!("job {} was shed and waits to be run again", job.id));
-                    self.queue.push_back(job);
-                }
-                Outcome::Cancelled(Cancel::Interrupted) => {
-                    self.runner.progress.say(&format!("job {} was interrupted", job.id));
-                }
-            }
-        }
-        self.runner.jobs.resume_if_alone();
+        });
     }
 
-    fn look_around(&mut self) {
-        let began = Instant::now();
-        if began >= self.next_look {
-            self.runner.jobs.look_around();
-            self.next_look = began + began.elapsed() * 10;
-        }
-        if !self.runner.is_width_given {
-            let latest = self.runner.monitor.latest();
-            self.width.look(latest.and_then(|latest| latest.cpu_pressure).map(|pressure| pressure.some_percent));
-        }
-        let began = Instant::now();
-        let is_due = self.tasks.is_look_due();
-        if is_due || self.tasks.are_limited() && self.is_watching_the_first() {
-            self.runner.jobs.note_tasks();
-        }
-        if is_due {
-            self.tasks.look(began);
-        }
-    }
-
-    fn fail(&mut self, job: &Job, reason: &str) {
-        self.tally.failed += 1;
-        let line = format!("job {} failed: {reason}: {}", job.id, job.command.to_string_lossy());
-        self.runner.progress.say(&line);
-    }
-
-    /// Starts jobs until one is refused. That one is asked for again whenever something has happened. Waiting in `admit`
-    /// would do the same for a thread that has nothing else to do: this one must see the ends of jobs, which make room.
-    fn start_jobs(&mut self) {
+    fn interrupt(&mut self, signal: i32) {
         if self.interrupted.is_some() {
-            return;
-        }
-        while let Some(job) = self.queue.pop_front() {
-            match self.admit(&job) {
-                Admission::Granted(permit) => {
-                    self.held_back = None;
-                    self.stuck_since = None;
-                    if let Err((job, error)) = self.runner.jobs.start(job, permit) {
-                        let reason = format!("could not be started: {error}");
-                        if self.may_pass(&error) {
-                            self.queue.push_front(job);
-                            self.held_back = Some(reason);
-                            return;
-                        }
-                        self.fail(&job, &reason);
-                    }
-                }
-                Admission::NotNow(reason) => {
-                    self.queue.push_front(job);
-                    self.held_back = Some(reason);
-                    return;
-                }
-                Admission::Never(reason) => self.fail(&job, &reason),
-            }
-        }
-        self.held_back = None;
-    }
-
-    fn admit(&mut self, job: &Job) -> Admission {
-        if self.runner.progress.printer().backlog() > BACKLOG {
-            return Admission::NotNow("what jobs have written is read slowly".into());
-        }
-        let alone = self.runner.jobs.is_empty();
-        if self.is_learning() && !alone {
-            return Admission::NotNow("the first job shows what a job costs".into());
-        }
-        if let Some(reason) = self.is_wide_enough() {
-            return Admission::NotNow(reason);
-        }
-        if let Some(Refusal { reason, could_never_fit }) = self.lacks_tasks(job, alone) {
-            return if could_never_fit && alone { Admission::Never(reason) } else { Admission::NotNow(reason) };
-        }
-        let mut verdict = match self.runner.monitor.try_admit(job.cost.max(self.cost()).work()) {
-            Ok(permit) => return Admission::Granted(permit),
-            Err(verdict) => verdict,
-        };
-        if self.held_back.is_none() {
-            self.tally.closed += 1;
-        }
-        if !alone {
-            return Admission::NotNow(verdict.to_string());
-        }
-        if verdict.could_never_fit() {
-            // What the largest job costs does not fit. This one may be smaller: it is tried alone.
-            verdict = match self.runner.monitor.try_admit(job.cost.work()) {
-                Ok(permit) => return Admission::Granted(permit),
-                Err(verdict) => verdict,
-            };
-        }
-        if verdict.could_never_fit() || self.is_stuck(&verdict) {
-            return Admission::Never(verdict.to_string());
-        }
-        Admission::NotNow(verdict.to_string())
-    }
-
-    /// Why no other job is started beside those that run, where that is for the CPUs to say.
-    fn is_wide_enough(&mut self) -> Option<String> {
-        let (running, _) = self.runner.jobs.counts();
-        if self.runner.is_width_given {
-            None
+            self.runner.jobs.kill_all();
         } else {
-            self.width.refusal(running)
+            self.runner.jobs.cancel_all();
         }
+        self.interrupted = Some(signal);
     }
 
-    /// Why there are not enough tasks left for a job, if so. One that would be alone is taken to need what it has had itself.
-    fn lacks_tasks(&self, job: &Job, alone: bool) -> Option<Refusal> {
-        let largest = self.queue.iter().map(Job::tasks).max().max(Some(self.tally.tasks.max(self.runner.jobs.tasks())));
-        let largest = largest.unwrap_or_default();
-        let asked = if alone { job.tasks() } else { job.tasks().max(largest) };
-        self.tasks.refusal(asked, self.runner.jobs.tasks_to_come(largest))
-    }
-
-    /// Whether a job that could not be started for this reason can be a moment later: others may leave what they have, and
-    /// jobs that run do.
-    fn may_pass(&self, error: &io::Error) -> bool {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EAGAIN | Errno::ENOMEM | Errno::ENFILE) => true,
-            Some(Errno::EMFILE) => !self.runner.jobs.is_empty(),
-            _ => false,
-        }
-    }
-
-    /// Whether the runner itself has been too large for long while no job ran: then no job's end is going to make room. What
-    /// others fill, they may leave again, and a check that failed may succeed: for these a job waits.
-    fn is_stuck(&mut self, verdict: &Verdict) -> bool {
-        if !verdict.resource().is_some_and(is_filled_by_the_run_alone) {
+    fn look_whether_held_back(&mut self) {
+        let held_back = self.runner.jobs.held_back();
+        self.held_back = held_back.as_ref().map(ToString::to_string);
+        let refusal = match held_back {
+            Some(HeldBack::Verdict(verdict)) => Some(verdict),
+            _ => None,
+        };
+        self.tally.closed += usize::from(refusal.is_some() && !self.is_closed);
+        self.is_closed = refusal.is_some();
+        // Whether nobody but the runner and its jobs uses what is too much: others may leave what they fill.
+        let is_own = |resource| matches!(resource, Resource::Memory | Resource::Processes | Resource::OpenFiles);
+        let is_stuck = self.runner.jobs.running() == 0 && refusal.is_some_and(|why| why.resource().is_some_and(is_own));
+        if !is_stuck {
             self.stuck_since = None;
-            return false;
+        } else if self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+            self.stuck_since = None;
+            let reason = self.held_back.clone().unwrap_or_default();
+            self.given_up.extend(self.given.keys().map(|id| (*id, reason.clone())));
+            self.runner.jobs.cancel_all();
         }
-        self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE
+        if self.interrupted.is_some() {
+            self.held_back = Some("told to stop; a second signal kills what still runs".into());
+        }
     }
 
     fn show(&mut self) {
-        let (running, paused) = self.runner.jobs.counts();
-        let counts = Counts { running, paused, done: self.tally.done, failed: self.tally.failed };
+        let (running, paused) = (self.runner.jobs.running(), self.runner.jobs.paused());
+        let counts = Counts { running: running - paused, paused, done: self.tally.done, failed: self.tally.failed };
         self.runner.progress.show(counts, self.runner.monitor.latest().as_ref(), self.held_back.as_deref());
     }
-}
-
-/// Whether nobody but the runner and its jobs uses what this counts.
-fn is_filled_by_the_run_alone(resource: Resource) -> bool {
-    matches!(resource, Resource::Memory | Resource::Processes | Resource::OpenFiles)
 }

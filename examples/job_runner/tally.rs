@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use highwater::ResourceSnapshot;
-
-use crate::job::Cost;
+use highwater::{ResourceSnapshot, WorkUsage};
 
 /// What has happened so far.
 #[derive(Debug)]
@@ -16,15 +14,22 @@ pub(crate) struct Tally {
     pub(crate) shed: usize,
     /// How often the gate was found closed after it had been open.
     pub(crate) closed: usize,
+    /// How many an earlier run has done.
+    pub(crate) done_before: usize,
     /// The most that a job has been seen to cost.
-    pub(crate) cost: Cost,
-    /// The most tasks that a job has been seen to have.
-    pub(crate) tasks: u64,
+    largest: Largest,
     /// When the cost of one job was known, from which on there may be more than one.
-    pub(crate) known_since: Option<Instant>,
+    known_since: Option<Instant>,
     began: Instant,
     peak: Peak,
     peak_since_known: Peak,
+}
+
+/// The largest job, resource by resource.
+#[derive(Debug, Default)]
+struct Largest {
+    processes: u64,
+    memory_bytes: u64,
 }
 
 /// The most that any snapshot showed.
@@ -41,13 +46,21 @@ impl Tally {
             failed: 0,
             shed: 0,
             closed: 0,
-            cost: Cost::FIRST_GUESS,
-            tasks: 0,
+            done_before: 0,
+            largest: Largest::default(),
             known_since: None,
             began: Instant::now(),
             peak: Peak::default(),
             peak_since_known: Peak::default(),
         }
+    }
+
+    /// Takes note of what a job has cost that has ended.
+    pub(crate) fn learn(&mut self, usage: WorkUsage) {
+        let Largest { processes, memory_bytes } = &mut self.largest;
+        *processes = usage.peak_processes.max(*processes).max(1);
+        *memory_bytes = usage.peak_memory_bytes.max(*memory_bytes);
+        self.known_since.get_or_insert_with(Instant::now);
     }
 
     pub(crate) fn record(&mut self, snapshot: &ResourceSnapshot) {
@@ -73,14 +86,17 @@ impl fmt::Display for Peak {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { done, failed, shed, closed, cost, peak, peak_since_known, .. } = self;
+        let Tally { done, failed, shed, closed, largest, peak, peak_since_known, .. } = self;
         let seconds = self.began.elapsed().as_secs_f64();
         writeln!(f, "{done} done, {failed} failed, {shed} shed and queued again, in {seconds:.1} s")?;
+        if self.done_before > 0 {
+            writeln!(f, "done before:        {}", self.done_before)?;
+        }
         writeln!(f, "gate closed:        {closed} times")?;
         write!(f, "peak in snapshots:  {peak}")?;
         if self.known_since.is_some() {
-            let memory_mb = cost.memory_bytes as f64 / f64::from(1 << 20);
-            writeln!(f, "\nlargest job:        {} processes, {memory_mb:.1} MB", cost.processes)?;
+            let memory_mb = largest.memory_bytes as f64 / f64::from(1 << 20);
+            writeln!(f, "\nlargest job:        {} processes, {memory_mb:.1} MB", largest.processes)?;
             write!(f, "peak once known:    {peak_since_known}")?;
         }
         Ok(())
