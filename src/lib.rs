@@ -48,6 +48,7 @@
 //! | [starting](guide::starting) | the order of `daemon`, `start`, `chroot` and `setuid`; fork |
 //! | [settings](guide::settings) | every setting and its default; the layout that `proc_root` expects |
 //! | [containers](guide::containers) | limits that somebody else has set |
+//! | [freed memory](guide::freed_memory) | what an allocator keeps after `free`, and how it is given back |
 //! | [starting processes](guide::starting_processes) | programs run as jobs, as many at a time as fit |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |

@@ -102,8 +102,9 @@ rusty_fork_test! {
         let log = LogCapture::install();
         // Neither a manager nor a process group: the thread that trims is there for this alone.
         let monitor = builder().build().unwrap();
-        monitor.start(ms(500)).unwrap();
         burst(|| {
+            // Not before, or the trim might come in the middle of it.
+            monitor.start(ms(500)).unwrap();
             let resident = monitor.check_now().memory_bytes.unwrap() as usize;
             assert!(resident > 320 * MB, "only {} MB are retained", resident / MB);
             wait_until("the event", || !log.named("monitor.memory_retained").is_empty());
@@ -126,19 +127,20 @@ rusty_fork_test! {
             return;
         }
         let log = LogCapture::install();
-        let monitor = builder().build().unwrap();
-        monitor.start(ms(500)).unwrap();
         // 350 MB in blocks too small for mappings of their own. Of each sixteen neighbours one is kept.
         let mut blocks: Vec<_> = (0..3500).map(|number| (number, vec![1_u8; 100 << 10])).collect();
-        wait_until("memory shuts the gate", || !monitor.is_accepting_work());
         blocks.retain(|(number, _)| number % 16 == 0);
-        wait_until("the gate opens", || monitor.is_accepting_work());
-        let resident = monitor.check_now().memory_bytes.unwrap() as usize;
-        assert!(resident < 100 * MB, "{} MB are resident", resident / MB);
+        let monitor = builder().build().unwrap();
+        monitor.start(ms(500)).unwrap();
+        assert!(!monitor.is_accepting_work());
+        // The gate opens while it is trimmed, once enough has come back.
         wait_until("the event", || !log.named("monitor.memory_retained").is_empty());
+        wait_until("the gate opens", || monitor.is_accepting_work());
         let event = &log.named("monitor.memory_retained")[0];
         eprintln!("{:?}", event.numbers);
         assert!(event.numbers["returned_mb"] > 250.0 && event.numbers["kept_mb"] < 50.0, "{event:?}");
+        let resident = monitor.check_now().memory_bytes.unwrap() as usize;
+        assert!(resident < 100 * MB, "{} MB are resident", resident / MB);
         assert!(!monitor.verdict().to_string().contains("allocator"), "{}", monitor.verdict());
         std::hint::black_box(&blocks);
     }
