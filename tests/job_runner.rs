@@ -32,6 +32,12 @@ const RUN_DEADLINE: Duration = Duration::from_secs(300);
 const MARK: &str = "HIGHWATER_TEST_RUN";
 
 fn job_runner() -> Command {
+    // A shell that was to start these tests with `&`, or `nohup`, has signals ignored, and so they would stay.
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP] {
+        // SAFETY: the default runs no code of this process.
+        #[allow(unsafe_code)]
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }.unwrap();
+    }
     static BUILT: OnceLock<CargoRun> = OnceLock::new();
     BUILT.get_or_init(|| common::build_example("job_runner")).command()
 }
