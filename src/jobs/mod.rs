@@ -5,21 +5,25 @@
 //! - `family`: whose a process is.
 //! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills.
 //! - `tasks`: limits on threads, which count what others have as well.
-//! - `table`: all of them together, and what a monitor may do to them. `driver`: the thread that starts them.
+//! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
+//!   the monitor may do to them.
 //! - `outcome`, `held_back`, `handle`: what the host is told, and what it holds of a job.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
 mod driver;
+mod endings;
 mod face;
 mod family;
 mod handle;
 mod held_back;
 mod job;
 mod log;
+mod manager;
 mod oom;
 mod outcome;
 mod running;
+mod starting;
 mod table;
 mod tasks;
 mod width;

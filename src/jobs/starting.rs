@@ -1,0 +1,312 @@
+//! The starts of jobs: which of those that wait may run, and the room that is reserved for it. On the thread of the jobs.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cost::Cost;
+use super::family::{self, MARK};
+use super::held_back::HeldBack;
+use super::job::Waiting;
+use super::log::call_logger;
+use super::outcome::{JobStep, Outcome};
+use super::running::{Running, Why};
+use super::table::{JobTable, State, Told, CLOSELY};
+use crate::engine::{self, Core, Grant};
+use crate::host::events;
+use crate::sys::process::Handle;
+use crate::sys::signal;
+
+/// How long the first job of a kind is watched at most before others of its kind are started beside it.
+const LEARNING: Duration = Duration::from_secs(10);
+
+/// What is reserved for the one of all running jobs that is larger than typical.
+#[derive(Debug, Default)]
+pub(super) struct Headroom {
+    cost: Cost,
+    grants: Vec<Grant>,
+}
+
+enum Admission {
+    Granted(Grant),
+    NotNow(HeldBack),
+    Never(HeldBack),
+}
+
+impl JobTable {
+    /// Starts jobs until one may not be started yet.
+    pub(super) fn start_waiting(&self) {
+        loop {
+            let mut state = self.state.lock();
+            let State { queue, running, costs, width, starting, .. } = &mut *state;
+            let beside = running.len();
+            let now = Instant::now();
+            let is_learning = |kind: &str| {
+                let is_first = |job: &Running| job.job.job.kind == kind && now - job.started < LEARNING;
+                costs.typical(kind).is_none() && running.iter().any(is_first)
+            };
+            if queue.len() == 0 {
+                state.held_back = None;
+                return;
+            }
+            if !width.has_room(beside) {
+                state.held_back = Some(width.refusal(beside));
+                return;
+            }
+            let (place, waiting) = match queue.take(beside, is_learning) {
+                Ok(taken) => taken,
+                Err(held_back) => {
+                    state.held_back = held_back;
+                    return;
+                }
+            };
+            *starting = Some(Arc::clone(&waiting.ticket));
+            drop(state);
+            let is_over = self.start(place, waiting);
+            self.state.lock().starting = None;
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Starts a job, or puts it back to its place. Returns `true` if no other is to be tried now.
+    fn start(&self, place: usize, mut waiting: Waiting) -> bool {
+        let grant = match self.admit(&waiting) {
+            Admission::Granted(grant) => grant,
+            Admission::Never(reason) => {
+                self.give_up(&waiting, Outcome::NeverFits(reason));
+                return false;
+            }
+            Admission::NotNow(reason) => {
+                self.put_back(place, waiting, reason);
+                return true;
+            }
+        };
+        let serial = self.family.next();
+        let command = &mut waiting.job.command;
+        command.stdin(Stdio::null()).process_group(0).env(MARK, serial.mark());
+        let mask = self.settings.mask;
+        if !std::mem::replace(&mut waiting.is_prepared, true) && !mask.is_empty() {
+            signal::unblock_in(command);
+        }
+        // Else under the mask of the host, which is empty: this thread is deaf, and a job inherits what it blocks. To unblock
+        // here what the host blocks would hand a signal to this thread that the host waits for in another.
+        let child = match if mask.is_empty() { mask.with(|| command.spawn()) } else { command.spawn() } {
+            Ok(child) => child,
+            Err(error) => {
+                engine::finish(&self.engine, &grant);
+                let running = self.state.lock().running.len();
+                if self.may_pass(&error, running) {
+                    self.put_back(place, waiting, HeldBack::NotStarted(Arc::new(error)));
+                    return true;
+                }
+                self.give_up(&waiting, Outcome::NotStarted(Arc::new(error)));
+                return false;
+            }
+        };
+        waiting.tried += 1;
+        let pid = child.id();
+        if let Err(error) = engine::attach(&self.engine, &grant, pid) {
+            let left_out = self.state.lock().unattached.say(Instant::now());
+            if let Some(left_out) = left_out {
+                call_logger(|| events::job_unattached(waiting.ticket.id, &error, left_out));
+            }
+        }
+        let handle = Handle::open(pid).or_else(|_| Handle::by_number(pid));
+        let Ok(handle) = handle else { return false };
+        if let Some(descriptor) = handle.descriptor() {
+            // An error: its end is seen when all are looked at.
+            let _ = self.epoll.add(descriptor, waiting.ticket.id, true);
+        }
+        let ticket = Arc::clone(&waiting.ticket);
+        let mut running = Running::new(waiting, grant, handle, pid, serial);
+        let mut state = self.state.lock();
+        if state.is_closed || ticket.is_cancelled() {
+            let ended = running.end(Why::Cancelled, self.settings.grace, &self.processes);
+            running.complain("end", ended);
+        }
+        state.held_back = None;
+        state.starting = None;
+        state.running.push(running);
+        drop(state);
+        ticket.set_started(pid);
+        self.tell([Told { ticket, step: JobStep::Started { pid }, trouble: None }]);
+        false
+    }
+
+    /// Puts a job back that cannot be started yet, unless it was cancelled meanwhile: then it has ended.
+    fn put_back(&self, place: usize, waiting: Waiting, reason: HeldBack) {
+        let mut state = self.state.lock();
+        // Under the lock: who cancels marks the job first, and then looks for it in the queue.
+        if !waiting.ticket.is_cancelled() {
+            state.held_back = Some(reason);
+            state.starting = None;
+            state.queue.put_back(place, waiting);
+            return;
+        }
+        drop(state);
+        self.give_up(&waiting, Outcome::Cancelled);
+    }
+
+    /// Tells the end of the one that was to be started, which waits no more by then.
+    fn give_up(&self, waiting: &Waiting, outcome: Outcome) {
+        self.state.lock().starting = None;
+        self.tell([Told::never_started(waiting, outcome)]);
+    }
+
+    /// Whether a job that could not be started for this reason can be a moment later: others may leave what they have,
+    /// and jobs that run do.
+    fn may_pass(&self, error: &io::Error, running: usize) -> bool {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOMEM | libc::ENFILE) => true,
+            Some(libc::EMFILE) => running > 0,
+            _ => false,
+        }
+    }
+
+    fn admit(&self, waiting: &Waiting) -> Admission {
+        self.look_at_tasks();
+        let state = self.state.lock();
+        let kind = &waiting.job.kind;
+        let beside = state.running.len();
+        let known = state.costs.typical(kind).unwrap_or_else(|| {
+            // Unknown, but one has been running for long.
+            let peaks = state
+                .running
+                .iter()
+                .filter(|job| job.job.job.kind == *kind)
+                .map(|job| job.peak_with(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
+            peaks.fold(Cost::UNKNOWN, Cost::max)
+        });
+        let kinds = state.running.iter().map(|job| &job.job.job.kind).chain([kind]);
+        let headroom = kinds.fold(Cost::default(), |headroom, kind| headroom.max(state.costs.headroom(kind)));
+        let more = if beside == 0 { Cost::default() } else { headroom.beyond(state.headroom.cost) };
+        let to_come = tasks_to_come(&state, if beside == 0 { 0 } else { headroom.tasks });
+        drop(state);
+
+        let declared = waiting.job.declared;
+        let asked = known.max(waiting.needed).max(Cost::declared(&declared)).tasks;
+        let least = Cost::declared(&declared).max(Cost::UNKNOWN).tasks;
+        if let Some(lacking) = self.lacking_tasks(asked, least, to_come, beside) {
+            return lacking;
+        }
+        let verdict = match engine::try_admit(&self.engine, &known.max(waiting.needed).at_least_in(declared)) {
+            Ok(grant) => return self.with_headroom(grant, more),
+            Err(verdict) => verdict,
+        };
+        if beside > 0 || !verdict.could_never_fit() {
+            return Admission::NotNow(HeldBack::Verdict(verdict));
+        }
+        // What its kind costs does not fit, nor twice what it had. This one may be smaller: it is tried alone.
+        match engine::try_admit(&self.engine, &Cost::UNKNOWN.at_least_in(declared)) {
+            Ok(grant) => Admission::Granted(grant),
+            Err(verdict) if verdict.could_never_fit() => Admission::Never(HeldBack::Verdict(verdict)),
+            Err(verdict) => Admission::NotNow(HeldBack::Verdict(verdict)),
+        }
+    }
+
+    /// Why there are too few tasks left for a job, if there are. One that would run alone and asks for more than the host
+    /// leaves is asked for again with the least that it may need: that is all it has a right to wait for.
+    fn lacking_tasks(&self, asked: u64, least: u64, to_come: u64, beside: usize) -> Option<Admission> {
+        let mut tasks = self.tasks.lock();
+        let mut shortage = tasks.shortage(asked, to_come)?;
+        if beside == 0 && tasks.are_too_few_beside_host(asked) {
+            shortage = tasks.shortage(least, to_come)?;
+        }
+        let is_never = beside == 0 && shortage.could_never_fit();
+        let reason = HeldBack::Tasks(shortage);
+        Some(if is_never { Admission::Never(reason) } else { Admission::NotNow(reason) })
+    }
+
+    /// Looks at the limits on tasks, if it is time to: the tasks of each job first, and then what there are.
+    pub(super) fn look_at_tasks(&self) {
+        let mut tasks = self.tasks.lock();
+        let began = Instant::now();
+        if !tasks.is_look_due(began) {
+            return;
+        }
+        // Before the first check nothing is admitted.
+        let Some(latest) = Core::of(&self.engine).publisher.lock().latest() else { return };
+        if tasks.are_near() && family::are_numbers_own() {
+            let state = self.state.lock();
+            let roots: Vec<Vec<u32>> = state.running.iter().map(|job| job.roots().collect()).collect();
+            drop(state);
+            let counted: Vec<u64> = roots
+                .into_iter()
+                .map(|roots| roots.into_iter().map(|root| family::cost_of(root).tasks).sum())
+                .collect();
+            // They are still the same: only this thread starts and removes jobs.
+            for (job, tasks) in self.state.lock().running.iter_mut().zip(counted) {
+                job.note_tasks(tasks);
+            }
+        }
+        tasks.look(began, latest.cgroup_pids.as_ref());
+    }
+
+    /// Reserves the headroom for a job that was granted its own room.
+    fn with_headroom(&self, grant: Grant, more: Cost) -> Admission {
+        if more.reserves_nothing() {
+            return Admission::Granted(grant);
+        }
+        match engine::try_admit(&self.engine, &more.work().label("headroom of jobs")) {
+            Ok(headroom) => {
+                engine::expect_long(&self.engine, &headroom);
+                let mut state = self.state.lock();
+                state.headroom.cost = state.headroom.cost.and(more);
+                state.headroom.grants.push(headroom);
+                Admission::Granted(grant)
+            }
+            Err(verdict) => {
+                engine::finish(&self.engine, &grant);
+                Admission::NotNow(HeldBack::Verdict(verdict))
+            }
+        }
+    }
+
+    /// Gives back the headroom that the running jobs need no more.
+    pub(super) fn fit_headroom(&self, state: &mut State) {
+        let kinds = state.running.iter().map(|job| &job.job.job.kind);
+        let needed = kinds.fold(Cost::default(), |needed, kind| needed.max(state.costs.headroom(kind)));
+        let is_needed = state.running.len() > 1 && needed.max(state.headroom.cost) == needed;
+        if !is_needed {
+            // That of the next job is reserved with it.
+            for grant in std::mem::take(&mut state.headroom).grants {
+                engine::finish(&self.engine, &grant);
+            }
+        }
+    }
+
+    /// Takes a check if the first job of a kind runs, so that its cost is seen.
+    pub(super) fn learn(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let State { running, costs, next_check, .. } = &mut *state;
+        let is_first = |job: &Running| costs.typical(&job.job.job.kind).is_none() && now - job.started < LEARNING;
+        if now < *next_check || !running.iter().any(is_first) {
+            return;
+        }
+        drop(state);
+        engine::check_now(&self.engine);
+        let took = now.elapsed();
+        self.state.lock().next_check = Instant::now() + CLOSELY.max(took * 10);
+    }
+}
+
+/// The tasks that the running jobs are still to start: each as many as it is taken to need, and one of all as many more as
+/// the headroom says. The one that has outgrown what was expected of it most has used that up.
+fn tasks_to_come(state: &State, headroom: u64) -> u64 {
+    let needed = |job: &Running| {
+        let Waiting { job, needed, .. } = &job.job;
+        state.costs.typical(&job.kind).unwrap_or(Cost::UNKNOWN).max(*needed).max(Cost::declared(&job.declared)).tasks
+    };
+    let (to_come, beyond) = state
+        .running
+        .iter()
+        .map(|job| job.tasks_to_come(needed(job)))
+        .fold((0u64, 0), |(to_come, most_beyond), (more, beyond)| {
+            (to_come.saturating_add(more), most_beyond.max(beyond))
+        });
+    to_come.saturating_add(headroom.saturating_sub(beyond))
+}
