@@ -879,7 +879,7 @@ fn a_job_that_cannot_be_started_for_want_of_a_task_is_started_later() {
 
 /// A job of the test below.
 #[test]
-#[ignore = "does nothing but be there, with sixteen threads"]
+#[ignore = "a job of threads_of_jobs_count_where_a_group_limits_them, which runs it"]
 fn sixteen_threads() {
     thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| thread::sleep(Duration::from_millis(300))))));
 }

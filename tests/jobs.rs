@@ -420,7 +420,7 @@ fn state_of(pid: u32) -> Option<char> {
 
 /// A job of the test below: moves to the group of a child of its own.
 #[test]
-#[ignore = "does nothing but change its group"]
+#[ignore = "a job of a_job_that_is_in_another_group_or_session_is_ended_whole, which runs it"]
 fn changes_its_group() {
     let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
     let group = nix::unistd::Pid::from_raw(child.id() as i32);

@@ -101,7 +101,7 @@ fn jobs_wait_for_what_other_programs_of_the_user_leave_of_his_limit() {
 }
 
 #[test]
-#[ignore = "run by the test above, as another user"]
+#[ignore = "jobs_wait_for_what_other_programs_of_the_user_leave_of_his_limit runs it, as another user"]
 fn host_of_a_user_whose_tasks_are_seen() {
     let reasons = sixty_jobs();
     let is_foreseen = |reason: &HeldBack| matches!(reason, HeldBack::Tasks(shortage) if shortage.used >= 45);
@@ -117,7 +117,7 @@ fn a_job_that_cannot_be_started_for_want_of_a_task_is_started_later() {
 }
 
 #[test]
-#[ignore = "run by the test above, as another user"]
+#[ignore = "a_job_that_cannot_be_started_for_want_of_a_task_is_started_later runs it, as another user"]
 fn host_of_a_user_whose_tasks_are_hidden() {
     let reasons = sixty_jobs();
     assert!(reasons.iter().any(|reason| is_want_of(reason, libc::EAGAIN)), "{reasons:?}");
@@ -125,7 +125,7 @@ fn host_of_a_user_whose_tasks_are_hidden() {
 
 /// A job of the tests below.
 #[test]
-#[ignore = "does nothing but be there, with sixteen threads"]
+#[ignore = "a job of the tests below, which run it: sixteen threads"]
 fn sixteen_threads() {
     thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| thread::sleep(Duration::from_millis(300))))));
 }

@@ -163,7 +163,7 @@ impl Run {
                     self.tally.failed += 1;
                 }
             }
-            Event::Signal(SIGCHLD) => {}
+            Event::Signal(SIGCHLD) => {} // the jobs see to it
             Event::Signal(SIGHUP) if self.runner.options.limits.is_some() => self.reload_limits(),
             Event::Signal(signal @ (SIGTSTP | SIGTTIN)) => {
                 if signals::shall_stop(signal) {

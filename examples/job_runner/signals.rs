@@ -20,7 +20,7 @@ pub(crate) fn receive() -> Result<Receiver<i32>, BoxError> {
     let ignored = Process::myself()?.status()?.sigign;
     let is_ignored = |signal: i32| ignored & (1 << (signal - 1)) != 0;
     let wishes = WISHES.into_iter().filter(|signal| !is_ignored(*signal));
-    // The ends of jobs are acted upon even by a runner that was started by somebody who ignores those of its children.
+    // Whoever ignores SIGCHLD, as whoever started this may do, is told no status of a child.
     let mut signals = Signals::new(wishes.chain([SIGCHLD]))?;
     let (sender, receiver) = unbounded();
     thread::Builder::new().name("signals".into()).spawn(move || {
