@@ -57,6 +57,9 @@ impl JobTable {
             self.adopt_orphans(&mut state, now);
         }
         let mut told = Vec::new();
+        if is_due && !state.running.is_empty() {
+            state.kills.look(now, self.memory_group().as_deref());
+        }
         self.take_ended(&mut state, now, &mut told);
         self.do_what_is_due(&mut state, now);
         let unlisted_why = state.unlisted_why.take();
@@ -203,7 +206,7 @@ impl JobTable {
         latest.cpu_pressure.map(|pressure| pressure.some_percent)
     }
 
-    fn memory_group(&self) -> Option<Arc<Path>> {
+    pub(super) fn memory_group(&self) -> Option<Arc<Path>> {
         let latest = Core::of(&self.engine).publisher.lock().latest()?;
         latest.cgroup_memory.map(|group| group.path)
     }

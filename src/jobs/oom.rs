@@ -1,27 +1,58 @@
 //! The kernel's kills for want of memory, counted.
 //!
 //! `oom_kill` of `/proc/vmstat` (Linux 4.13) counts those of the whole machine, of control groups as well, and
-//! `memory.events` or `memory.oom_control` those of one group. Who was killed is not said: a job that was killed while
-//! either count grew is taken to be meant.
+//! `memory.events` or `memory.oom_control` those of one group. Who was killed is not said: a job that was killed within
+//! seconds of a count is taken to be meant.
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// The counts as they were at the last look.
+/// How often a count is taken. A process with much memory takes tens of milliseconds from the count of its kill to its end.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The last two counts. A kill counts for one to two seconds while jobs run.
 #[derive(Debug, Default)]
 pub(super) struct OomKills {
-    last: u64,
+    before: u64,
+    latest: u64,
+    looked: Option<Instant>,
 }
 
 impl OomKills {
-    /// Looks whether there were any since the last look. Some 100 us.
-    pub(super) fn have_grown(&mut self, group: Option<&Path>) -> bool {
-        let files = group.into_iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
-        let files = files.chain([Path::new("/proc/vmstat").into()]);
-        let now = files.filter_map(|file| fs::read(file).ok()).map(|text| parse(&text)).fold(0, u64::wrapping_add);
-        // Another group, or a file that is gone, is another sum.
-        std::mem::replace(&mut self.last, now) < now
+    /// Forgets all that was, as a job is about to start and none runs. Some 100 us, once a second.
+    pub(super) fn begin(&mut self, now: Instant, group: Option<&Path>) {
+        if self.is_due(now) {
+            self.latest = count(group);
+            self.before = self.latest;
+            self.looked = Some(now);
+        }
     }
+
+    /// Takes a count while jobs run, if the last is old, so that a kill of long ago is not taken for that of a job. Costs as
+    /// much.
+    pub(super) fn look(&mut self, now: Instant, group: Option<&Path>) {
+        if self.is_due(now) {
+            self.before = std::mem::replace(&mut self.latest, count(group));
+            self.looked = Some(now);
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.looked.map_or(true, |looked| now - looked >= WINDOW)
+    }
+
+    /// Whether there were any of late. Some 100 us.
+    pub(super) fn have_grown(&self, group: Option<&Path>) -> bool {
+        self.before < count(group)
+    }
+}
+
+/// Another group, or a file that is gone, is another sum.
+fn count(group: Option<&Path>) -> u64 {
+    let files = group.into_iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
+    let files = files.chain([Path::new("/proc/vmstat").into()]);
+    files.filter_map(|file| fs::read(file).ok()).map(|text| parse(&text)).fold(0, u64::wrapping_add)
 }
 
 fn parse(text: &[u8]) -> u64 {
@@ -44,13 +75,25 @@ mod tests {
     }
 
     #[test]
-    fn only_growth_is_news() {
+    fn only_growth_within_the_last_seconds_counts() {
         let group = tempfile::tempdir().unwrap();
-        let count = |count: u32| fs::write(group.path().join("memory.events"), format!("oom_kill {count}\n")).unwrap();
-        let mut kills = OomKills::default();
-        count(1_000_000);
+        let set = |count: u64| fs::write(group.path().join("memory.events"), format!("oom_kill {count}\n")).unwrap();
+        let (mut kills, now) = (OomKills::default(), Instant::now());
+        // Many, lest those of the machine matter.
+        const MANY: u64 = 1 << 40;
+        set(MANY);
+        kills.begin(now, Some(group.path()));
+        assert!(!kills.have_grown(Some(group.path())));
+        set(2 * MANY);
         assert!(kills.have_grown(Some(group.path())));
-        count(2_000_000);
-        assert!(kills.have_grown(Some(group.path())));
+        // However late the first look after it comes, it remembers the count before.
+        for (after, has_grown) in [(WINDOW / 2, true), (5 * WINDOW, true), (6 * WINDOW, false)] {
+            kills.look(now + after, Some(group.path()));
+            assert_eq!(kills.have_grown(Some(group.path())), has_grown, "after {after:?}");
+        }
+        // While no job ran nobody has looked.
+        set(3 * MANY);
+        kills.begin(now + 60 * WINDOW, Some(group.path()));
+        assert!(!kills.have_grown(Some(group.path())));
     }
 }

@@ -40,7 +40,7 @@ impl JobTable {
     pub(super) fn start_waiting(&self) {
         loop {
             let mut state = self.state.lock();
-            let State { queue, running, costs, width, starting, .. } = &mut *state;
+            let State { queue, running, costs, width, starting, kills, .. } = &mut *state;
             let beside = running.len();
             let now = Instant::now();
             let is_learning = |kind: &str| {
@@ -63,6 +63,9 @@ impl JobTable {
                 }
             };
             *starting = Some(Arc::clone(&waiting.ticket));
+            if beside == 0 {
+                kills.begin(now, self.memory_group().as_deref());
+            }
             drop(state);
             let is_over = self.start(place, waiting);
             self.state.lock().starting = None;

@@ -114,9 +114,6 @@ impl JobTable {
     ) -> io::Result<JobTable> {
         let (epoll, bell) = (Epoll::new()?, EventFd::new()?);
         epoll.add(std::os::fd::AsFd::as_fd(&bell), BELL, false)?;
-        let mut kills = OomKills::default();
-        // So that those of the past are none of a job's.
-        kills.have_grown(None);
         let now = Instant::now();
         let state = State {
             queue: Queue::default(),
@@ -125,7 +122,7 @@ impl JobTable {
             costs,
             width: Width::new(settings.width),
             headroom: Headroom::default(),
-            kills,
+            kills: OomKills::default(),
             last_id: 0,
             is_closed: false,
             held_back: None,
