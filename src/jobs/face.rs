@@ -1,5 +1,6 @@
 //! What the host holds of all its jobs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use super::driver;
 use super::handle::JobHandle;
 use super::held_back::HeldBack;
 use super::job::Job;
+use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::JobEvent;
 use super::table::{JobTable, Settings};
@@ -77,8 +79,13 @@ pub struct JobsBuilder {
 
 impl JobsBuilder {
     pub(crate) fn new(engine: Arc<Shared>) -> JobsBuilder {
-        let settings =
-            Settings { grace: Duration::from_secs(5), width: None, is_sole_parent: false, mask: SignalMask::current() };
+        let settings = Settings {
+            grace: Duration::from_secs(5),
+            width: None,
+            is_sole_parent: false,
+            patience: None,
+            mask: SignalMask::current(),
+        };
         JobsBuilder { engine, settings, costs_file: None }
     }
 
@@ -99,6 +106,13 @@ impl JobsBuilder {
     /// reaped, also those that were never seen alive. Default: `false`, and those are left to the host, whose they may be.
     pub fn sole_parent(mut self, is_sole_parent: bool) -> JobsBuilder {
         self.settings.is_sole_parent = is_sole_parent;
+        self
+    }
+
+    /// How long the host itself may use so much memory, or so many processes or open files, that no job may be started although
+    /// none runs; then jobs that wait [never fit](crate::Outcome::NeverFits). Default: for ever, as it may use less one day.
+    pub fn patience(mut self, patience: Duration) -> JobsBuilder {
+        self.settings.patience = Some(patience);
         self
     }
 
@@ -204,6 +218,16 @@ impl Jobs {
             return None;
         }
         self.table.held_back()
+    }
+
+    /// The time that each limiter has kept jobs from their start since they were built: what has limited a run, in shares of
+    /// its time. Every moment is counted once, exactly; those in which the host was stopped ([`stop_with`](Self::stop_with))
+    /// are not.
+    pub fn limiters(&self) -> BTreeMap<Limiter, Duration> {
+        if self.table.is_inherited() {
+            return BTreeMap::new();
+        }
+        self.table.limiters()
     }
 
     /// What is known of the cost of each kind, for people: one line a kind.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::limiter::Limiter;
 use super::tasks::TaskShortage;
 use crate::vocabulary::Verdict;
 
@@ -31,6 +32,21 @@ pub enum HeldBack {
     Alone,
     /// It could not be started, for a reason that may pass: want of tasks, memory, or descriptors.
     NotStarted(Arc<io::Error>),
+}
+
+impl HeldBack {
+    /// The same without its numbers.
+    pub fn limiter(&self) -> Limiter {
+        match self {
+            HeldBack::Verdict(verdict) => verdict.resource().map_or(Limiter::Monitor, Limiter::Resource),
+            HeldBack::Tasks(_) => Limiter::Tasks,
+            HeldBack::Cpus { .. } => Limiter::Cpus,
+            HeldBack::Width(_) => Limiter::Width,
+            HeldBack::Learning(_) => Limiter::Learning,
+            HeldBack::Alone => Limiter::Alone,
+            HeldBack::NotStarted(_) => Limiter::NotStarted,
+        }
+    }
 }
 
 impl fmt::Display for HeldBack {

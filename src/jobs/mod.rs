@@ -7,7 +7,7 @@
 //! - `tasks`: limits on threads, which count what others have as well.
 //! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
 //!   the monitor may do to them.
-//! - `outcome`, `held_back`, `handle`: what the host is told, and what it holds of a job.
+//! - `outcome`, `held_back`, `limiter`, `handle`: what the host is told, and what it holds of a job.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
@@ -18,6 +18,7 @@ mod family;
 mod handle;
 mod held_back;
 mod job;
+mod limiter;
 mod log;
 mod manager;
 mod oom;
@@ -32,5 +33,6 @@ pub use self::face::{Jobs, JobsBuilder};
 pub use self::handle::JobHandle;
 pub use self::held_back::HeldBack;
 pub use self::job::Job;
+pub use self::limiter::Limiter;
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
 pub use self::tasks::TaskShortage;

@@ -10,6 +10,7 @@ use super::cost::Cost;
 use super::family::{self, MARK};
 use super::held_back::HeldBack;
 use super::job::Waiting;
+use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome};
 use super::running::{Running, Why};
@@ -18,6 +19,7 @@ use crate::engine::{self, Core, Grant};
 use crate::host::events;
 use crate::sys::process::Handle;
 use crate::sys::signal;
+use crate::vocabulary::Resource;
 
 /// How long the first job of a kind is watched at most before others of its kind are started beside it.
 const LEARNING: Duration = Duration::from_secs(10);
@@ -48,17 +50,18 @@ impl JobTable {
                 costs.typical(kind).is_none() && running.iter().any(is_first)
             };
             if queue.len() == 0 {
-                state.held_back = None;
+                state.hold_back(None);
                 return;
             }
             if !width.has_room(beside) {
-                state.held_back = Some(width.refusal(beside));
+                let refusal = width.refusal(beside);
+                state.hold_back(Some(refusal));
                 return;
             }
             let (place, waiting) = match queue.take(beside, is_learning) {
                 Ok(taken) => taken,
                 Err(held_back) => {
-                    state.held_back = held_back;
+                    state.hold_back(held_back);
                     return;
                 }
             };
@@ -80,6 +83,10 @@ impl JobTable {
         let grant = match self.admit(&waiting) {
             Admission::Granted(grant) => grant,
             Admission::Never(reason) => {
+                self.give_up(&waiting, Outcome::NeverFits(reason));
+                return false;
+            }
+            Admission::NotNow(reason) if self.is_host_too_large(&reason) => {
                 self.give_up(&waiting, Outcome::NeverFits(reason));
                 return false;
             }
@@ -131,9 +138,10 @@ impl JobTable {
             let ended = running.end(Why::Cancelled, self.settings.grace, &self.processes);
             running.complain("end", ended);
         }
-        state.held_back = None;
         state.starting = None;
+        state.crowded_since = None;
         state.running.push(running);
+        state.hold_back(None);
         drop(state);
         ticket.set_started(pid);
         self.tell([Told { ticket, step: JobStep::Started { pid }, trouble: None }]);
@@ -145,9 +153,9 @@ impl JobTable {
         let mut state = self.state.lock();
         // Under the lock: who cancels marks the job first, and then looks for it in the queue.
         if !waiting.ticket.is_cancelled() {
-            state.held_back = Some(reason);
             state.starting = None;
             state.queue.put_back(place, waiting);
+            state.hold_back(Some(reason));
             return;
         }
         drop(state);
@@ -168,6 +176,19 @@ impl JobTable {
             Some(libc::EMFILE) => running > 0,
             _ => false,
         }
+    }
+
+    /// Whether the host alone has been too large for any job for as long as it may be. Others may leave what they fill: only
+    /// what nobody but the host and its jobs uses is judged.
+    fn is_host_too_large(&self, reason: &HeldBack) -> bool {
+        let Some(patience) = self.settings.patience else { return false };
+        let is_of_host =
+            matches!(reason.limiter(), Limiter::Resource(Resource::Memory | Resource::Processes | Resource::OpenFiles));
+        let mut state = self.state.lock();
+        let is_crowded = is_of_host && state.running.is_empty();
+        let since = state.crowded_since.take().unwrap_or_else(Instant::now);
+        state.crowded_since = is_crowded.then_some(since);
+        is_crowded && since.elapsed() >= patience
     }
 
     fn admit(&self, waiting: &Waiting) -> Admission {

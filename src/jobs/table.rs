@@ -4,6 +4,7 @@
 //!
 //! Its lock is held for moments, to signal a job at most, and never while a job is admitted or started.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use super::family::{self, Family, Orphan};
 use super::handle::Ticket;
 use super::held_back::HeldBack;
 use super::job::{Queue, Waiting};
+use super::limiter::{Account, Limiter};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
@@ -54,6 +56,7 @@ pub(super) struct Settings {
     pub(super) width: Option<usize>,
     /// Whether every child of this process is a job, or was left by one.
     pub(super) is_sole_parent: bool,
+    pub(super) patience: Option<Duration>,
     /// That of the host's thread that made the jobs.
     pub(super) mask: SignalMask,
 }
@@ -85,10 +88,13 @@ pub(super) struct State {
     pub(super) kills: OomKills,
     pub(super) last_id: u64,
     pub(super) is_closed: bool,
-    /// Why the next job is not started.
-    pub(super) held_back: Option<HeldBack>,
+    /// Why the next job is not started. Set by [`hold_back`](State::hold_back).
+    held_back: Option<HeldBack>,
+    account: Account,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     pub(super) leftovers: Vec<(u32, Instant)>,
+    /// Since when the host alone has been too large for any job.
+    pub(super) crowded_since: Option<Instant>,
     pub(super) next_look: Instant,
     pub(super) next_check: Instant,
     pub(super) subscribers: Vec<Sender<JobEvent>>,
@@ -126,7 +132,9 @@ impl JobTable {
             last_id: 0,
             is_closed: false,
             held_back: None,
+            account: Account::new(now),
             leftovers: Vec::new(),
+            crowded_since: None,
             next_look: now,
             next_check: now,
             subscribers: Vec::new(),
@@ -150,6 +158,9 @@ impl JobTable {
         state.last_id += 1;
         let ticket = Arc::new(Ticket::new(state.last_id));
         state.queue.push(Waiting::new(job, Arc::clone(&ticket)));
+        if state.held_back.is_none() {
+            state.hold_back(None);
+        }
         drop(state);
         self.bell.signal();
         ticket
@@ -177,6 +188,11 @@ impl JobTable {
 
     pub(super) fn held_back(&self) -> Option<HeldBack> {
         self.state.lock().held_back.clone()
+    }
+
+    /// The time that each limiter has kept jobs from their start.
+    pub(super) fn limiters(&self) -> BTreeMap<Limiter, Duration> {
+        self.state.lock().account.times(Instant::now())
     }
 
     pub(super) fn usage_of(&self, ticket: &Ticket) -> WorkUsage {
@@ -234,8 +250,10 @@ impl JobTable {
         }
         let stopped = Instant::now();
         host();
+        let stopped = stopped.elapsed();
+        state.account.leave_out(stopped);
         for job in &mut state.running {
-            let done = job.go_on(stopped.elapsed(), &self.processes);
+            let done = job.go_on(stopped, &self.processes);
             job.complain("continue", done);
         }
     }
@@ -309,6 +327,19 @@ impl JobTable {
                 ticket.set_outcome(outcome);
             }
         }
+    }
+}
+
+impl State {
+    /// Notes why the next job is not started; `None` if none waits, or one is about to be.
+    pub(super) fn hold_back(&mut self, reason: Option<HeldBack>) {
+        let limiter = match &reason {
+            Some(reason) => reason.limiter(),
+            None if self.queue.len() == 0 && self.starting.is_none() => Limiter::NoJob,
+            None => Limiter::Starting,
+        };
+        self.account.turn_to(limiter, Instant::now());
+        self.held_back = reason;
     }
 }
 
