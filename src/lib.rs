@@ -103,7 +103,10 @@ mod readme {}
 
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
-    jobs::{HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Outcome, TaskShortage, Tries},
+    jobs::{
+        HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Outcome, Remaining, TaskShortage,
+        Tries,
+    },
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,

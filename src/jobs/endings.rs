@@ -144,6 +144,7 @@ impl JobTable {
             told.push(self.account(state, job, End { status, usage, for_memory }, now));
         }
         if any {
+            state.pace.turn_to(state.running.len(), now);
             self.fit_headroom(state);
             if let [last] = state.running.as_mut_slice() {
                 // Nothing else is left that could end and so relieve the pressure.
@@ -176,17 +177,30 @@ impl JobTable {
             (Some(status), None) => Outcome::Ended(status),
             (None, None) => Outcome::lost("somebody else has taken its exit status"),
         };
-        let is_retried = matches!(outcome, Outcome::Shed(_) | Outcome::KilledForMemory(_))
-            && waiting.tried < waiting.job.tries
-            && !state.is_closed
-            && !waiting.ticket.is_cancelled();
         let ticket = Arc::clone(&waiting.ticket);
-        if !is_retried {
-            return Told { ticket, step: JobStep::Ended { outcome, usage, took }, trouble };
+        let has_failed = match &outcome {
+            Outcome::Ended(status) => !status.success(),
+            outcome => matches!(outcome, Outcome::TimedOut(_)),
+        };
+        let step = match outcome {
+            _ if state.is_closed || ticket.is_cancelled() => JobStep::Ended { outcome, usage, took },
+            Outcome::Shed(_) | Outcome::KilledForMemory(_) if waiting.tried - waiting.failed < waiting.job.tries => {
+                waiting.is_alone = true;
+                waiting.needed = waiting.needed.max(peak.twice());
+                JobStep::Requeued { tries }
+            }
+            outcome if has_failed && waiting.failed < waiting.job.retries => {
+                waiting.failed += 1;
+                JobStep::Failed { outcome }
+            }
+            outcome => JobStep::Ended { outcome, usage, took },
+        };
+        waiting.took += took;
+        match step {
+            JobStep::Ended { .. } => state.pace.note(&waiting.job.kind, waiting.took, now),
+            _ => state.queue.push(waiting),
         }
-        waiting.needed = waiting.needed.max(peak.twice());
-        state.queue.push(waiting);
-        Told { ticket, step: JobStep::Requeued { tries }, trouble }
+        Told { ticket, step, trouble }
     }
 
     /// Ends those that take too long, and kills those that were told to and took too long for that.

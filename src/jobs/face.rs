@@ -18,11 +18,13 @@ use super::job::Job;
 use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::JobEvent;
+use super::remaining::Remaining;
 use super::table::{JobTable, Settings};
+use super::terminal;
 use crate::engine::{Core, Shared};
 use crate::host::events;
 use crate::pgroup::ProcessGroupManager;
-use crate::sys::SignalMask;
+use crate::sys::{process, SignalMask};
 use crate::vocabulary::Error;
 
 /// Runs programs under the limits of a monitor: as many at a time as fit, each under a permit that follows its processes.
@@ -230,6 +232,15 @@ impl Jobs {
         self.table.limiters()
     }
 
+    /// The time until all jobs have ended that were submitted and so many more, as far as it can be told from how long jobs of
+    /// their kinds took; `None` while too few have ended, and if none is left. It costs a look at each job that waits.
+    pub fn remaining(&self, more: usize) -> Option<Remaining> {
+        if self.table.is_inherited() {
+            return None;
+        }
+        self.table.remaining(more)
+    }
+
     /// What is known of the cost of each kind, for people: one line a kind.
     pub fn costs(&self) -> impl fmt::Display {
         if self.table.is_inherited() {
@@ -269,6 +280,20 @@ impl Jobs {
             return stop_host();
         }
         self.table.stop_with(stop_host);
+    }
+
+    /// Stops with every job, if this process is told to by a signal that would stop it if it did not handle that: `SIGTSTP`,
+    /// `SIGTTIN` or `SIGTTOU`, where a shell could continue it. Returns once it has done so, as
+    /// [`stop_with`](Self::stop_with) does. For any other signal it does nothing.
+    ///
+    /// # Errors
+    /// [`Process`](crate::ErrorKind::Process) if this process could not stop.
+    pub fn stop_on(&self, signal: i32) -> Result<(), Error> {
+        let mut stopped = Ok(());
+        if terminal::stops(signal) {
+            self.stop_with(|| stopped = process::stop_self());
+        }
+        stopped.map_err(|error| Error::system("could not stop", error))
     }
 }
 

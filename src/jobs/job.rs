@@ -29,6 +29,7 @@ pub struct Job {
     pub(super) kind: String,
     pub(super) declared: Work,
     pub(super) tries: u32,
+    pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -39,7 +40,7 @@ impl Job {
     pub fn new(command: Command) -> Job {
         let kind = Path::new(command.get_program()).file_name().unwrap_or(OsStr::new(""));
         let kind = kind.to_string_lossy().into_owned();
-        Job { command, kind, declared: Work::new().processes(1), tries: 3, timeout: None }
+        Job { command, kind, declared: Work::new().processes(1), tries: 3, retries: 0, timeout: None }
     }
 
     /// The jobs that it is like: what those have cost is what this one is taken to cost. Default: the name of the
@@ -63,6 +64,12 @@ impl Job {
         self
     }
 
+    /// How often it is run again if it fails by itself: it ends with another status than 0, or takes too long. Default: 0.
+    pub fn retries(mut self, retries: u32) -> Job {
+        self.retries = retries;
+        self
+    }
+
     /// The longest that one try may take; then it is ended. The time in which it is paused counts. Default: no limit.
     pub fn timeout(mut self, timeout: Duration) -> Job {
         self.timeout = Some(timeout);
@@ -72,10 +79,10 @@ impl Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Job { command, kind, declared, tries, timeout } = self;
+        let Job { command, kind, declared, tries, retries, timeout } = self;
         let mut shown = f.debug_struct("Job");
         shown.field("command", command).field("kind", kind).field("work", declared);
-        shown.field("tries", tries).field("timeout", timeout).finish()
+        shown.field("tries", tries).field("retries", retries).field("timeout", timeout).finish()
     }
 }
 
@@ -86,20 +93,29 @@ pub(super) struct Waiting {
     pub(super) ticket: Arc<Ticket>,
     /// What it must have, because it had too little before.
     pub(super) needed: Cost,
-    /// The times that it was started.
+    /// The times that it was started, and of those the times that it has failed by itself.
     pub(super) tried: u32,
+    pub(super) failed: u32,
+    /// The time that its tries took.
+    pub(super) took: Duration,
+    /// Whether it is to run without others beside it.
+    pub(super) is_alone: bool,
     /// Whether its command has been made ready, which is done once however often it cannot be started.
     pub(super) is_prepared: bool,
 }
 
 impl Waiting {
     pub(super) fn new(job: Job, ticket: Arc<Ticket>) -> Waiting {
-        Waiting { job, ticket, needed: Cost::default(), tried: 0, is_prepared: false }
-    }
-
-    /// Whether it is to run without others beside it.
-    pub(super) fn is_alone(&self) -> bool {
-        self.tried > 0
+        Waiting {
+            job,
+            ticket,
+            needed: Cost::default(),
+            tried: 0,
+            failed: 0,
+            took: Duration::ZERO,
+            is_alone: false,
+            is_prepared: false,
+        }
     }
 }
 
@@ -112,6 +128,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// The kind of each.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().map(|waiting| waiting.job.kind.as_str())
     }
 
     pub(super) fn push(&mut self, waiting: Waiting) {
@@ -133,7 +154,7 @@ impl Queue {
         let mut held_back = None;
         for index in 0..self.waiting.len() {
             let waiting = &self.waiting[index];
-            if waiting.is_alone() && running > 0 {
+            if waiting.is_alone && running > 0 {
                 return Err(Some(HeldBack::Alone));
             }
             if !is_learning(&waiting.job.kind) {
@@ -159,9 +180,9 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn waiting(id: u64, kind: &str, tried: u32) -> Waiting {
+    fn waiting(id: u64, kind: &str, is_alone: bool) -> Waiting {
         let ticket = Arc::new(Ticket::new(id));
-        Waiting { tried, ..Waiting::new(Job::new(Command::new("true")).kind(kind), ticket) }
+        Waiting { is_alone, ..Waiting::new(Job::new(Command::new("true")).kind(kind), ticket) }
     }
 
     fn taken(queue: &mut Queue, running: usize, learning: &str) -> Option<u64> {
@@ -179,7 +200,7 @@ mod tests {
     fn jobs_are_taken_in_their_order_but_for_kinds_that_are_being_learned() {
         let mut queue = Queue::default();
         for (id, kind) in [(1, "cc"), (2, "cc"), (3, "ld"), (4, "cc")] {
-            queue.push(waiting(id, kind, 0));
+            queue.push(waiting(id, kind, false));
         }
         assert_eq!(taken(&mut queue, 1, "cc"), Some(3));
         assert_eq!(taken(&mut queue, 1, "cc"), None);
@@ -195,8 +216,8 @@ mod tests {
     #[test]
     fn nobody_passes_a_job_that_is_to_run_alone_and_it_waits_for_all_others() {
         let mut queue = Queue::default();
-        queue.push(waiting(1, "cc", 1));
-        queue.push(waiting(2, "cc", 0));
+        queue.push(waiting(1, "cc", true));
+        queue.push(waiting(2, "cc", false));
         assert_eq!(taken(&mut queue, 1, ""), None);
         assert_eq!(taken(&mut queue, 0, ""), Some(1));
         assert_eq!(taken(&mut queue, 1, ""), Some(2));

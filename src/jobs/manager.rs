@@ -45,7 +45,7 @@ impl JobManager for JobTable {
         let job = find(&mut state.running, job_id)?;
         if is_alone {
             // It cannot be run within the limits.
-            job.job.job.tries = job.job.tried;
+            job.job.job.tries = 0;
         }
         job.end(Why::Shed(critical), self.settings.grace, &self.processes)?;
         drop(state);

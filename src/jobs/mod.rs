@@ -3,8 +3,9 @@
 //! - `job`: a job that is to be started, and the queue of those.
 //! - `running`: a job that runs, and how it is signalled and ended.
 //! - `family`: whose a process is.
-//! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills.
-//! - `tasks`: limits on threads, which count what others have as well.
+//! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills. `remaining`: how long
+//!   it will take.
+//! - `tasks`: limits on threads, which count what others have as well. `terminal`: whether a signal stops the host.
 //! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
 //!   the monitor may do to them.
 //! - `outcome`, `held_back`, `limiter`, `handle`: what the host is told, and what it holds of a job.
@@ -23,10 +24,12 @@ mod log;
 mod manager;
 mod oom;
 mod outcome;
+mod remaining;
 mod running;
 mod starting;
 mod table;
 mod tasks;
+mod terminal;
 mod width;
 
 pub use self::face::{Jobs, JobsBuilder};
@@ -35,4 +38,5 @@ pub use self::held_back::HeldBack;
 pub use self::job::Job;
 pub use self::limiter::Limiter;
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
+pub use self::remaining::Remaining;
 pub use self::tasks::TaskShortage;

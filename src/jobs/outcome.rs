@@ -110,10 +110,15 @@ pub enum JobStep {
         pid: u32,
     },
     /// It was ended to make room, or killed for want of memory, and waits to be run again, alone. It will have been
-    /// `Started` once more before its end.
+    /// `Started` once more before its end, unless it is cancelled.
     Requeued {
         /// The tries so far, and the usage of the last.
         tries: Tries,
+    },
+    /// It has failed by itself, and waits to be run again ([`Job::retries`](super::Job::retries)).
+    Failed {
+        /// How it has failed.
+        outcome: Outcome,
     },
     /// It has ended.
     Ended {
@@ -121,7 +126,7 @@ pub enum JobStep {
         outcome: Outcome,
         /// The usage of the last try, as the last check saw it. All 0 if it was not started.
         usage: WorkUsage,
-        /// The time that the last try took.
+        /// The time that its last try took.
         took: Duration,
     },
 }

@@ -124,6 +124,10 @@ impl Running {
         self.job.ticket.id
     }
 
+    pub(super) fn kind(&self) -> &str {
+        &self.job.job.kind
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.state == State::Paused
     }

@@ -141,6 +141,8 @@ impl JobTable {
         state.starting = None;
         state.crowded_since = None;
         state.running.push(running);
+        let beside = state.running.len();
+        state.pace.turn_to(beside, Instant::now());
         state.hold_back(None);
         drop(state);
         ticket.set_started(pid);

@@ -20,6 +20,7 @@ use super::limiter::{Account, Limiter};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
+use super::remaining::{Pace, Remaining};
 use super::running::{Running, Trouble, Why};
 use super::starting::Headroom;
 use super::tasks::Tasks;
@@ -91,6 +92,7 @@ pub(super) struct State {
     /// Why the next job is not started. Set by [`hold_back`](State::hold_back).
     held_back: Option<HeldBack>,
     account: Account,
+    pub(super) pace: Pace,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     pub(super) leftovers: Vec<(u32, Instant)>,
     /// Since when the host alone has been too large for any job.
@@ -133,6 +135,7 @@ impl JobTable {
             is_closed: false,
             held_back: None,
             account: Account::new(now),
+            pace: Pace::new(now),
             leftovers: Vec::new(),
             crowded_since: None,
             next_look: now,
@@ -195,6 +198,14 @@ impl JobTable {
         self.state.lock().account.times(Instant::now())
     }
 
+    /// The time that all jobs will take that are not over, and so many more.
+    pub(super) fn remaining(&self, more: usize) -> Option<Remaining> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let running = state.running.iter().map(|job| (job.kind(), now.saturating_duration_since(job.started)));
+        state.pace.remaining(now, running, state.queue.kinds(), more)
+    }
+
     pub(super) fn usage_of(&self, ticket: &Ticket) -> WorkUsage {
         let state = self.state.lock();
         let running = state.running.iter().find(|job| job.id() == ticket.id);
@@ -223,6 +234,8 @@ impl JobTable {
             ticket.set_cancelled();
         }
         for job in &mut state.running {
+            // One that is being ended for another reason is not to be run again either.
+            job.job.ticket.set_cancelled();
             let done = job.end(Why::Cancelled, self.settings.grace, &self.processes);
             job.complain("end", done);
             if at_once {
@@ -252,6 +265,7 @@ impl JobTable {
         host();
         let stopped = stopped.elapsed();
         state.account.leave_out(stopped);
+        state.pace.leave_out(stopped);
         for job in &mut state.running {
             let done = job.go_on(stopped, &self.processes);
             job.complain("continue", done);

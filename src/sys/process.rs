@@ -158,6 +158,25 @@ pub(crate) fn group_of(pid: u32) -> Option<u32> {
     u32::try_from(unsafe { libc::getpgid(pid) }).ok()
 }
 
+/// The session of another process, or of this one for 0; `None` when it is gone.
+pub(crate) fn session_of(pid: u32) -> Option<u32> {
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    // SAFETY: no memory is passed.
+    u32::try_from(unsafe { libc::getsid(pid) }).ok()
+}
+
+/// Whether the process group of this process is the one in front of the terminal that is its input.
+pub(crate) fn is_in_front() -> bool {
+    // SAFETY: no memory is passed; a number that is no terminal's gives -1.
+    u32::try_from(unsafe { libc::tcgetpgrp(0) }).is_ok_and(|in_front| in_front == own_group())
+}
+
+/// Stops this process. Returns once somebody has continued it: the signal goes to the calling thread.
+pub(crate) fn stop_self() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    syscall(|| unsafe { libc::raise(libc::SIGSTOP) }).map(drop)
+}
+
 /// Sends a signal to every process of a group. ESRCH when nobody is in it, zombies included.
 pub(crate) fn signal_group(group: u32, signal: i32) -> io::Result<()> {
     // 1 would be everybody, and 0 our own group.
