@@ -50,6 +50,7 @@
 //! | [containers](guide::containers) | limits that somebody else has set |
 //! | [freed memory](guide::freed_memory) | what an allocator keeps after `free`, and how it is given back |
 //! | [starting processes](guide::starting_processes) | programs run as jobs, as many at a time as fit |
+//! | [builds](guide::builds) | `make`, `ninja` and `cargo` that start no more than fits |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |
 //! | `testing`, with the feature of that name | testing a host without memory, processes or time |
@@ -81,6 +82,9 @@ mod engine;
 /// The host's processes.
 mod pgroup;
 
+/// Tokens for the builds that jobs run.
+mod jobserver;
+
 /// Programs that the host has run.
 mod jobs;
 
@@ -107,6 +111,7 @@ pub use crate::{
         HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Outcome, Remaining, TaskShortage,
         Tries,
     },
+    jobserver::{JobChannel, JobServer, JobServerBuilder, TokenTally},
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,

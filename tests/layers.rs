@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// From below to above: a folder of `src`, and the folders that it imports from. A new arrow is a decision, made here.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("vocabulary", &[]),
     ("sys", &[]),
     ("judgement", &["vocabulary"]),
@@ -16,8 +16,9 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("host", &["vocabulary", "sys", "judgement"]),
     ("engine", &["vocabulary", "sys", "judgement", "readers", "host"]),
     ("pgroup", &["vocabulary", "sys", "readers", "host"]),
-    ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup"]),
-    ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobs"]),
+    ("jobserver", &["vocabulary", "sys", "host", "engine"]),
+    ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup", "jobserver"]),
+    ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobserver", "jobs"]),
     ("capi", &["vocabulary", "sys", "host", "jobs", "monitor"]),
     ("testing", &["vocabulary", "sys", "readers", "engine", "monitor"]),
 ];

@@ -18,7 +18,8 @@ const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 fn the_table_of_log_events_is_that_of_the_code() {
     let mut in_code = BTreeSet::new();
     for line in source::code_in(Path::new("src")) {
-        let is_name = |name: &&str| ["monitor.", "pgroup.", "jobs."].iter().any(|layer| name.starts_with(layer));
+        let is_name =
+            |name: &&str| ["monitor.", "pgroup.", "jobs.", "jobserver."].iter().any(|layer| name.starts_with(layer));
         in_code.extend(quoted(&line.text).filter(is_name).filter(|name| !name.contains('{')).map(str::to_owned));
         // Those of resources are put together, from a word that stands behind their level, or behind `resource`.
         let word = ["log::Level::Info, ", "log::Level::Warn, ", "log::Level::Error, ", "event_of(*resource, "]

@@ -7,6 +7,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use super::gate_watch::GateWatch;
 use super::holders::Holders;
 use super::hooks::Hooks;
 use super::run::Lifecycle;
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     /// The threads that wait for room. Taken by those alone who have the judgement's lock.
     pub(super) queue: Mutex<Queue<Arc<Latch>>>,
     pub(super) holders: Holders,
+    pub(super) gate_watch: GateWatch,
     pub(crate) publisher: Mutex<Publisher>,
     pub(crate) lifecycle: Lifecycle,
     /// Held by whoever checks on the monitor's behalf, so that a herd of callers takes one fresh check between them.
@@ -108,6 +110,7 @@ impl Core {
             bell: Bell::new(),
             queue: Mutex::new(Queue::new(config.settings.overtaking)),
             holders: Holders::default(),
+            gate_watch: GateWatch::default(),
             judgement: JudgementLock(Mutex::new(judgement)),
             publisher: Mutex::default(),
             lifecycle: Lifecycle::default(),

@@ -40,6 +40,8 @@ pub(super) struct Held {
     pub(super) work: Work,
     pub(super) since: Duration,
     pub(super) attached: Option<(AttachedId, u32)>,
+    /// The process whose permit it is a part of.
+    process: Option<u32>,
     /// Set once it was logged that this permit has been held for long, or where that is known.
     is_logged: bool,
 }
@@ -57,7 +59,7 @@ impl Holders {
             list.set(Some(chosen));
             chosen
         });
-        let held = Some(Held { work, since: now, attached: None, is_logged: false });
+        let held = Some(Held { work, since: now, attached: None, process: None, is_logged: false });
         let mut places = self.lists[list].lock();
         let index = match places.free.pop() {
             Some(index) => {
@@ -85,6 +87,13 @@ impl Holders {
     pub(super) fn set_attached(&self, Place { list, index }: Place, id: AttachedId, pid: u32) {
         if let Some(Some(held)) = self.lists[list].lock().places.get_mut(index) {
             held.attached = Some((id, pid));
+        }
+    }
+
+    /// Notes the process whose permit this one is a part of.
+    pub(super) fn set_process(&self, Place { list, index }: Place, pid: u32) {
+        if let Some(Some(held)) = self.lists[list].lock().places.get_mut(index) {
+            held.process = Some(pid);
         }
     }
 
@@ -128,7 +137,7 @@ impl Held {
             label: self.work.label_of(),
             work: self.work,
             held_for: now.saturating_sub(self.since),
-            pid: self.attached.map(|(_, pid)| pid),
+            pid: self.attached.map(|(_, pid)| pid).or(self.process),
         }
     }
 }

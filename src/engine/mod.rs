@@ -22,6 +22,7 @@
 //! | `hooks` | what the host has set, and how it is called | call or drop anything of it under a lock |
 //! | `run` | the state of a run, and the inbox of its action thread | start a thread by itself |
 //! | `holders` | the permits that live | know what they have reserved |
+//! | `gate_watch` | those who are told when the gate opens or closes | wait for them |
 //! | `core` | the state of a monitor in one process | call any of the host's code |
 //! | `waiters` | the threads that wait for room, and how they are served | wait |
 //! | `permits` | granted work, its attachment and its end | wait for a check |
@@ -50,7 +51,7 @@
 //! 5. `Core::publisher`: the last snapshot, and who subscribed.
 //!
 //! Each of the others is taken alone, or last: `ActionThread` (held while the thread is spawned, over `WorkerState`),
-//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, `WorkerState` (one thread's life), and the
+//! `Inbox`, `Hooks::shedding`, `Core::reports`, the lists of `Holders`, the bells of `GateWatch`, `WorkerState` (one thread's life), and the
 //! writers' lock in each `ForkCell`. A forked child has a core of its own, and takes no lock that a thread of the
 //! parent's may hold.
 
@@ -61,6 +62,7 @@ mod caller;
 mod checker;
 mod checks;
 mod core;
+mod gate_watch;
 mod gauges;
 mod handover;
 mod holders;
@@ -79,7 +81,9 @@ pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::gauges::PushedGauge;
 pub(crate) use self::lifecycle::{start, stop};
-pub(crate) use self::permits::{attach, expect_long, finish, release, usage, Grant};
+pub(crate) use self::permits::{
+    attach, expect_long, finish, hold_nothing, is_attached_to, join, release, usage, usage_of, Grant,
+};
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ pub(crate) struct Grant {
     pub(crate) work: Work,
     place: Place,
     attached: OnceLock<AttachedId>,
+    /// The attached permit that this one is a part of by now.
+    joined: OnceLock<AttachedId>,
     mark: ProcessMark,
 }
 
@@ -22,8 +24,14 @@ impl Core {
     /// Lists work that was just granted.
     pub(super) fn hold(&self, work: &Work) -> Grant {
         let place = self.holders.add(*work, self.now());
-        Grant { work: *work, place, attached: OnceLock::new(), mark: ProcessMark::here() }
+        Grant { work: *work, place, attached: OnceLock::new(), joined: OnceLock::new(), mark: ProcessMark::here() }
     }
+}
+
+/// Work that costs nothing, and so needs no admission.
+pub(crate) fn hold_nothing(shared: &Arc<Shared>, label: &'static str) -> Result<Grant, Error> {
+    let core = shared.current().ok_or_else(|| Error::process("this process was forked since the monitor was made"))?;
+    Ok(core.hold(&Work::new().label(label)))
 }
 
 /// Attaches granted work to the process that does it.
@@ -46,6 +54,35 @@ pub(crate) fn attach(shared: &Arc<Shared>, grant: &Grant, pid: u32) -> Result<()
     Ok(())
 }
 
+/// Whether a permit is attached to the process of this number.
+pub(crate) fn is_attached_to(shared: &Arc<Shared>, pid: u32) -> bool {
+    shared.current().is_some_and(|core| core.judgement.lock().attached_to(pid).is_some())
+}
+
+/// Makes granted work a part of that which is attached to a process: what a check measures there stands for both. Where
+/// nothing is attached to it, the work stays reserved by itself.
+pub(crate) fn join(shared: &Arc<Shared>, grant: &Grant, pid: u32) {
+    let Some(core) = core_of(shared, grant) else { return };
+    core.holders.set_process(grant.place, pid);
+    let limits = core.limits.get();
+    let mut judgement = core.judgement.lock();
+    if grant.joined.get().is_some() || grant.attached.get().is_some() {
+        return;
+    }
+    let Some(id) = judgement.attached_to(pid) else { return };
+    if judgement.widen(id, &grant.work, &limits) {
+        // Under the lock, so nobody else has set it since it was looked at.
+        let _ = grant.joined.set(id);
+        core.serve(&judgement);
+    }
+}
+
+/// The usage of the work that is attached to a process, as the last check has measured it.
+pub(crate) fn usage_of(shared: &Arc<Shared>, pid: u32) -> Option<WorkUsage> {
+    let judgement = shared.current()?.judgement.lock();
+    judgement.usage(judgement.attached_to(pid)?)
+}
+
 /// Says that granted work is held for long on purpose, which is not logged.
 pub(crate) fn expect_long(shared: &Arc<Shared>, grant: &Grant) {
     if let Some(core) = core_of(shared, grant) {
@@ -63,12 +100,16 @@ pub(crate) fn usage(shared: &Arc<Shared>, grant: &Grant) -> Option<WorkUsage> {
 pub(crate) fn finish(shared: &Arc<Shared>, grant: &Grant) {
     let Some(core) = core_of(shared, grant) else { return };
     core.holders.remove(grant.place);
-    let is_waited_for = match grant.attached.get() {
-        Some(id) => {
+    let is_waited_for = match (grant.attached.get(), grant.joined.get()) {
+        (Some(id), _) => {
             core.judgement.lock().finish(*id, &core.limits.get());
             core.admission.room.has_waiters()
         }
-        None => core.admission.finish(&grant.work),
+        (None, Some(id)) => {
+            core.judgement.lock().narrow(*id, &grant.work, &core.limits.get());
+            core.admission.room.has_waiters()
+        }
+        (None, None) => core.admission.finish(&grant.work),
     };
     if is_waited_for {
         core.serve_freshly();

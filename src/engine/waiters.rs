@@ -67,6 +67,7 @@ impl Core {
             self.dismiss(judgement, Answer::NeverFits, |work| judgement.could_never_fit(work, limits));
         }
         self.serve(judgement);
+        self.tell_gate(judgement, limits);
     }
 
     /// As [`serve`](Self::serve), by a reading of memory that is not old. Never waits for a check: whoever takes one
@@ -127,6 +128,7 @@ impl Core {
         judgement.close(why);
         judgement.publish_check(&self.limits.get());
         self.dismiss(&judgement, Answer::Closed, |_| true);
+        self.tell_gate(&judgement, &self.limits.get());
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`freed_memory`]: memory that the allocator keeps after it was freed, and how it is given back.
 //! - [`left_behind`]: processes whose parents have gone.
 //! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
+//! - [`builds`]: `make`, `ninja` and `cargo` that start no more than fits.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
 //! - [`c`]: how C and C++ build, link and ask.
 //! - [`log_events`]: every event and its keys.
@@ -20,6 +21,9 @@ use crate::*;
 
 #[doc = include_str!("asking.md")]
 pub mod asking {}
+
+#[doc = include_str!("builds.md")]
+pub mod builds {}
 
 #[doc = include_str!("c.md")]
 pub mod c {}

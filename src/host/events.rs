@@ -389,3 +389,10 @@ pub(crate) fn costs_unwritable(path: &Path, error: &io::Error) {
         "what jobs have cost is forgotten: {}: {error}", path.display()
     );
 }
+
+pub(crate) fn outer_jobserver_unusable(error: &io::Error) {
+    warn!(
+        target: TARGET, event = "jobserver.outer_unusable", error:% = error;
+        "the jobserver that MAKEFLAGS names cannot be used, so no token is let out: {error}"
+    );
+}

@@ -132,6 +132,10 @@ impl JobTable {
             any = true;
             let job = state.running.remove(index);
             let usage = engine::usage(&self.engine, &job.grant).unwrap_or_default();
+            let learned = job.learned(usage);
+            if let Some(channel) = &job.job.channel {
+                channel.rest();
+            }
             // Nothing of it is left.
             engine::finish(&self.engine, &job.grant);
             let was_killed = status.is_some_and(was_killed);
@@ -139,7 +143,7 @@ impl JobTable {
                 && job.why().is_none()
                 && *kills.get_or_insert_with(|| state.kills.have_grown(self.memory_group().as_deref()));
             if !job.is_ending() && !for_memory {
-                state.costs.note(&job.job.job.kind, job.peak_with(usage));
+                state.costs.note(&job.job.job.kind, learned);
             }
             told.push(self.account(state, job, End { status, usage, for_memory }, now));
         }

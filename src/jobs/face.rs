@@ -23,6 +23,7 @@ use super::table::{JobTable, Settings};
 use super::terminal;
 use crate::engine::{Core, Shared};
 use crate::host::events;
+use crate::jobserver::JobServer;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::{process, SignalMask};
 use crate::vocabulary::Error;
@@ -87,6 +88,7 @@ impl JobsBuilder {
             is_sole_parent: false,
             patience: None,
             mask: SignalMask::current(),
+            jobserver: None,
         };
         JobsBuilder { engine, settings, costs_file: None }
     }
@@ -101,6 +103,12 @@ impl JobsBuilder {
     /// are CPUs, and more while CPUs are idle.
     pub fn width(mut self, width: usize) -> JobsBuilder {
         self.settings.width = Some(width);
+        self
+    }
+
+    /// Gives every job a channel of this [jobserver](JobServer), which is one of the same monitor. Default: none.
+    pub fn jobserver(mut self, server: &JobServer) -> JobsBuilder {
+        self.settings.jobserver = Some(server.clone());
         self
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::cost::Cost;
 use super::handle::Ticket;
 use super::held_back::HeldBack;
+use crate::jobserver::{JobChannel, JobServer};
 use crate::vocabulary::Work;
 
 /// A program to be run as a job: a command, its kind, and what is known of its cost beforehand.
@@ -31,6 +32,7 @@ pub struct Job {
     pub(super) tries: u32,
     pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
+    pub(super) jobserver: Option<JobServer>,
 }
 
 impl Job {
@@ -40,7 +42,7 @@ impl Job {
     pub fn new(command: Command) -> Job {
         let kind = Path::new(command.get_program()).file_name().unwrap_or(OsStr::new(""));
         let kind = kind.to_string_lossy().into_owned();
-        Job { command, kind, declared: Work::new().processes(1), tries: 3, retries: 0, timeout: None }
+        Job { command, kind, declared: Work::new().processes(1), tries: 3, retries: 0, timeout: None, jobserver: None }
     }
 
     /// The jobs that it is like: what those have cost is what this one is taken to cost. Default: the name of the
@@ -70,6 +72,13 @@ impl Job {
         self
     }
 
+    /// Gives it a channel of a [jobserver](JobServer), if it is a build: what it starts at once is up to the limits. Then the cost of
+    /// its kind is that of one slot. Default: that of [`JobsBuilder::jobserver`](super::JobsBuilder::jobserver).
+    pub fn jobserver(mut self, server: &JobServer) -> Job {
+        self.jobserver = Some(server.clone());
+        self
+    }
+
     /// The longest that one try may take; then it is ended. The time in which it is paused counts. Default: no limit.
     pub fn timeout(mut self, timeout: Duration) -> Job {
         self.timeout = Some(timeout);
@@ -79,10 +88,15 @@ impl Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Job { command, kind, declared, tries, retries, timeout } = self;
+        let Job { command, kind, declared, tries, retries, timeout, jobserver } = self;
         let mut shown = f.debug_struct("Job");
         shown.field("command", command).field("kind", kind).field("work", declared);
-        shown.field("tries", tries).field("retries", retries).field("timeout", timeout).finish()
+        shown
+            .field("tries", tries)
+            .field("retries", retries)
+            .field("timeout", timeout)
+            .field("jobserver", jobserver)
+            .finish()
     }
 }
 
@@ -102,6 +116,8 @@ pub(super) struct Waiting {
     pub(super) is_alone: bool,
     /// Whether its command has been made ready, which is done once however often it cannot be started.
     pub(super) is_prepared: bool,
+    /// For its tokens, if it has a jobserver; made once, too.
+    pub(super) channel: Option<JobChannel>,
 }
 
 impl Waiting {
@@ -115,6 +131,7 @@ impl Waiting {
             took: Duration::ZERO,
             is_alone: false,
             is_prepared: false,
+            channel: None,
         }
     }
 }

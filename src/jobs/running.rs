@@ -11,6 +11,7 @@ use super::job::Waiting;
 use super::log::call_logger;
 use crate::engine::Grant;
 use crate::host::events;
+use crate::jobserver::JobChannel;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::child::{self, Child};
 use crate::sys::process::{self, Handle};
@@ -207,6 +208,12 @@ impl Running {
     /// The most that it was seen to cost, its orphans included. The usage is that of its grant.
     pub(super) fn peak_with(&self, usage: WorkUsage) -> Cost {
         Cost::peak_of(usage).max(self.with_orphans).with_tasks(self.peak_tasks)
+    }
+
+    /// What a job of its kind is taken to cost: its peak, or that of one slot if tokens stand for the others.
+    pub(super) fn learned(&self, usage: WorkUsage) -> Cost {
+        let slot = self.job.channel.as_ref().and_then(JobChannel::slot);
+        slot.map_or_else(|| self.peak_with(usage), |slot| Cost::declared(&slot))
     }
 
     /// Whether the mark or the group of an orphan says that it comes from this start of the job.

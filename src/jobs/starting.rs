@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,10 +104,15 @@ impl JobTable {
         }
         // Else under the mask of the host, which is empty: this thread is deaf, and a job inherits what it blocks. To unblock
         // here what the host blocks would hand a signal to this thread that the host waits for in another.
-        let child = match if mask.is_empty() { mask.with(|| command.spawn()) } else { command.spawn() } {
+        let spawn =
+            |command: &mut Command| if mask.is_empty() { mask.with(|| command.spawn()) } else { command.spawn() };
+        let child = match self.open_channel(&mut waiting).and_then(|()| spawn(&mut waiting.job.command)) {
             Ok(child) => child,
             Err(error) => {
                 engine::finish(&self.engine, &grant);
+                if let Some(channel) = &waiting.channel {
+                    channel.rest();
+                }
                 let running = self.state.lock().running.len();
                 if self.may_pass(&error, running) {
                     self.put_back(place, waiting, HeldBack::NotStarted(Arc::new(error)));
@@ -124,6 +129,10 @@ impl JobTable {
             if let Some(left_out) = left_out {
                 call_logger(|| events::job_unattached(waiting.ticket.id, &error, left_out));
             }
+        }
+        if let Some(channel) = &waiting.channel {
+            // An error: it has ended by now.
+            let _ = channel.serve(pid);
         }
         let handle = Handle::open(pid).or_else(|_| Handle::by_number(pid));
         let Ok(handle) = handle else { return false };
@@ -148,6 +157,22 @@ impl JobTable {
         ticket.set_started(pid);
         self.tell([Told { ticket, step: JobStep::Started { pid }, trouble: None }]);
         false
+    }
+
+    /// Makes the channel of a job that has a jobserver, unless it was made for an earlier try.
+    fn open_channel(&self, waiting: &mut Waiting) -> io::Result<()> {
+        let Waiting { job, channel, .. } = waiting;
+        let Some(server) = job.jobserver.as_ref().or(self.settings.jobserver.as_ref()) else { return Ok(()) };
+        let opened = match channel {
+            Some(channel) => channel.reserve_slot(),
+            None => server
+                .attach_as(&mut job.command, job.kind.clone())
+                .and_then(|made| channel.insert(made).reserve_slot()),
+        };
+        opened.map_err(|error| match error.os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(io::ErrorKind::Other, error),
+        })
     }
 
     /// Puts a job back that cannot be started yet, unless it was cancelled meanwhile: then it has ended.
@@ -204,7 +229,7 @@ impl JobTable {
                 .running
                 .iter()
                 .filter(|job| job.job.job.kind == *kind)
-                .map(|job| job.peak_with(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
+                .map(|job| job.learned(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
             peaks.fold(Cost::UNKNOWN, Cost::max)
         });
         let kinds = state.running.iter().map(|job| &job.job.job.kind).chain([kind]);

@@ -27,6 +27,7 @@ use super::tasks::Tasks;
 use super::width::Width;
 use crate::engine::{self, Shared};
 use crate::host::events;
+use crate::jobserver::JobServer;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::epoll::Epoll;
 use crate::sys::fork::Mutex;
@@ -60,6 +61,8 @@ pub(super) struct Settings {
     pub(super) patience: Option<Duration>,
     /// That of the host's thread that made the jobs.
     pub(super) mask: SignalMask,
+    /// That of jobs which have none of their own.
+    pub(super) jobserver: Option<JobServer>,
 }
 
 #[derive(Debug)]

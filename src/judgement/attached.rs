@@ -141,6 +141,34 @@ impl AttachedPermits {
         attached.reserved(resource, scope).saturating_add(attached.measured(resource))
     }
 
+    /// The permit that is attached to the process of this number, unless it was dropped.
+    pub(super) fn attached_to(&self, pid: u32) -> Option<AttachedId> {
+        let is_it = |attached: &&Attached| attached.root.pid == pid && attached.dropped.is_none();
+        self.list.iter().find(is_it).map(|attached| attached.id)
+    }
+
+    /// Adds to what a permit declared. `false` if it is there no more.
+    pub(super) fn widen(&mut self, id: AttachedId, more: &Work) -> bool {
+        let Some(attached) = self.get_mut(id) else { return false };
+        attached.work = attached.work.widened(more);
+        true
+    }
+
+    /// Takes off what was added to a permit. The part of the work that it stood for has ended, so it is taken off what was
+    /// measured as well, up to the next check: else that would stand for whatever is added meanwhile.
+    pub(super) fn narrow(&mut self, id: AttachedId, less: &Work) {
+        let Some(attached) = self.get_mut(id) else { return };
+        attached.work = attached.work.narrowed(less);
+        let usage = &mut attached.usage;
+        usage.memory_bytes = usage.memory_bytes.saturating_sub(less.of(Resource::Memory));
+        // The process itself is there still.
+        usage.processes = usage.processes.saturating_sub(less.of(Resource::Processes)).max(usage.processes.min(1));
+    }
+
+    fn get_mut(&mut self, id: AttachedId) -> Option<&mut Attached> {
+        self.index_of(id).and_then(|index| self.list.get_mut(index))
+    }
+
     fn get(&self, id: AttachedId) -> Option<&Attached> {
         self.index_of(id).and_then(|index| self.list.get(index))
     }
@@ -341,6 +369,28 @@ mod tests {
         permits.record(5, &[subtree(7, 150, 2, true), subtree(8, 1, 1, true)]);
         assert_eq!(permits.finish(first, 5), 2);
         assert_eq!(permits.finish(second, 6), 0, "a later check has counted without measuring it");
+    }
+
+    #[test]
+    fn what_is_added_to_a_permit_is_reserved_until_it_is_taken_off_whatever_was_measured_before() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        assert_eq!((permits.attached_to(7), permits.attached_to(8)), (Some(id), None));
+        let step = Work::new().processes(1).memory_bytes(100);
+        assert!(permits.widen(id, &step) && permits.widen(id, &step));
+        permits.record(1, &[subtree(7, 390, 5, true)]);
+        assert_eq!(reserved(&permits, OWN), [0, 10, 0, 0, 0]);
+        permits.narrow(id, &step);
+        assert_eq!(reserved(&permits, OWN), [0, 10, 0, 0, 0], "a step has ended, and so has its memory");
+        assert!(permits.widen(id, &step));
+        assert_eq!(reserved(&permits, OWN), [0, 110, 1, 1, 0], "that of the next step is to come");
+        permits.record(2, &[subtree(7, 390, 5, true)]);
+        assert_eq!(reserved(&permits, OWN), [0, 10, 0, 0, 0]);
+        permits.release(id, 9, |_| End::NotYet);
+        assert_eq!(permits.attached_to(7), None);
+        permits.finish(id, 2);
+        assert!(!permits.widen(id, &step));
+        permits.narrow(id, &step);
     }
 
     #[test]

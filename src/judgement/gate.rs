@@ -132,6 +132,29 @@ impl Judgement {
         Ok(id)
     }
 
+    /// The permit that is attached to the process of this number.
+    pub(crate) fn attached_to(&self, pid: u32) -> Option<AttachedId> {
+        self.attached.attached_to(pid)
+    }
+
+    /// Adds granted work, whose cost was reserved, to what an attached permit declared. `false` if that permit is there no
+    /// more: then the work stays reserved as it was.
+    pub(crate) fn widen(&mut self, id: AttachedId, work: &Work, limits: &ResourceLimits) -> bool {
+        if !self.attached.widen(id, work) {
+            return false;
+        }
+        // In this order, as for an attachment.
+        self.publish_rejudged(limits);
+        self.admission.room.give_back(work);
+        true
+    }
+
+    /// Takes work off an attached permit that was added to it, and has ended.
+    pub(crate) fn narrow(&mut self, id: AttachedId, work: &Work, limits: &ResourceLimits) {
+        self.attached.narrow(id, work);
+        self.publish_rejudged(limits);
+    }
+
     /// The usage of an attached permit's work, as the last check has measured it.
     pub(crate) fn usage(&self, id: AttachedId) -> Option<WorkUsage> {
         self.attached.usage(id)
@@ -291,6 +314,15 @@ impl Judgement {
         };
         let mut unknown = Resource::ALL.into_iter().filter(|resource| !is_known(resource));
         unknown.any(|resource| self.level(resource, found, limits) != Level::Normal)
+    }
+
+    /// Returns `true` unless the gate is closed whatever is reserved: by measured usage, or because nothing is known. How old
+    /// the last check is does not count.
+    pub(crate) fn is_open_as_measured(&self, limits: &ResourceLimits) -> bool {
+        let is_normal = |found: &Found| {
+            Resource::ALL.into_iter().all(|resource| self.level(resource, found, limits) == Level::Normal)
+        };
+        self.distrust_but_stale().is_none() && self.found().map_or(true, is_normal)
     }
 
     fn closing_threshold(

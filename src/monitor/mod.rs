@@ -4,11 +4,13 @@
 //! - `builder`: the settings that are fixed once a monitor exists.
 //! - `readiness`: the handle through which any thread asks the gate and admits work.
 //! - `permit`: admitted work, whose cost is reserved while it lives.
-//! - `gauge`, `jobs`: the ways to the host's own numbers, and to programs that it has run.
+//! - `gauge`, `jobs`, `jobserver`: the ways to the host's own numbers, to programs that it has run, and to the builds that
+//!   those run.
 
 mod builder;
 mod gauge;
 mod jobs;
+mod jobserver;
 mod permit;
 mod readiness;
 

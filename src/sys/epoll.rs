@@ -9,6 +9,12 @@ use super::{interruptible, syscall};
 /// The most events that one wait returns; the others are there at the next.
 const MOST: usize = 64;
 
+/// There is something to read.
+pub(crate) const IN: u32 = libc::EPOLLIN as u32;
+
+/// There is something to read, or room to write.
+pub(crate) const EITHER: u32 = (libc::EPOLLIN | libc::EPOLLOUT) as u32;
+
 /// The descriptors that are waited for, each with a number of the caller's.
 #[derive(Debug)]
 pub(crate) struct Epoll(OwnedFd);
@@ -30,8 +36,24 @@ impl Epoll {
         syscall(|| unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
     }
 
-    /// Waits until one of the descriptors is readable, for `timeout` at most (rounded up to milliseconds), or for no
-    /// reason at all. The numbers of those that are readable replace what was in `readable`.
+    /// Waits from now on for changes: each time that the descriptor becomes ready in one of these ways ([`IN`],
+    /// [`EITHER`]), or data comes. It is told once at the beginning if it is.
+    pub(crate) fn add_edges(&self, fd: BorrowedFd<'_>, number: u64, ways: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: ways | libc::EPOLLET as u32, u64: number };
+        let (epoll, fd) = (self.0.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: the kernel reads one `epoll_event`, and keeps no address of it.
+        syscall(|| unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+    }
+
+    /// Waits for the descriptor no more. Needed before it is closed where others have its open file description too.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        let (epoll, fd) = (self.0.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: no memory is passed. An error: it was not waited for.
+        let _ = syscall(|| unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) });
+    }
+
+    /// Waits until one of the descriptors is ready, for `timeout` at most (rounded up to milliseconds), or for no
+    /// reason at all. The numbers of those that are ready replace what was in `readable`.
     pub(crate) fn wait(&self, readable: &mut Vec<u64>, timeout: Duration) -> io::Result<()> {
         readable.clear();
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST];

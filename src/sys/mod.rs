@@ -9,6 +9,7 @@
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
 //! - [`clock`]: the three clocks of the kernel, and that of a monitor, which a test may move. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
 //! - [`allocator`]: the memory that the C library's allocator keeps.
+//! - [`pipe`]: pipes whose writer is told that they were read.
 //! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
 #![allow(unsafe_code)]
 
@@ -31,6 +32,7 @@ pub(crate) mod latch;
 #[cfg(feature = "testing")]
 pub(crate) mod manual_clock;
 pub(crate) mod mount;
+pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod privilege;
 pub(crate) mod process;

@@ -135,6 +135,20 @@ impl Work {
         self.label
     }
 
+    /// The same with the memory and the processes of `other` on top.
+    pub(crate) fn widened(mut self, other: &Work) -> Work {
+        self.memory_bytes = self.memory_bytes.saturating_add(other.memory_bytes);
+        self.processes = self.processes.saturating_add(other.processes);
+        self
+    }
+
+    /// The same without the memory and the processes of `other`.
+    pub(crate) fn narrowed(mut self, other: &Work) -> Work {
+        self.memory_bytes = self.memory_bytes.saturating_sub(other.memory_bytes);
+        self.processes = self.processes.saturating_sub(other.processes);
+        self
+    }
+
     /// Returns `true` if it adds nothing to any resource, and so takes no room from anybody.
     pub(crate) fn is_free(&self) -> bool {
         self.resources().iter().all(|resource| self.of(*resource) == 0)
