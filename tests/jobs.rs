@@ -490,3 +490,44 @@ fn a_forked_child_has_no_jobs_and_waits_for_none() {
     assert_eq!(host.jobs.running(), 1);
     assert!(job.wait_timeout(Duration::ZERO).is_none());
 }
+
+/// The job of [`jobs_that_grow_at_once_are_held_and_none_is_shed`]: fills so much memory, slower than that is checked, and
+/// keeps it for a while.
+#[test]
+#[ignore = "jobs_that_grow_at_once_are_held_and_none_is_shed runs it, as a job"]
+fn a_job_that_grows() {
+    let mb: usize = std::env::var("GROWS_TO_MB").unwrap().parse().unwrap();
+    let blocks: Vec<Vec<u8>> = (0..mb)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(4));
+            vec![1; 1 << 20]
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(blocks.len(), mb);
+}
+
+#[test]
+fn jobs_that_grow_at_once_are_held_and_none_is_shed() {
+    let host = Host::new(ResourceLimits::builder().max_memory_mb(400), |jobs| jobs.width(usize::MAX));
+    let grows_to = |mb: u32| {
+        let mut job = Command::new(std::env::current_exe().unwrap());
+        job.args(["--exact", "--ignored", "a_job_that_grows"]).env("GROWS_TO_MB", mb.to_string());
+        job.stdout(std::process::Stdio::null());
+        Job::new(job).kind("grows")
+    };
+    let succeeds = |handle: &highwater::JobHandle| handle.wait_timeout(LONG).is_some_and(|end| end.is_success());
+    let small: Vec<_> = (0..8).map(|_| host.jobs.submit(grows_to(1)).unwrap()).collect();
+    assert!(small.iter().all(succeeds));
+    let events = host.jobs.events();
+    // Each is taken to be small, so they are all started at once.
+    let large: Vec<_> = (0..4).map(|_| host.jobs.submit(grows_to(150)).unwrap()).collect();
+    let mut held = 0;
+    wait_until("all have ended", || {
+        held = held.max(host.jobs.paused());
+        large.iter().all(|job| job.wait_timeout(Duration::ZERO).is_some())
+    });
+    assert!(large.iter().all(succeeds) && held > 0, "{held} held at most");
+    let requeued = events.try_iter().filter(|event| matches!(event.what, JobStep::Requeued { .. })).count();
+    assert_eq!(requeued, 0);
+}

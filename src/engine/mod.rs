@@ -82,7 +82,8 @@ pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::gauges::PushedGauge;
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{
-    attach, expect_long, finish, hold_nothing, is_attached_to, join, release, usage, usage_of, Grant,
+    attach, declare_memory, expect_long, finish, hold_nothing, is_attached_to, is_too_much_memory, join, release,
+    usage, usage_of, Grant,
 };
 
 #[cfg(test)]

@@ -96,6 +96,20 @@ pub(crate) fn usage(shared: &Arc<Shared>, grant: &Grant) -> Option<WorkUsage> {
     core_of(shared, grant)?.judgement.lock().usage(id)
 }
 
+/// Has attached work declare as much memory as `work` does, instead of what it was granted.
+pub(crate) fn declare_memory(shared: &Arc<Shared>, grant: &Grant, work: &Work) {
+    let (Some(core), Some(id)) = (core_of(shared, grant), grant.attached.get()) else { return };
+    let mut judgement = core.judgement.lock();
+    judgement.declare_memory(*id, work, &core.limits.get());
+    core.serve(&judgement);
+}
+
+/// Whether so much more memory than was measured, whatever is reserved, reaches a hard threshold.
+pub(crate) fn is_too_much_memory(shared: &Arc<Shared>, bytes: u64) -> bool {
+    let core = Core::of(shared);
+    core.judgement.lock().is_too_much_memory(bytes, &core.limits.get())
+}
+
 /// Gives the room of work back of which nothing is left.
 pub(crate) fn finish(shared: &Arc<Shared>, grant: &Grant) {
     let Some(core) = core_of(shared, grant) else { return };

@@ -13,23 +13,29 @@
 //! # What is done instead
 //!
 //! A job counts at the median of the last jobs of its kind, and once for all that run there is [headroom](Kind::headroom)
-//! for one that is as large as the largest of them. A job in flight that has outgrown the median counts at what it uses.
+//! for one that is as large as the largest of them. A job in flight that has outgrown the median counts at what it uses;
+//! and so does each that has not grown for longer than any of its kind [paused](Kind::longest_pause) on the way to its peak.
 //!
 //! # The cost
 //!
-//! Two outliers at once are beyond what was foreseen: then the gate closes, and at the hard threshold a job is shed.
+//! Two outliers at once are beyond what was foreseen: then the youngest is [held](super::growth) until there is room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::io;
+use std::time::Duration;
 
+use super::growth::Growth;
 use crate::vocabulary::{Work, WorkUsage, MB};
 
 /// The jobs of a kind that are remembered.
 const REMEMBERED: usize = 32;
 
+/// The jobs of a kind that must have ended for it to be known how long they pause.
+const SUFFICIENT: usize = 8;
+
 /// The first line of a file of costs.
-const HEADER: &str = "# highwater costs 2: memory in bytes, processes, tasks, kind";
+const HEADER: &str = "# highwater costs 3: memory in bytes, processes, tasks, longest pause in milliseconds, kind";
 
 /// The cost of a job at its peak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -120,25 +126,41 @@ impl fmt::Display for Cost {
     }
 }
 
+/// A job that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    peak: Cost,
+    longest_pause: Duration,
+}
+
 /// The last jobs of one kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kind {
     /// The oldest first.
-    peaks: VecDeque<Cost>,
+    seen: VecDeque<Seen>,
 }
 
 impl Kind {
-    fn note(&mut self, peak: Cost) {
-        if self.peaks.len() == REMEMBERED {
-            self.peaks.pop_front();
+    fn note(&mut self, seen: Seen) {
+        if self.seen.len() == REMEMBERED {
+            self.seen.pop_front();
         }
-        self.peaks.push_back(peak);
+        self.seen.push_back(seen);
+    }
+
+    fn peaks(&self) -> impl Iterator<Item = &Cost> {
+        self.seen.iter().map(|seen| &seen.peak)
+    }
+
+    /// The longest time for which one has not grown before it grew again; `None` before enough have ended to tell.
+    fn longest_pause(&self) -> Option<Duration> {
+        self.seen.iter().map(|seen| seen.longest_pause).max().filter(|_| self.seen.len() >= SUFFICIENT)
     }
 
     /// The median, resource by resource; of two, the larger.
     fn typical(&self) -> Cost {
         let median = |part: fn(&Cost) -> u64| {
-            let mut parts: Vec<u64> = self.peaks.iter().map(part).collect();
+            let mut parts: Vec<u64> = self.peaks().map(part).collect();
             parts.sort_unstable();
             parts.get(parts.len() / 2).copied().unwrap_or_default()
         };
@@ -150,7 +172,7 @@ impl Kind {
     }
 
     fn largest(&self) -> Cost {
-        self.peaks.iter().fold(Cost::default(), |largest, peak| largest.max(*peak))
+        self.peaks().fold(Cost::default(), |largest, peak| largest.max(*peak))
     }
 
     /// What the largest was beyond a typical one.
@@ -166,18 +188,30 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Takes note of the peak of a job that has ended.
-    pub(super) fn note(&mut self, kind: &str, peak: Cost) {
+    /// Takes note of the peak of a job that has ended, and of the longest pause on the way there.
+    pub(super) fn note(&mut self, kind: &str, peak: Cost, longest_pause: Duration) {
+        let seen = Seen { peak, longest_pause };
         // Looked up first: the name is copied once a kind.
         match self.kinds.get_mut(kind) {
-            Some(known) => known.note(peak),
-            None => self.kinds.entry(kind.into()).or_default().note(peak),
+            Some(known) => known.note(seen),
+            None => self.kinds.entry(kind.into()).or_default().note(seen),
         }
     }
 
     /// What a job of this kind is taken to cost; `None` before one has ended.
     pub(super) fn typical(&self, kind: &str) -> Option<Cost> {
         self.kinds.get(kind).map(Kind::typical)
+    }
+
+    /// Whether a job of this kind is taken to grow no more. Before enough have ended to tell, none is.
+    pub(super) fn has_grown(&self, kind: &str, growth: &Growth) -> bool {
+        let longest_pause = self.kinds.get(kind).and_then(Kind::longest_pause);
+        longest_pause.is_some_and(|longest_pause| growth.pause() > longest_pause)
+    }
+
+    /// What the largest job of this kind has cost.
+    pub(super) fn largest(&self, kind: &str) -> Cost {
+        self.kinds.get(kind).map(Kind::largest).unwrap_or_default()
     }
 
     /// What the largest job of this kind was beyond a typical one.
@@ -189,9 +223,9 @@ impl Costs {
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for (name, kind) in self.kinds.iter().filter(|(name, _)| !name.contains('\n')) {
-            for Cost { memory_bytes, processes, tasks } in &kind.peaks {
+            for Seen { peak: Cost { memory_bytes, processes, tasks }, longest_pause } in &kind.seen {
                 // To write to a string cannot fail.
-                let _ = writeln!(text, "{memory_bytes} {processes} {tasks} {name}");
+                let _ = writeln!(text, "{memory_bytes} {processes} {tasks} {} {name}", longest_pause.as_millis());
             }
         }
         text
@@ -200,7 +234,8 @@ impl Costs {
     /// Reads what `to_text` has written. The error names the line.
     pub(super) fn parse(text: &str) -> io::Result<Costs> {
         let malformed = |line: usize| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is no cost: `memory processes tasks kind`"))
+            let error = format!("line {line} is no cost: `memory processes tasks milliseconds kind`");
+            io::Error::new(io::ErrorKind::InvalidData, error)
         };
         let mut lines = text.lines();
         if lines.next() != Some(HEADER) {
@@ -208,11 +243,11 @@ impl Costs {
         }
         let mut costs = Costs::default();
         for (index, line) in lines.enumerate() {
-            let mut fields = line.splitn(4, ' ');
+            let mut fields = line.splitn(5, ' ');
             let mut number = || fields.next()?.parse().ok();
-            match (number(), number(), number(), fields.next()) {
-                (Some(memory_bytes), Some(processes), Some(tasks), Some(kind)) => {
-                    costs.note(kind, Cost { memory_bytes, processes, tasks });
+            match (number(), number(), number(), number(), fields.next()) {
+                (Some(memory_bytes), Some(processes), Some(tasks), Some(pause), Some(kind)) => {
+                    costs.note(kind, Cost { memory_bytes, processes, tasks }, Duration::from_millis(pause));
                 }
                 _ => return Err(malformed(index + 2)),
             }
@@ -230,7 +265,7 @@ impl fmt::Display for Costs {
             if typical != largest {
                 write!(f, ", at most {largest}")?;
             }
-            write!(f, " (the last {})", kind.peaks.len())?;
+            write!(f, " (the last {})", kind.seen.len())?;
         }
         Ok(())
     }
@@ -240,13 +275,15 @@ impl fmt::Display for Costs {
 mod tests {
     use super::*;
 
+    const SOON: Duration = Duration::from_millis(7);
+
     fn cost(mb: u64, processes: u64) -> Cost {
         Cost { memory_bytes: mb * MB, processes, tasks: processes }
     }
 
     fn costs(kind: &str, mbs: &[u64]) -> Costs {
         let mut costs = Costs::default();
-        mbs.iter().for_each(|mb| costs.note(kind, cost(*mb, 1)));
+        mbs.iter().for_each(|mb| costs.note(kind, cost(*mb, 1), SOON));
         costs
     }
 
@@ -262,22 +299,43 @@ mod tests {
     #[test]
     fn an_outlier_is_headroom_after_two_others_and_forgotten_after_thirty_two() {
         let mut costs = costs("cc", &[300]);
-        costs.note("cc", cost(5, 1));
+        costs.note("cc", cost(5, 1), SOON);
         assert_eq!(costs.typical("cc"), Some(cost(300, 1)));
-        costs.note("cc", cost(5, 1));
+        costs.note("cc", cost(5, 1), SOON);
         assert_eq!(costs.typical("cc"), Some(cost(5, 1)));
         assert_eq!(costs.headroom("cc"), cost(295, 0));
-        (0..29).for_each(|_| costs.note("cc", cost(5, 1)));
+        (0..29).for_each(|_| costs.note("cc", cost(5, 1), SOON));
         assert_eq!(costs.headroom("cc"), cost(295, 0));
-        costs.note("cc", cost(5, 1));
+        costs.note("cc", cost(5, 1), SOON);
         assert_eq!(costs.headroom("cc"), Cost::default());
+    }
+
+    /// What was seen of a job each second.
+    fn growth(bytes: &[u64]) -> Growth {
+        let mut growth = Growth::default();
+        (1..).zip(bytes).for_each(|(second, bytes)| growth.note(*bytes, Duration::from_secs(second)));
+        growth
+    }
+
+    #[test]
+    fn a_job_has_grown_once_it_pauses_for_longer_than_any_of_enough_others() {
+        let mut costs = Costs::default();
+        for seconds in [0, 2, 0, 0, 1, 0, 0] {
+            costs.note("cc", cost(5, 1), Duration::from_secs(seconds));
+            assert!(!costs.has_grown("cc", &growth(&[5; 60])));
+        }
+        costs.note("cc", cost(5, 1), Duration::ZERO);
+        assert!(!costs.has_grown("cc", &growth(&[5, 9, 9, 9])) && costs.has_grown("cc", &growth(&[5, 9, 9, 9, 9])));
+        (0..32).for_each(|_| costs.note("cc", cost(5, 1), Duration::ZERO));
+        assert!(!costs.has_grown("cc", &growth(&[5, 9])) && costs.has_grown("cc", &growth(&[5, 9, 9])));
+        assert!(!costs.has_grown("ld", &growth(&[5; 60])));
     }
 
     #[test]
     fn memory_processes_and_tasks_are_judged_apart() {
         let mut costs = Costs::default();
         for each in [cost(1, 9), cost(2, 8), cost(30, 1).with_tasks(40)] {
-            costs.note("make", each);
+            costs.note("make", each, SOON);
         }
         assert_eq!(costs.typical("make"), Some(cost(2, 8).with_tasks(9)));
         assert_eq!(costs.headroom("make"), Cost { tasks: 31, ..cost(28, 1) });
@@ -286,8 +344,8 @@ mod tests {
     #[test]
     fn a_text_of_costs_is_read_again() {
         let mut costs = costs("a kind of three words", &[1, 2, 3]);
-        costs.note("", cost(7, 2).with_tasks(16));
-        costs.note("two\nlines", cost(9, 1));
+        costs.note("", cost(7, 2).with_tasks(16), SOON);
+        costs.note("two\nlines", cost(9, 1), SOON);
         let text = costs.to_text();
         let again = Costs::parse(&text).unwrap();
         assert_eq!(again.to_text(), text);
@@ -301,10 +359,10 @@ mod tests {
         for (text, error) in [
             ("", "it does not begin with"),
             ("1 2 3 cc\n", "it does not begin with"),
-            ("12 1 1 cc\n3 1 cc\n", "line 3 is no cost"),
-            ("12 1 1\n", "line 2 is no cost"),
-            ("-1 1 1 cc\n", "line 2 is no cost"),
-            ("99999999999999999999 1 1 cc\n", "line 2 is no cost"),
+            ("12 1 1 9 cc\n3 1 9 cc\n", "line 3 is no cost"),
+            ("12 1 1 9\n", "line 2 is no cost"),
+            ("-1 1 1 9 cc\n", "line 2 is no cost"),
+            ("99999999999999999999 1 1 9 cc\n", "line 2 is no cost"),
         ] {
             let text = if error.starts_with("line") { format!("{HEADER}\n{text}") } else { text.to_string() };
             let found = Costs::parse(&text).unwrap_err().to_string();
@@ -315,8 +373,8 @@ mod tests {
     #[test]
     fn what_is_known_is_a_line_for_each_kind() {
         let mut costs = costs("cc", &[5, 5, 300]);
-        costs.note("ld", cost(7, 2));
-        costs.note("lto", cost(9, 1).with_tasks(16));
+        costs.note("ld", cost(7, 2), SOON);
+        costs.note("lto", cost(9, 1).with_tasks(16), SOON);
         assert_eq!(
             costs.to_string(),
             "cc: 5.0 MB and 1 process, at most 300.0 MB and 1 process (the last 3)\n\

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::family::Orphan;
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome, Tries};
-use super::running::{Running, Trouble, Why};
+use super::running::{By, Running, Trouble, Why};
 use super::table::{JobTable, State, Told};
 use crate::engine::{self, Core};
 use crate::host::events;
@@ -74,7 +74,8 @@ impl JobTable {
             let pressure = self.latest_cpu_pressure();
             self.state.lock().width.look(now, pressure);
         }
-        self.learn(now);
+        self.check_closely(now);
+        self.follow_growth(now);
         self.look_at_tasks();
     }
 
@@ -143,7 +144,7 @@ impl JobTable {
                 && job.why().is_none()
                 && *kills.get_or_insert_with(|| state.kills.have_grown(self.memory_group().as_deref()));
             if !job.is_ending() && !for_memory {
-                state.costs.note(&job.job.job.kind, learned);
+                state.costs.note(&job.job.job.kind, learned, job.growth.longest_pause());
             }
             told.push(self.account(state, job, End { status, usage, for_memory }, now));
         }
@@ -152,8 +153,10 @@ impl JobTable {
             self.fit_headroom(state);
             if let [last] = state.running.as_mut_slice() {
                 // Nothing else is left that could end and so relieve the pressure.
-                let resumed = last.resume(&self.processes);
-                last.complain("continue", resumed);
+                for by in [By::Monitor, By::Jobs] {
+                    let resumed = last.resume(by, &self.processes);
+                    last.complain("continue", resumed);
+                }
             }
         }
     }

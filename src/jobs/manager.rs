@@ -1,6 +1,6 @@
 //! What the monitor may do to jobs, from its own thread. In a forked child, where they are the parent's, nothing.
 
-use super::running::{Running, Why};
+use super::running::{By, Running, Why};
 use super::table::JobTable;
 use crate::host::{BoxError, JobManager};
 use crate::vocabulary::Resource;
@@ -36,7 +36,7 @@ impl JobManager for JobTable {
         if state.running.len() == 1 {
             return Err("it runs alone: no other job could end and free memory".into());
         }
-        Ok(find(&mut state.running, job_id)?.pause(&self.processes)?)
+        Ok(find(&mut state.running, job_id)?.pause(By::Monitor, &self.processes)?)
     }
 
     fn cancel_job(&self, job_id: &str, critical: Resource) -> Result<(), BoxError> {
@@ -58,7 +58,7 @@ impl JobManager for JobTable {
             return;
         }
         for job in &mut self.state.lock().running {
-            let done = job.resume(&self.processes);
+            let done = job.resume(By::Monitor, &self.processes);
             job.complain("continue", done);
         }
     }

@@ -16,6 +16,7 @@ mod driver;
 mod endings;
 mod face;
 mod family;
+mod growth;
 mod handle;
 mod held_back;
 mod job;

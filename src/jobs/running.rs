@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cost::Cost;
 use super::family::{self, Orphan, Serial};
+use super::growth::Growth;
 use super::job::Waiting;
 use super::log::call_logger;
 use crate::engine::Grant;
@@ -34,11 +35,20 @@ pub(super) enum Why {
     Cancelled,
 }
 
+/// Who has paused a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A resource is at its hard threshold.
+    Monitor,
+    /// It grows, and would reach that.
+    Jobs,
+}
+
 /// What a running job is made to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    Paused,
+    Paused(By),
     /// Killed at this time; `None` once it was.
     Ending {
         kill_at: Option<Instant>,
@@ -66,6 +76,11 @@ pub(super) struct Running {
     /// The tasks that it had when they were last counted, and the most.
     tasks: u64,
     peak_tasks: u64,
+    /// Its memory as the last check has measured it, and how it came to that.
+    memory_bytes: u64,
+    pub(super) growth: Growth,
+    /// Whether its memory counts at what it uses, because it grows no more.
+    pub(super) has_grown: bool,
     /// When to kill what the first process has left behind, and then when to wait for it no longer.
     leaving: Option<Instant>,
     has_killed_orphans: bool,
@@ -104,6 +119,9 @@ impl Running {
             is_tracked: false,
             tasks: 0,
             peak_tasks: 0,
+            memory_bytes: 0,
+            growth: Growth::default(),
+            has_grown: false,
             leaving: None,
             has_killed_orphans: false,
             trouble: None,
@@ -130,7 +148,22 @@ impl Running {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.state == State::Paused
+        matches!(self.state, State::Paused(_))
+    }
+
+    /// Whether it was paused because it grows.
+    pub(super) fn is_held(&self) -> bool {
+        self.state == State::Paused(By::Jobs)
+    }
+
+    /// Whether it is at work: neither paused, nor told to end.
+    pub(super) fn is_active(&self) -> bool {
+        self.state == State::Running && !self.has_ended
+    }
+
+    /// Whether it is at work, and may take more memory.
+    pub(super) fn is_growing(&self) -> bool {
+        self.is_active() && !self.has_grown
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -165,6 +198,19 @@ impl Running {
     /// Those of its processes that are children of this one.
     pub(super) fn roots(&self) -> impl Iterator<Item = u32> + '_ {
         self.orphans.iter().chain([&self.pid]).copied()
+    }
+
+    /// Takes note of the memory that a check has measured, and returns what that is more than the last has.
+    pub(super) fn note_growth(&mut self, usage: WorkUsage, at: Instant) -> u64 {
+        self.growth.note(usage.peak_memory_bytes, at.saturating_duration_since(self.started));
+        let before = std::mem::replace(&mut self.memory_bytes, usage.memory_bytes);
+        usage.memory_bytes.saturating_sub(before)
+    }
+
+    /// The memory that it is still to take, if it comes to cost so much, or what it is known to need.
+    pub(super) fn to_come(&self, cost: Cost) -> u64 {
+        let needed = cost.max(self.job.needed).max(Cost::declared(&self.job.job.declared));
+        needed.memory_bytes.saturating_sub(self.memory_bytes)
     }
 
     pub(super) fn note_tasks(&mut self, tasks: u64) {
@@ -235,16 +281,19 @@ impl Running {
         }
     }
 
-    pub(super) fn pause(&mut self, processes: &ProcessGroupManager) -> io::Result<()> {
-        if self.state == State::Running {
-            self.signal(libc::SIGSTOP, processes)?;
-            self.state = State::Paused;
+    pub(super) fn pause(&mut self, by: By, processes: &ProcessGroupManager) -> io::Result<()> {
+        match self.state {
+            State::Running => self.signal(libc::SIGSTOP, processes)?,
+            State::Paused(_) => {}
+            State::Ending { .. } => return Ok(()),
         }
+        self.state = State::Paused(by);
         Ok(())
     }
 
-    pub(super) fn resume(&mut self, processes: &ProcessGroupManager) -> io::Result<()> {
-        if self.state == State::Paused {
+    /// Continues it, if it was paused by them.
+    pub(super) fn resume(&mut self, by: By, processes: &ProcessGroupManager) -> io::Result<()> {
+        if self.state == State::Paused(by) {
             self.signal(libc::SIGCONT, processes)?;
             self.state = State::Running;
         }

@@ -14,7 +14,7 @@ use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome};
 use super::running::{Running, Why};
-use super::table::{JobTable, State, Told, CLOSELY};
+use super::table::{JobTable, State, Told};
 use crate::engine::{self, Core, Grant};
 use crate::host::events;
 use crate::sys::process::Handle;
@@ -22,7 +22,7 @@ use crate::sys::signal;
 use crate::vocabulary::Resource;
 
 /// How long the first job of a kind is watched at most before others of its kind are started beside it.
-const LEARNING: Duration = Duration::from_secs(10);
+pub(super) const LEARNING: Duration = Duration::from_secs(10);
 
 /// What is reserved for the one of all running jobs that is larger than typical.
 #[derive(Debug, Default)]
@@ -328,20 +328,6 @@ impl JobTable {
                 engine::finish(&self.engine, &grant);
             }
         }
-    }
-
-    /// Takes a check if the first job of a kind runs, so that its cost is seen.
-    pub(super) fn learn(&self, now: Instant) {
-        let mut state = self.state.lock();
-        let State { running, costs, next_check, .. } = &mut *state;
-        let is_first = |job: &Running| costs.typical(&job.job.job.kind).is_none() && now - job.started < LEARNING;
-        if now < *next_check || !running.iter().any(is_first) {
-            return;
-        }
-        drop(state);
-        engine::check_now(&self.engine);
-        let took = now.elapsed();
-        self.state.lock().next_check = Instant::now() + CLOSELY.max(took * 10);
     }
 }
 

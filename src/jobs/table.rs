@@ -40,7 +40,7 @@ use crate::vocabulary::WorkUsage;
 pub(super) const CLOSELY: Duration = Duration::from_millis(5);
 
 /// How often a job that was refused is asked for again.
-const AGAIN: Duration = Duration::from_millis(20);
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
 
 /// How long the thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -101,7 +101,10 @@ pub(super) struct State {
     /// Since when the host alone has been too large for any job.
     pub(super) crowded_since: Option<Instant>,
     pub(super) next_look: Instant,
-    pub(super) next_check: Instant,
+    /// When to take the next check of those that are taken closely.
+    pub(super) next_check: Option<Instant>,
+    /// The time of the last check from which the growth of jobs was noted.
+    pub(super) growth_seen: Option<Instant>,
     pub(super) subscribers: Vec<Sender<JobEvent>>,
     pub(super) unattached: Damped,
     pub(super) unlisted: Damped,
@@ -142,7 +145,8 @@ impl JobTable {
             leftovers: Vec::new(),
             crowded_since: None,
             next_look: now,
-            next_check: now,
+            next_check: None,
+            growth_seen: None,
             subscribers: Vec::new(),
             unattached: Damped::default(),
             unlisted: Damped::default(),
@@ -300,8 +304,8 @@ impl JobTable {
         if state.queue.len() > 0 {
             timeout = timeout.min(AGAIN);
         }
-        if state.running.iter().any(|job| state.costs.typical(&job.job.job.kind).is_none()) {
-            timeout = timeout.min(state.next_check.saturating_duration_since(now).max(CLOSELY));
+        if let Some(next_check) = state.next_check {
+            timeout = timeout.min(next_check.saturating_duration_since(now));
         }
         timeout
     }

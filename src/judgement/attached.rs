@@ -135,6 +135,13 @@ impl AttachedPermits {
         }
     }
 
+    /// Has a permit's work declare as much memory as `work` does.
+    pub(super) fn declare_memory(&mut self, id: AttachedId, work: &Work) {
+        if let Some(attached) = self.list.iter_mut().find(|attached| attached.id == id) {
+            attached.work = attached.work.memory_bytes(work.of(Resource::Memory));
+        }
+    }
+
     /// The amount that a permit keeps from others: what it has reserved, and what was measured of it.
     pub(super) fn held(&self, id: AttachedId, resource: Resource, scope: MemoryScope) -> u64 {
         let Some(attached) = self.get(id).filter(|_| is_counted(resource, scope)) else { return 0 };
@@ -272,6 +279,17 @@ mod tests {
             (usage.memory_bytes, usage.peak_memory_bytes, usage.processes, usage.peak_processes),
             (20, 300, 2, 4)
         );
+    }
+
+    #[test]
+    fn reserved_is_what_was_declared_anew_beyond_what_is_measured() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        permits.record(1, &[subtree(7, 50, 1, true)]);
+        permits.declare_memory(id, &Work::new().memory_bytes(60));
+        assert_eq!(reserved(&permits, MemoryScope::Tree), [10, 10, 2, 2, 0]);
+        permits.declare_memory(id, &Work::new());
+        assert_eq!(reserved(&permits, MemoryScope::Tree), [0, 0, 2, 2, 0]);
     }
 
     #[test]

@@ -93,6 +93,17 @@ impl Judgement {
         self.bounds(resource, limits).is_some_and(|bounds| usage >= u128::from(bounds.hard))
     }
 
+    /// Whether so much more memory than was measured, whatever is reserved, reaches the hard threshold of a resource.
+    pub(crate) fn is_too_much_memory(&self, bytes: u64, limits: &ResourceLimits) -> bool {
+        let Some(found) = self.found() else { return false };
+        let more = Work::new().memory_bytes(bytes);
+        Resource::ALL.into_iter().any(|resource| {
+            let measured = amount(found, resource).map_or(0, |amount| amount.usage);
+            let more = more.of(resource);
+            more > 0 && self.reaches_hard(resource, u128::from(measured) + u128::from(more), limits)
+        })
+    }
+
     /// The reason to refuse the work; `None` if there is none.
     fn refusal(&self, work: &Work, misfit: Option<Resource>, now: Duration, limits: &ResourceLimits) -> Option<Reason> {
         if let Some(closed) = self.reason(work.class_of(), now, limits) {
@@ -158,6 +169,12 @@ impl Judgement {
     /// The usage of an attached permit's work, as the last check has measured it.
     pub(crate) fn usage(&self, id: AttachedId) -> Option<WorkUsage> {
         self.attached.usage(id)
+    }
+
+    /// Has an attached permit's work declare as much memory as `work` does.
+    pub(crate) fn declare_memory(&mut self, id: AttachedId, work: &Work, limits: &ResourceLimits) {
+        self.attached.declare_memory(id, work);
+        self.publish_rejudged(limits);
     }
 
     /// The amount that an attached permit keeps from others: what it has reserved, and what was measured of it.
