@@ -15,8 +15,12 @@ use crate::vocabulary::{
 impl Judgement {
     /// The state of the gate and its reason, from one reading.
     pub(crate) fn verdict(&self, now: Duration, limits: &ResourceLimits) -> Verdict {
-        let reason = self.reason(Class::Normal, now, limits).unwrap_or(Reason::Accepting);
-        self.given_or(self.explain(reason, &Work::new(), limits).with_exhaustion(self.exhaustion(now, limits)))
+        let reason = self.reason(Class::Normal, now, limits);
+        // A check that says nothing of now says nothing of later either.
+        let is_current = matches!(reason, None | Some(Reason::Usage { .. }));
+        let exhaustion = if is_current { self.exhaustion(now, limits) } else { None };
+        let verdict = self.explain(reason.unwrap_or(Reason::Accepting), &Work::new(), limits);
+        self.given_or(verdict.with_exhaustion(exhaustion))
     }
 
     /// Grants and reserves the work, or says why not.

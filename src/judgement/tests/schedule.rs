@@ -216,3 +216,29 @@ fn a_gate_that_a_gauge_has_closed_is_looked_at_no_sooner_unless_hysteresis_holds
         assert_eq!(closed < idle, is_held, "{closed:?} {idle:?}");
     }
 }
+
+#[test]
+fn a_check_that_says_nothing_of_now_foretells_nothing() {
+    type Change = fn(&mut Bench);
+    let changes: [(&str, Change); 4] = [
+        ("stopped", |bench| bench.judgement.close(Stopped::Asked)),
+        ("stale", |bench| bench.now += s(1000)),
+        ("failed", |bench| drop(bench.fail())),
+        ("degraded", |bench| (0..5).for_each(|_| drop(bench.fail()))),
+    ];
+    for (name, change) in changes {
+        let mut bench = Bench::running();
+        bench.limits = ResourceLimits::builder().max_memory_mb(100).max_processes(100).build().unwrap();
+        for processes in [10, 20, 30] {
+            bench.now += s(1);
+            bench.good(processes);
+        }
+        assert!(bench.verdict().exhaustion().is_some(), "{name}");
+        change(&mut bench);
+        assert!(
+            bench.verdict().exhaustion().is_none() && !bench.text().contains("full in"),
+            "{name}: {}",
+            bench.text()
+        );
+    }
+}
