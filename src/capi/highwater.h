@@ -836,7 +836,8 @@ typedef struct hw_outcome {
     int64_t kind;               /* HW_OUTCOME_ENDED, ... */
     int64_t exit_code;          /* -1: it has none, as after a signal */
     int64_t signal;             /* the one that HW_OUTCOME_ENDED is due to; 0: none */
-    int64_t error_number;       /* why it was not started, as in errno; 0: none */
+    int64_t error_number;       /* why it was not started, as in errno; ECHILD if its status was
+                                   lost; 0: none */
     uint64_t tries;             /* how often it was started */
     uint64_t peak_memory_bytes; /* of the last try and all below it, as checks saw it;
                                    0: none did */

@@ -289,7 +289,9 @@ impl Outcome {
     fn new(job: &JobHandle, outcome: &jobs::Outcome) -> Outcome {
         let (status, error) = match outcome {
             jobs::Outcome::Ended(status) => (Some(status), None),
-            jobs::Outcome::NotStarted(error) | jobs::Outcome::Lost(error) => (None, error.raw_os_error()),
+            jobs::Outcome::NotStarted(error) => (None, error.raw_os_error()),
+            // As `waitpid` says it of a child whose status somebody else has taken.
+            jobs::Outcome::Lost(_) => (None, Some(libc::ECHILD)),
             _ => (None, None),
         };
         let usage = job.usage();

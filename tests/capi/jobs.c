@@ -152,7 +152,7 @@ static void a_status_that_the_host_has_not_kept_is_lost(void) {
     begin();
     signal(SIGCHLD, SIG_IGN);
     const hw_outcome outcome = ended(spawn_sh("exit 3"));
-    EXPECT(outcome.kind == HW_OUTCOME_LOST && outcome.error_number == 0 && outcome.exit_code == -1);
+    EXPECT(outcome.kind == HW_OUTCOME_LOST && outcome.error_number == ECHILD && outcome.exit_code == -1);
     signal(SIGCHLD, SIG_DFL);
     end();
 }
