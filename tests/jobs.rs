@@ -148,6 +148,41 @@ fn a_job_that_is_just_being_started_is_cancelled_like_any_other() {
 }
 
 #[test]
+fn a_job_that_is_just_being_started_is_killed_like_any_other() {
+    let host = Host::new(ResourceLimits::builder().max_processes(100), |jobs| jobs.width(1).grace(LONG * 10));
+    for round in 0..100 {
+        // Deaf from its first instruction.
+        let mut deaf = Command::new("env");
+        deaf.args(["--ignore-signal=TERM", "sleep", "1000"]);
+        let job = host.jobs.submit(Job::new(deaf)).unwrap();
+        // At another point of the start each time.
+        std::thread::sleep(Duration::from_micros(round * 20));
+        host.jobs.kill_all();
+        assert!(matches!(job.wait_timeout(LONG), Some(Outcome::Cancelled)), "round {round}");
+    }
+}
+
+#[test]
+fn jobs_of_an_endless_grace_can_be_killed() {
+    let host = Host::new(ResourceLimits::builder().max_processes(100), |jobs| jobs.grace(Duration::MAX));
+    let deaf = "trap '' TERM; touch deaf; while :; do sleep 0.05; done";
+    let job = host.jobs.spawn(host.sh(deaf)).unwrap();
+    wait_until("it is deaf", || host.has("deaf"));
+    job.cancel();
+    assert!(job.wait_timeout(Duration::from_millis(300)).is_none());
+    host.jobs.kill_all();
+    assert!(matches!(job.wait_timeout(LONG), Some(Outcome::Cancelled)));
+    // What it leaves behind has as much time, told once.
+    let left = "setsid sh -c 'trap \"echo x >> told\" TERM; touch there; while :; do sleep 0.02; done' & until [ -e there ]; do sleep 0.01; done";
+    let job = host.jobs.spawn(host.sh(left)).unwrap();
+    wait_until("it is told to end", || host.has("told"));
+    assert!(job.wait_timeout(Duration::from_millis(500)).is_none());
+    host.jobs.kill_all();
+    assert!(job.wait_timeout(LONG).is_some());
+    assert!(host.text("told").lines().count() <= 6, "{}", host.text("told"));
+}
+
+#[test]
 fn a_job_that_runs_or_has_ended_waits_no_more() {
     let host = Host::of_processes(20);
     for round in 0..100 {

@@ -196,6 +196,55 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn what_a_job_has_left_is_ended_with_it_although_no_descriptor_is_left() {
+        // As above. Nor is one taken to learn what a job costs, once that is known.
+        let (_monitor, jobs) = jobs_checked_every(Duration::from_secs(3600));
+        assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+        let folder = tempfile::tempdir().unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+        for is_limited in [false, true] {
+            // Without the mark of its job, in a session of its own: known by having been seen below it.
+            let script = "sh -c '
+                env -i setsid sh -c \"trap : TERM; echo \\$\\$ > pid; while :; do sleep 0.05; done\" &
+                until [ -e orphaned ]; do sleep 0.02; done' &
+                until [ -e end ]; do sleep 0.02; done";
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(&folder);
+            for file in ["pid", "orphaned", "end"] {
+                let _ = fs::remove_file(folder.path().join(file));
+            }
+            let job = jobs.spawn(Job::new(command)).unwrap();
+            let pid = || fs::read_to_string(folder.path().join("pid")).unwrap_or_default().trim().to_owned();
+            wait_until("it runs", || !pid().is_empty());
+            let stat = Path::new("/proc").join(pid()).join("stat");
+            // Time for it to be seen, and then to be adopted.
+            thread::sleep(Duration::from_millis(500));
+            fs::write(folder.path().join("orphaned"), "").unwrap();
+            let own = format!(" {} ", std::process::id());
+            wait_until("it is an orphan", || fs::read_to_string(&stat).unwrap().contains(&own));
+            thread::sleep(Duration::from_millis(500));
+
+            let mut filled = Vec::new();
+            if is_limited {
+                setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+            } else {
+                while let Ok(file) = File::open("/") {
+                    filled.push(file);
+                }
+            }
+            // A file that is made without a descriptor.
+            std::os::unix::fs::symlink("/", folder.path().join("end")).unwrap();
+            let outcome = job.wait_timeout(LONG);
+            let is_left = stat.exists();
+            setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+            drop(filled);
+            assert!(outcome.unwrap().is_success());
+            assert!(!is_left, "limited: {is_limited}");
+        }
+    }
+
+    #[test]
     fn a_job_that_wants_the_terminal_is_ended_and_the_others_run() {
         let terminal = nix::pty::openpty(None, None).unwrap();
         let name = nix::unistd::ttyname(&terminal.slave).unwrap();
@@ -210,6 +259,9 @@ rusty_fork_test! {
             // Deaf to a request to end, and of a parent that is gone.
             "trap '' TERM; read line < /dev/tty",
             "(sh -c 'read line < /dev/tty' &); sleep 1000",
+            // In a group whose leader is not stopped, and is a child of ours; and not even that.
+            "exec timeout 1000 cat /dev/tty",
+            "timeout 1000 cat /dev/tty; exit 1",
         ] {
             let job = jobs.submit(sh(script).kind(script)).unwrap();
             match job.wait_timeout(LONG) {

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::family::Orphan;
+use super::family::{self, Orphan};
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome, Tries};
 use super::running::{By, Running, Trouble, Why};
@@ -17,6 +17,9 @@ use crate::vocabulary::WorkUsage;
 
 /// How often those that run are looked at, whatever happens.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often all that is below the jobs is looked at, if that costs little.
+const TERMINAL_LOOK: Duration = Duration::from_secs(1);
 
 /// What is known of the end of a job.
 struct End {
@@ -74,20 +77,49 @@ impl JobTable {
             let pressure = self.latest_cpu_pressure();
             self.state.lock().width.look(now, pressure);
         }
+        self.look_for_terminal(now);
         self.check_closely(now);
         self.follow_growth(now);
         self.look_at_tasks();
     }
 
+    /// Ends jobs of which something is stopped because it wants the terminal, and is no child of this process. All that is below
+    /// each job is read for that, once a second, or as much more rarely as keeps that to a hundredth of the time.
+    fn look_for_terminal(&self, now: Instant) {
+        let mut state = self.state.lock();
+        if now < state.next_terminal_look {
+            return;
+        }
+        state.next_terminal_look = now + TERMINAL_LOOK;
+        let roots: Vec<(u64, Vec<u32>)> = state
+            .running
+            .iter()
+            .filter(|job| !job.is_ending() && !job.has_ended() && now - job.started >= TERMINAL_LOOK)
+            .map(|job| (job.id(), job.roots().collect()))
+            .collect();
+        drop(state);
+        if roots.is_empty() || !family::are_numbers_own() {
+            return;
+        }
+        let is_refused = |roots: &[u32]| roots.iter().any(|root| family::wants_terminal(*root));
+        let refused: Vec<u64> = roots.iter().filter(|(_, roots)| is_refused(roots)).map(|(id, _)| *id).collect();
+        let mut state = self.state.lock();
+        state.next_terminal_look = Instant::now() + TERMINAL_LOOK.max(now.elapsed() * 100);
+        for job in state.running.iter_mut().filter(|job| refused.contains(&job.id())) {
+            let done = job.end(Why::WantsTerminal, self.settings.grace, &self.processes);
+            job.complain("end", done);
+        }
+    }
+
     fn adopt_orphans(&self, state: &mut State, now: Instant) {
         // After the ends were looked at: what a job leaves behind is handed over before it can be seen to have ended.
-        let orphans = self.hand_out_orphans(state);
+        let Some(orphans) = self.hand_out_orphans(state) else { return };
         let State { running, leftovers, .. } = state;
         let is_anybodys = |orphan: &Orphan| running.iter().any(|job| job.has_started(orphan));
         for orphan in orphans.iter().filter(|orphan| !is_anybodys(orphan)) {
             if orphan.is_zombie {
                 if self.settings.is_sole_parent || leftovers.iter().any(|(pid, _)| *pid == orphan.pid) {
-                    orphan.reap();
+                    family::reap(orphan.pid);
                 }
             } else if orphan.serial.is_some_and(|serial| self.family.has(serial)) {
                 self.end_leftover(leftovers, orphan.pid, now);

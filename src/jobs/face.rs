@@ -71,6 +71,9 @@ pub struct Jobs {
     costs_file: Option<PathBuf>,
 }
 
+/// A grace that nobody lives to see the end of: added to a time, it is still one that the clock can name.
+const ENDLESS: Duration = Duration::from_secs(1 << 32);
+
 /// The settings of [`Jobs`].
 #[derive(Debug)]
 #[must_use]
@@ -95,7 +98,7 @@ impl JobsBuilder {
 
     /// The time that a job has between `SIGTERM` and `SIGKILL`. Default: 5 s.
     pub fn grace(mut self, grace: Duration) -> JobsBuilder {
-        self.settings.grace = grace;
+        self.settings.grace = grace.min(ENDLESS);
         self
     }
 

@@ -11,9 +11,10 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::cost::Cost;
-use crate::readers::parse_stat;
 use crate::readers::procfs::bytes;
+use crate::readers::{parse_stat, stopped_by};
 use crate::sys::process::Handle;
+use crate::sys::reserve::is_exhausted;
 
 /// The name of the mark in the environment.
 pub(super) const MARK: &str = "HIGHWATER_JOB";
@@ -77,19 +78,21 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    fn read(pid: u32) -> Option<Orphan> {
-        let stat = parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).ok()?;
+    /// `None` for one that is gone, or may not be looked at. An error if there is no descriptor to look at it with.
+    fn read(pid: u32) -> io::Result<Option<Orphan>> {
+        let Some(text) = unless_exhausted(fs::read(format!("/proc/{pid}/stat")))? else { return Ok(None) };
+        let Ok(stat) = parse_stat(&text) else { return Ok(None) };
         let is_zombie = stat.is_zombie();
-        let serial = if is_zombie { None } else { serial_of(pid) };
-        Some(Orphan { pid, group: stat.group, serial, is_zombie })
+        let serial = if is_zombie { None } else { serial_of(pid)? };
+        Ok(Some(Orphan { pid, group: stat.group, serial, is_zombie }))
     }
+}
 
-    /// Takes the status of one that has ended, which nobody else waits for.
-    pub(super) fn reap(&self) {
-        if let Ok(handle) = Handle::by_number(self.pid) {
-            // Somebody else did, if not.
-            let _ = handle.take_status();
-        }
+/// Takes the status of an orphan that has ended, which nobody else waits for.
+pub(super) fn reap(pid: u32) {
+    if let Ok(handle) = Handle::by_number(pid) {
+        // Somebody else did, if not.
+        let _ = handle.take_status();
     }
 }
 
@@ -97,7 +100,16 @@ impl Orphan {
 pub(super) fn orphans() -> io::Result<Vec<Orphan>> {
     let own = std::process::id();
     let children = fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
-    Ok(children.split_ascii_whitespace().filter_map(|pid| Orphan::read(pid.parse().ok()?)).collect())
+    let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid| Orphan::read(pid).transpose()).collect()
+}
+
+/// What was read, if anything was. Want of a descriptor is the one error that says nothing of a process.
+fn unless_exhausted<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_exhausted(error.raw_os_error()) => Err(error),
+        read => Ok(read.ok()),
+    }
 }
 
 /// Whether the numbers in `/proc` are those of the pid namespace of this process. Where they are not, they are those of
@@ -110,25 +122,38 @@ pub(super) fn are_numbers_own() -> bool {
 /// is an orphan itself by then.
 pub(super) fn cost_of(pid: u32) -> Cost {
     let mut cost = Cost::default();
+    visit(pid, |text| {
+        let Ok(stat) = parse_stat(text) else { return };
+        cost = cost.and(Cost { memory_bytes: bytes(stat.resident_pages), processes: 1, tasks: stat.threads.max(1) });
+    });
+    cost
+}
+
+/// Whether a process, or one below it, is stopped because it wants the terminal.
+pub(super) fn wants_terminal(pid: u32) -> bool {
+    let mut is_refused = false;
+    visit(pid, |text| is_refused |= matches!(stopped_by(text), Some(libc::SIGTTIN | libc::SIGTTOU)));
+    is_refused
+}
+
+/// Reads the `stat` of a process and of all that is below it, some 15 us each.
+fn visit(pid: u32, mut look: impl FnMut(&[u8])) {
     let mut pids = vec![pid];
     while let Some(pid) = pids.pop() {
-        let Some(stat) = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text).ok()) else {
-            continue;
-        };
-        cost = cost.and(Cost { memory_bytes: bytes(stat.resident_pages), processes: 1, tasks: stat.threads.max(1) });
+        let Ok(text) = fs::read(format!("/proc/{pid}/stat")) else { continue };
+        look(&text);
         for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
             pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
     }
-    cost
 }
 
-fn serial_of(pid: u32) -> Option<Serial> {
+fn serial_of(pid: u32) -> io::Result<Option<Serial>> {
+    let Some(file) = unless_exhausted(File::open(format!("/proc/{pid}/environ")))? else { return Ok(None) };
     let mut environment = Vec::new();
-    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
-    file.take(LONGEST).read_to_end(&mut environment).ok()?;
-    find(&environment)
+    let read = file.take(LONGEST).read_to_end(&mut environment);
+    Ok(read.ok().and_then(|_| find(&environment)))
 }
 
 fn find(environment: &[u8]) -> Option<Serial> {

@@ -24,6 +24,8 @@ struct Known {
     usage: WorkUsage,
     outcome: Option<Outcome>,
     is_cancelled: bool,
+    /// Whether it is to be ended without a grace.
+    is_killed: bool,
 }
 
 impl Ticket {
@@ -61,6 +63,14 @@ impl Ticket {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.known.lock().is_cancelled
+    }
+
+    pub(super) fn set_killed(&self) {
+        self.known.lock().is_killed = true;
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.known.lock().is_killed
     }
 
     /// Waits until the job was started or has ended.

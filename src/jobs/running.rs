@@ -16,6 +16,7 @@ use crate::jobserver::JobChannel;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::child::{self, Child};
 use crate::sys::process::{self, Handle};
+use crate::sys::reserve::is_exhausted;
 use crate::vocabulary::{Resource, WorkUsage};
 
 /// The age from which on the process group manager has charge of a job, which costs a look. What a younger one leaves
@@ -188,8 +189,9 @@ impl Running {
         self.has_ended && !had_ended
     }
 
-    /// Whether it was stopped because it wants the terminal, and was not told to end yet. The kernel stops the whole group of
-    /// a process for that, so to look at our own children is to see what they have started as well.
+    /// Whether one of its processes that are children of this one was stopped because it wants the terminal, and it was not
+    /// told to end yet. The kernel stops the whole group of a process for that, so this sees most of what those have started
+    /// as well, and costs a system call. The rest is [looked for](family::wants_terminal) more rarely.
     pub(super) fn wants_terminal(&self) -> bool {
         let is_refused = |pid: u32| matches!(child::stopped_by(pid), Some(libc::SIGTTIN | libc::SIGTTOU));
         !self.is_ending() && !self.has_ended && self.roots().any(is_refused)
@@ -234,8 +236,20 @@ impl Running {
         let is_own =
             |orphan: &&Orphan| self.has_started(orphan) || before.contains(&orphan.pid) || below.contains(&orphan.pid);
         let own: Vec<Orphan> = orphans.iter().filter(is_own).copied().collect();
-        own.iter().filter(|orphan| orphan.is_zombie).for_each(Orphan::reap);
+        own.iter().filter(|orphan| orphan.is_zombie).for_each(|orphan| family::reap(orphan.pid));
         self.orphans = own.iter().filter(|orphan| !orphan.is_zombie).map(|orphan| orphan.pid).collect();
+    }
+
+    /// Takes note of which of its orphans are still there, while there is no list of them.
+    pub(super) fn keep_orphans(&mut self) {
+        self.orphans.retain(|&pid| match child::find(pid) {
+            Child::Alive => true,
+            Child::Unknown => false,
+            Child::Ended => {
+                family::reap(pid);
+                false
+            }
+        });
     }
 
     /// Takes note of what it costs together with its orphans. None takes them off what is reserved for it either, so jobs
@@ -383,7 +397,13 @@ impl Running {
             let _ = processes.track_backend_pid(*orphan);
         }
         for pid in self.orphans.iter().chain([&self.pid]) {
-            let _ = processes.signal_backend(*pid, signal);
+            match processes.signal_backend(*pid, signal) {
+                // Without a descriptor there is still the number, which nobody else is given before our child is waited for.
+                Err(error) if is_exhausted(error.os_error()) && child::find(*pid) == Child::Alive => {
+                    let _ = Handle::by_number(*pid).and_then(|process| process.signal(signal));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -402,7 +422,9 @@ impl Running {
         if !self.orphans.is_empty() {
             match self.leaving {
                 None => {
-                    self.leaving = now.checked_add(grace);
+                    // What comes to light once its time is over has none left.
+                    let was_killed = matches!(self.state, State::Ending { kill_at: None, .. });
+                    self.leaving = now.checked_add(if was_killed { Duration::ZERO } else { grace });
                     let told = self.signal(libc::SIGTERM, processes);
                     let told = told.and_then(|()| self.signal(libc::SIGCONT, processes));
                     self.complain("end", told);

@@ -146,6 +146,9 @@ impl JobTable {
         if state.is_closed || ticket.is_cancelled() {
             let ended = running.end(Why::Cancelled, self.settings.grace, &self.processes);
             running.complain("end", ended);
+            if ticket.is_killed() {
+                running.hurry();
+            }
         }
         state.starting = None;
         state.crowded_since = None;

@@ -105,6 +105,7 @@ pub(super) struct State {
     pub(super) next_check: Option<Instant>,
     /// The time of the last check from which the growth of jobs was noted.
     pub(super) growth_seen: Option<Instant>,
+    pub(super) next_terminal_look: Instant,
     pub(super) subscribers: Vec<Sender<JobEvent>>,
     pub(super) unattached: Damped,
     pub(super) unlisted: Damped,
@@ -147,6 +148,7 @@ impl JobTable {
             next_look: now,
             next_check: None,
             growth_seen: None,
+            next_terminal_look: now,
             subscribers: Vec::new(),
             unattached: Damped::default(),
             unlisted: Damped::default(),
@@ -239,6 +241,9 @@ impl JobTable {
         // The one that is being started is in neither list: it is ended, or not put back, once it is.
         if let Some(ticket) = &state.starting {
             ticket.set_cancelled();
+            if at_once {
+                ticket.set_killed();
+            }
         }
         for job in &mut state.running {
             // One that is being ended for another reason is not to be run again either.
@@ -248,6 +253,10 @@ impl JobTable {
             if at_once {
                 job.hurry();
             }
+        }
+        if at_once {
+            let now = Instant::now();
+            state.leftovers.iter_mut().for_each(|(_, kill_at)| *kill_at = now);
         }
         drop(state);
         self.tell(waiting.iter().map(|waiting| Told::never_started(waiting, Outcome::Cancelled)));
@@ -317,18 +326,21 @@ impl JobTable {
         state
     }
 
-    /// Has each job know its orphans. Where the kernel lists no children there are none, and the process group manager alone
-    /// ends what is left.
-    pub(super) fn hand_out_orphans(&self, state: &mut State) -> Vec<Orphan> {
-        let orphans = family::orphans().unwrap_or_else(|error| {
-            let left_out = state.unlisted.say(Instant::now());
-            state.unlisted_why = left_out.map(|left_out| (error, left_out)).or(state.unlisted_why.take());
-            Vec::new()
-        });
-        for job in &mut state.running {
-            job.adopt(&orphans, &self.processes);
+    /// Has each job know its orphans. `None` if there is no list: where the kernel has none, none are known, and the process
+    /// group manager alone ends what is left; where there is no descriptor to read it with, those known before remain.
+    pub(super) fn hand_out_orphans(&self, state: &mut State) -> Option<Vec<Orphan>> {
+        match self.processes.with_room(family::orphans) {
+            Ok(orphans) => {
+                state.running.iter_mut().for_each(|job| job.adopt(&orphans, &self.processes));
+                Some(orphans)
+            }
+            Err(error) => {
+                let left_out = state.unlisted.say(Instant::now());
+                state.unlisted_why = left_out.map(|left_out| (error, left_out)).or(state.unlisted_why.take());
+                state.running.iter_mut().for_each(Running::keep_orphans);
+                None
+            }
         }
-        orphans
     }
 
     /// Tells what has happened to jobs: those that wait for it, those that have subscribed, and the log.

@@ -300,6 +300,11 @@ impl ProcessGroupManager {
         status
     }
 
+    /// Makes a call that opens something, if need be with the descriptors that are set aside for a shutdown.
+    pub(crate) fn with_room<T>(&self, call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.registry().reserve.lend(call, io::Error::raw_os_error)
+    }
+
     pub(super) fn registry(&self) -> &Registry {
         self.registry.current_or_renew(|_inherited| Registry::default())
     }

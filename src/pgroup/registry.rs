@@ -25,7 +25,7 @@ use crate::vocabulary::{Error, MemoryScope};
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     files: ProcFiles,
-    reserve: Reserve,
+    pub(super) reserve: Reserve,
     pub(super) state: Mutex<State>,
 }
 

@@ -24,5 +24,5 @@ pub(crate) mod procfs;
 mod roots;
 
 pub use self::probe::SystemProbe;
-pub(crate) use self::procfs::stat::parse as parse_stat;
+pub(crate) use self::procfs::stat::{parse as parse_stat, stopped_by};
 pub(crate) use self::roots::Roots;

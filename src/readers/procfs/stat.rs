@@ -96,6 +96,18 @@ pub(crate) fn is_ending(bytes: &[u8]) -> bool {
     flags.and_then(parse_u64).is_some_and(|flags| flags & EXITING != 0)
 }
 
+/// The signal that a process is stopped by: field 52, which has it while the state is `T` (Linux 5.18). `None` also where this
+/// process may not know it, as of a process of another user.
+pub(crate) fn stopped_by(bytes: &[u8]) -> Option<i32> {
+    let fields = bytes.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let mut fields = fields.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    if fields.next()? != b"T" {
+        return None;
+    }
+    let signal = fields.nth(52 - STATE - 1).and_then(parse_u64).filter(|&signal| signal > 0)?;
+    i32::try_from(signal).ok()
+}
+
 /// The start time in ticks of a process that may have started before boot, in a time namespace that is set back.
 ///
 /// The kernel adds the offset in unsigned nanoseconds, which wrap, and divides by those of a tick afterwards: a tick
@@ -150,6 +162,24 @@ mod tests {
             page_faults: 212,
         };
         assert_eq!(parsed(SLEEPING), expected);
+    }
+
+    #[test]
+    fn the_signal_that_has_stopped_a_process_is_told_while_it_is_stopped() {
+        let line = |state: &str, last: &str| format!("7 (a) T 9) {state}{} {last}\n", " 1".repeat(48));
+        assert_eq!(line("T", "21").rsplit(')').next().unwrap().split_whitespace().count(), 52 - 2);
+        assert_eq!(stopped_by(line("T", "21").as_bytes()), Some(21));
+        for text in [
+            line("T", "0"),
+            line("T", "x"),
+            line("T", "18446744073709551615"),
+            line("S", "21"),
+            line("t", "5"),
+            String::new(),
+        ] {
+            assert_eq!(stopped_by(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(stopped_by(b"7 (a) T 1 1"), None);
     }
 
     #[test]
