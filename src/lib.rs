@@ -108,8 +108,8 @@ mod readme {}
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
     jobs::{
-        HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Outcome, Remaining, TaskShortage,
-        Tries,
+        HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Limiters, Outcome, Remaining, Tally,
+        TaskShortage, Tries,
     },
     jobserver::{JobChannel, JobServer, JobServerBuilder, TokenTally},
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},

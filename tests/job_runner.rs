@@ -255,19 +255,20 @@ struct Ended {
 }
 
 impl Ended {
-    /// How many jobs are done, have failed and were shed, as the summary says.
+    /// How many jobs are done, have failed and were run again, as the summary says.
     fn counts(&self) -> (u32, u32, u32) {
         let number = |label| number_before(&self.stdout, label) as u32;
-        (number(" done, "), number(" failed, "), number(" shed and "))
+        (number(" done, "), number(" failed, "), number(" run again, "))
     }
 
-    fn times_closed(&self) -> u32 {
-        number_before(&self.stdout, " times\n") as u32
+    /// Whether so much of the time that the summary says it the run was limited by this.
+    fn is_limited_by(&self, limiter: &str) -> bool {
+        self.stdout.lines().any(|line| line.contains("; limited by ") && line.contains(&format!("{limiter} ")))
     }
 
-    /// The most processes and the most MB in a snapshot since the cost of a job was known.
+    /// The most processes and the most MB that were seen.
     fn peak(&self) -> (u32, f64) {
-        let peak = self.stdout.split("peak once known:").nth(1).unwrap_or_else(|| panic!("no peak: {self:?}"));
+        let peak = self.stdout.split("peak:").nth(1).unwrap_or_else(|| panic!("no peak: {self:?}"));
         (number_before(peak, " processes") as u32, number_before(peak, " MB"))
     }
 }
@@ -300,7 +301,7 @@ fn jobs_of_four_processes_under_twenty_all_finish_once() {
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.done, Vec::from_iter(1..=60), "{ended:?}");
     assert_eq!(ended.counts(), (60, 0, 0), "{ended:?}");
-    assert!(ended.times_closed() > 0, "{ended:?}");
+    assert!(ended.is_limited_by("processes"), "{ended:?}");
     assert!(ended.peak().0 < 20, "{ended:?}");
 }
 
@@ -327,7 +328,7 @@ fn jobs_that_take_memory_stay_below_the_limit_and_all_finish_once() {
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.done, Vec::from_iter(1..=12), "{ended:?}");
     assert_eq!(ended.counts(), (12, 0, 0), "{ended:?}");
-    assert!(ended.times_closed() > 0, "{ended:?}");
+    assert!(ended.is_limited_by("memory"), "{ended:?}");
     let (_, peak_mb) = ended.peak();
     assert!(peak_mb < 150.0, "{ended:?}");
 }
@@ -366,7 +367,6 @@ fn a_limit_of_one_process_fits_no_job() {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.contains("job 1 failed: refused: processes 0 + 1 asked of 1 (100.0 %)"), "{ended:?}");
     assert!(ended.stdout.contains("it could never fit"), "{ended:?}");
-    assert!(!ended.stdout.contains("peak in snapshots:  0 processes, 0.0 MB"), "not even the first check: {ended:?}");
     assert_eq!((ended.counts(), ended.done), ((0, 1, 0), vec![]));
 }
 
@@ -459,9 +459,9 @@ fn a_bad_option_or_value_is_named_in_one_line() {
         (&["--interval", "0"], "'0' for '--interval"),
         (&["--interval", "nan"], "'nan' for '--interval"),
         (&["--limits", "missing"], "missing: No such file"),
-        (&["--limits", "zero"], "zero, line 2: max_processes"),
-        (&["--limits", "unknown"], "unknown, line 1: unknown limit `max_files`"),
-        (&["--limits", "garbled"], "garbled, line 1: expected"),
+        (&["--limits", "zero"], "zero: invalid value '0' for '--max-processes"),
+        (&["--limits", "unknown"], "unknown: unexpected argument '--max-files'"),
+        (&["--limits", "garbled"], "garbled: a value is required for '--max-processes"),
     ];
     for (options, named) in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -509,7 +509,7 @@ fn sighup_reloads_the_limits_and_a_broken_file_changes_none() {
 
     run.write("limits", "max_processes = 100\nmax_processes = plenty\n");
     run.signal(Signal::SIGHUP);
-    run.wait_for("stderr", "limits unchanged: limits, line 2: max_processes is not a whole number above 0: `plenty`");
+    run.wait_for("stderr", "limits unchanged: limits: invalid value 'plenty' for '--max-processes");
 
     run.write("limits", "max_processes = 12\n");
     run.signal(Signal::SIGHUP);
@@ -990,7 +990,7 @@ fn a_job_that_fails_is_run_again_as_often_as_told() {
     run.feed("echo x >> second; exit 3");
     wait_until("both were run three times", || [run.read("first"), run.read("second")] == ["x\nx\nx\n", "x\nx\nx\n"]);
     let ended = run.end();
-    assert_eq!((ended.status.code(), ended.counts()), (Some(1), (1, 1, 0)), "{ended:?}");
+    assert_eq!((ended.status.code(), ended.counts()), (Some(1), (1, 1, 4)), "{ended:?}");
     assert!(ended.stdout.contains("job 1 failed and is run again: exit status: 1\n"), "{ended:?}");
     assert!(ended.stdout.contains("job 2 failed: exit status: 3: "), "{ended:?}");
 }
@@ -1024,7 +1024,6 @@ fn a_run_that_was_killed_is_resumed_by_its_job_log() {
     ran.sort_unstable();
     let ended = again.end();
     assert_eq!(ended.counts(), (3, 0, 0), "{ended:?}");
-    assert!(ended.stdout.contains("done before:        1\n"), "{ended:?}");
     // The first line was done: another one stands there now.
     assert_eq!(ran, ["2", "2", "3", "4"]);
 }
@@ -1053,4 +1052,60 @@ fn lines_may_end_as_elsewhere_or_not_at_all_and_be_no_text() {
     assert_eq!((ended.counts(), ended.done), ((3, 2, 0), vec![1, 3, 6]), "{}", ended.stderr);
     assert!(ended.stdout.contains("job 4 failed: could not be started: "), "{}", ended.stderr);
     assert!(ended.stdout.contains("job 5 failed: could not be started: Argument list too long"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_remaining_time_is_told_as_a_range_once_the_input_is_known_and_enough_has_ended() {
+    let mut run = Run::start(&["--max-processes", "6"]);
+    let job = |n: u32| format!("exec sleep 0.{}", n * 5 % 7 + 2);
+    (1..=40).for_each(|n| run.feed(&job(n)));
+    run.wait_for("stdout", "; at least ");
+    drop(run.runner.stdin.take());
+    let told = |line: &str| Some(line.split_once(" left")?.0.rsplit_once("; ")?.1.to_owned());
+    let lines = || run.read("stdout").lines().map(str::to_owned).collect::<Vec<_>>();
+    let is_range = |line: &String| told(line).is_some_and(|told| !told.starts_with("at least"));
+    wait_until("a range is told", || lines().iter().any(is_range));
+    let (line, told) =
+        lines().iter().find(|line| is_range(line)).map(|line| (line.clone(), told(line).unwrap())).unwrap();
+    let ended = run.end();
+    assert_eq!(ended.counts(), (40, 0, 0), "{ended:?}");
+    // Such as `about 4 s`, `3 to 5 s`, `at most 2 s`.
+    let at_most = number_before(&told, " s");
+    let took = number_before(&ended.stdout, " s; limited by ") - number_before(&line, " s  running");
+    assert!(at_most * 2.0 + 1.0 >= took && at_most <= took * 3.0 + 2.0, "{told}, and it took {took} s: {ended:?}");
+    let early = ended.stdout.lines().filter(|line| line.contains(" left") && line.contains("done 0,"));
+    assert_eq!(early.count(), 0, "{ended:?}");
+}
+
+#[test]
+fn the_summary_says_what_has_limited_a_run() {
+    let spin = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done".to_owned();
+    let runs: [(&[&str], String, &str); 3] = [
+        (&[], spin, "CPU"),
+        (&["--max-memory-mb", "150", "--max-processes", "100"], holding_mb(60, "sleep 0.3"), "memory"),
+        (&["--max-processes", "5"], "exec sleep 0.3".into(), "processes"),
+    ];
+    for (options, job, limiter) in runs {
+        let mut run = Run::start(options);
+        (0..16).for_each(|_| run.feed(&job));
+        let ended = run.end();
+        assert_eq!(ended.counts(), (16, 0, 0), "{ended:?}");
+        assert!(ended.stdout.contains(&format!("; limited by {limiter} ")), "{ended:?}");
+    }
+    let mut run = Run::start(&[]);
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(200));
+        run.feed("exit 0");
+    }
+    let ended = run.end();
+    assert!(ended.stdout.contains("; limited by input "), "{ended:?}");
+}
+
+#[test]
+fn a_reader_that_is_slow_is_what_limits_a_run() {
+    let mut run = Run::start_by("\"$@\" | (sleep 3; cat)", &["--max-processes", "10"]);
+    (0..20).for_each(|_| run.feed("seq 50000"));
+    let ended = run.end();
+    assert_eq!(ended.counts(), (20, 0, 0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("; limited by printing "), "{}", ended.stdout.lines().last().unwrap());
 }

@@ -1,39 +1,42 @@
-//! The commands. A thread waits for them and passes them on.
+//! The commands. A thread reads them ahead, so that it is known how many there are.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead};
-use std::os::unix::ffi::OsStringExt;
-use std::thread;
+use std::io::{self, BufRead, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{bounded, Receiver};
 
+/// The most lines that are read ahead: whoever writes more of them is held back.
+const AHEAD: usize = 1 << 16;
+
 /// A command, and the number of its line, which is its name everywhere.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) number: usize,
     pub(crate) command: OsString,
 }
 
-/// The lines of standard input, one command each; blank ones are skipped. The channel holds none, so a runner that is held
-/// back holds back whoever writes the commands.
-pub(crate) fn lines() -> io::Result<Receiver<io::Result<Line>>> {
-    let (sender, receiver) = bounded(0);
-    thread::Builder::new().name("commands".into()).spawn(move || {
-        for (index, line) in io::stdin().lock().split(b'\n').enumerate() {
-            let line = match line {
-                Ok(line) if line.iter().all(u8::is_ascii_whitespace) => continue,
-                Ok(mut line) => {
-                    // Of a file from elsewhere.
-                    line.truncate(line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len));
-                    Ok(Line { number: index + 1, command: OsString::from_vec(line) })
-                }
-                Err(error) => Err(error),
-            };
-            let failed = line.is_err();
-            if sender.send(line).is_err() || failed {
-                return;
-            }
-        }
-    })?;
-    Ok(receiver)
+/// The lines of standard input, one command each; blank ones are left out.
+fn lines() -> impl Iterator<Item = io::Result<Line>> {
+    let lines = (1..).zip(io::stdin().lock().split(b'\n')).map(|(number, line)| {
+        let mut line = line?;
+        // Of a file from elsewhere.
+        line.truncate(line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len));
+        Ok(Line { number, command: OsString::from_vec(line) })
+    });
+    let is_blank = |line: &Line| line.command.as_bytes().iter().all(u8::is_ascii_whitespace);
+    lines.filter(move |line| !line.as_ref().is_ok_and(is_blank))
+}
+
+/// The lines, and the thread that reads them, which has ended once it knows them all.
+pub(crate) fn read() -> io::Result<(Receiver<io::Result<Line>>, JoinHandle<()>)> {
+    let (sender, receiver) = bounded(AHEAD);
+    let send_all = move || drop(lines().try_for_each(|line| sender.send(line)));
+    Ok((receiver, thread::Builder::new().name("commands".into()).spawn(send_all)?))
+}
+
+/// Prints them.
+pub(crate) fn print() -> io::Result<()> {
+    lines().try_for_each(|line| writeln!(io::stdout(), "{}", line?.command.to_string_lossy()))
 }

@@ -2,26 +2,26 @@
 //! place.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::io;
 use std::process::Command;
-use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{never, select, Receiver};
-use highwater::{
-    HeldBack, Job, JobEvent, JobStep, Jobs, Outcome, Resource, ResourceMonitor, ResourceSnapshot, Snapshots,
-};
-use nix::sys::signal::{raise, Signal};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGTSTP, SIGTTIN};
+use crossbeam_channel::{never, select, unbounded, Receiver};
+use highwater::{BoxError, Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceMonitor, Tally};
+use nix::sys::signal::SigSet;
+use procfs::process::Process;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN};
+use signal_hook::iterator::Signals;
 
-use crate::input::Line;
+use crate::input::{self, Line};
 use crate::joblog::JobLog;
-use crate::limits;
 use crate::options::Options;
-use crate::output::{Output, Outputs};
-use crate::progress::{Counts, Progress};
-use crate::signals;
-use crate::tally::Tally;
+use crate::output::{Grouping, Output};
+
+/// How long a job that is told to end may take before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How long the runner's own share may be too large, while no job runs, before it is taken not to become smaller.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,283 +29,267 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a run that was ended by a signal waits until what it has to say is read.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The most texts that may wait to be printed when another job is started: jobs write no faster than somebody reads.
-const BACKLOG: usize = 100;
-
 /// The most lines that wait for their start. One is enough, but for jobs that end faster than one is asked for.
 const AHEAD: usize = 4;
 
-/// How long nothing is looked at when nothing happens.
-const IDLE: Duration = Duration::from_millis(100);
+/// How often the progress line is drawn, and how often one is printed where none can be drawn.
+const DRAWN: Duration = Duration::from_millis(100);
+const PRINTED: Duration = Duration::from_secs(1);
 
-/// What the runner is made of.
 pub(crate) struct Runner {
-    pub(crate) options: Options,
-    pub(crate) monitor: ResourceMonitor,
-    pub(crate) snapshots: Snapshots,
-    pub(crate) jobs: Jobs,
-    pub(crate) events: Receiver<JobEvent>,
-    pub(crate) outputs: Arc<Outputs>,
-    pub(crate) input: Receiver<io::Result<Line>>,
-    pub(crate) signals: Receiver<i32>,
-    pub(crate) progress: Progress,
-    pub(crate) log: Option<JobLog>,
+    options: Options,
+    monitor: ResourceMonitor,
+    jobs: Jobs,
+    events: Receiver<JobEvent>,
+    signals: Receiver<i32>,
+    lines: Receiver<io::Result<Line>>,
+    reader: JoinHandle<()>,
+    output: Output,
+    log: Option<JobLog>,
     /// The lines that an earlier run has done.
-    pub(crate) done_before: HashSet<usize>,
+    done_before: HashSet<usize>,
+    /// The lines that were given to the jobs, by the number of the job.
+    given: HashMap<u64, Given>,
+    streams: u64,
+    is_input_open: bool,
+    /// The signal that ends the run early.
+    interrupted: Option<i32>,
+    began: Instant,
+    /// When progress was shown, and the numbers of jobs in it.
+    shown: (Instant, String),
+    /// The lines that have failed before they were jobs.
+    failed: usize,
+    /// The most processes and MB that were seen.
+    peak: (usize, f64),
 }
 
-/// How a run ended.
-pub(crate) struct Ending {
-    pub(crate) tally: Tally,
-    /// The signal that ended it early.
-    pub(crate) interrupted: Option<i32>,
-}
-
-/// A line whose job was given to the jobs.
 struct Given {
     line: Line,
-    output: Output,
-    tries: u32,
-    is_started: bool,
-}
-
-/// A run in progress.
-struct Run {
-    runner: Runner,
-    /// By the number of the job.
-    given: HashMap<u64, Given>,
-    /// The jobs that were given up, and why.
-    given_up: HashMap<u64, String>,
-    input_open: bool,
-    interrupted: Option<i32>,
-    /// Why the next job is not started.
-    held_back: Option<String>,
-    /// Whether the gate was closed at the last look.
-    is_closed: bool,
-    /// Since when the runner itself has been too large for any job.
-    stuck_since: Option<Instant>,
-    tally: Tally,
-}
-
-enum Event {
-    Line(Line),
-    EndOfInput(Option<io::Error>),
-    Signal(i32),
-    Job(JobEvent),
-    Snapshot(Box<ResourceSnapshot>),
-    Nothing,
+    job: JobHandle,
+    streams: u64,
 }
 
 impl Runner {
-    /// Runs all jobs.
-    pub(crate) fn run(self) -> Ending {
-        let mut run = Run {
-            runner: self,
+    pub(crate) fn new(options: Options) -> Result<Runner, BoxError> {
+        let (lines, reader) = input::read()?;
+        let output = Output::new()?;
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+            .target(env_logger::Target::Pipe(Box::new(output.clone())))
+            .init();
+        // What this process was started with is not for jobs.
+        SigSet::empty().thread_set_mask()?;
+        let signals = signals()?;
+        let (log, mut done_before) = options.joblog.as_deref().map(JobLog::open).transpose()?.unzip();
+        let limits = options.limits()?;
+        log::info!("limits: {limits}");
+        let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
+        let mut jobs = monitor.jobs().grace(GRACE).patience(PATIENCE).sole_parent(true);
+        if options.max_processes.is_some() {
+            jobs = jobs.width(usize::MAX);
+        }
+        // However this ends, no job goes on without it.
+        let jobs = jobs.build()?;
+        let events = jobs.events();
+        monitor.start(options.interval)?;
+        done_before = done_before.filter(|_| options.resume);
+        let (done_before, began) = (done_before.unwrap_or_default(), Instant::now());
+        Ok(Runner {
+            options,
+            monitor,
+            jobs,
+            events,
+            signals,
+            lines,
+            reader,
+            output,
+            log,
+            done_before,
             given: HashMap::new(),
-            given_up: HashMap::new(),
-            input_open: true,
+            streams: 1,
+            is_input_open: true,
             interrupted: None,
-            held_back: None,
-            is_closed: false,
-            stuck_since: None,
-            tally: Tally::new(),
-        };
-        while !run.is_over() {
-            let event = run.next_event();
-            run.handle(event);
-            run.look_whether_held_back();
-            run.show();
+            began,
+            shown: (began, String::new()),
+            failed: 0,
+            peak: (0, 0.0),
+        })
+    }
+
+    /// Runs all jobs, and returns the exit code.
+    pub(crate) fn run(mut self) -> u8 {
+        while !self.given.is_empty() || (self.is_input_open && self.interrupted.is_none()) {
+            self.wait_for_something();
+            self.show();
         }
-        while let Ok(snapshot) = run.runner.snapshots.try_recv() {
-            run.tally.record(&snapshot);
-        }
-        run.runner.progress.finish();
-        run.runner.progress.say(&run.tally.to_string());
+        self.output.bar.finish_and_clear();
+        let Tally { done, failed, run_again, .. } = self.jobs.tally();
+        let failed = failed + self.failed;
+        let (seconds, limiters) = (self.began.elapsed().as_secs_f64(), self.jobs.limiters());
+        let (processes, mb) = self.peak;
+        self.output.say(format_args!(
+            "{done} done, {failed} failed, {run_again} run again, in {seconds:.1} s; limited by {limiters}\n\
+             peak: {processes} processes, {mb:.1} MB"
+        ));
         // Whoever wants it to end now does not want it to wait for a reader that reads no more.
-        run.runner.progress.printer().wait(run.interrupted.map(|_| FAREWELL));
-        Ending { tally: run.tally, interrupted: run.interrupted }
-    }
-}
-
-impl Run {
-    fn is_over(&self) -> bool {
-        self.given.is_empty() && (!self.input_open || self.interrupted.is_some())
+        self.output.wait(self.interrupted.map(|_| FAREWELL));
+        self.interrupted.map_or(u8::from(failed > 0), |signal| 128 + signal as u8)
     }
 
-    fn next_event(&self) -> Event {
-        let no_input = never();
-        let wants_input = self.input_open
-            && self.interrupted.is_none()
-            && self.runner.jobs.waiting() < AHEAD
-            && self.runner.progress.printer().backlog() <= BACKLOG;
-        let input = if wants_input { &self.runner.input } else { &no_input };
+    fn wait_for_something(&mut self) {
+        self.jobs.hold(self.output.is_behind().then_some("printing"));
+        let wants_line =
+            self.is_input_open && self.interrupted.is_none() && self.jobs.waiting() < AHEAD && !self.output.is_behind();
+        let lines = if wants_line { self.lines.clone() } else { never() };
         select! {
-            recv(self.runner.events) -> event => event.map_or(Event::Nothing, Event::Job),
-            recv(input) -> line => match line {
-                Ok(Ok(line)) => Event::Line(line),
-                Ok(Err(error)) => Event::EndOfInput(Some(error)),
-                Err(_) => Event::EndOfInput(None),
+            recv(self.events) -> event => event.into_iter().for_each(|event| self.account(event)),
+            recv(self.signals) -> signal => signal.into_iter().for_each(|signal| self.obey(signal)),
+            recv(lines) -> line => match line {
+                Ok(Ok(line)) if self.done_before.contains(&line.number) => {}
+                Ok(Ok(line)) => self.give(line),
+                Ok(Err(error)) => {
+                    self.output.say(format_args!("could not read the commands: {error}"));
+                    self.failed += 1;
+                }
+                Err(_) => {
+                    self.is_input_open = false;
+                    self.jobs.expect_no_more();
+                }
             },
-            recv(self.runner.signals) -> signal => signal.map_or(Event::Nothing, Event::Signal),
-            recv(self.runner.snapshots.receiver()) -> snapshot => snapshot.map_or(Event::Nothing, |snapshot| Event::Snapshot(Box::new(snapshot))),
-            default(IDLE) => Event::Nothing,
-        }
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Line(line) if self.runner.done_before.contains(&line.number) => self.tally.done_before += 1,
-            Event::Line(line) => self.give(line, 1),
-            Event::EndOfInput(error) => {
-                self.input_open = false;
-                if let Some(error) = error {
-                    self.runner.progress.say(&format!("could not read the commands: {error}"));
-                    self.tally.failed += 1;
-                }
-            }
-            Event::Signal(SIGCHLD) => {} // the jobs see to it
-            Event::Signal(SIGHUP) if self.runner.options.limits.is_some() => self.reload_limits(),
-            Event::Signal(signal @ (SIGTSTP | SIGTTIN)) => {
-                if signals::shall_stop(signal) {
-                    self.stop();
-                }
-            }
-            Event::Signal(signal) => self.interrupt(signal),
-            Event::Job(JobEvent { id, what, .. }) => self.account(id, what),
-            Event::Snapshot(snapshot) => self.tally.record(&snapshot),
-            Event::Nothing => {}
+            default(DRAWN) => {}
         }
     }
 
     /// Gives a line to the jobs. They start it when there is room.
-    fn give(&mut self, line: Line, tries: u32) {
+    fn give(&mut self, line: Line) {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", "--"]).arg(&line.command);
-        let output = match self.runner.outputs.of(&mut shell) {
-            Ok(output) => output,
-            Err(error) => return self.fail(&line, &format!("could not be started: {error}")),
-        };
-        let mut job = Job::new(shell).kind(self.runner.options.kind_of(&line));
-        if let Some(timeout) = self.runner.options.timeout {
+        let default = if self.output.bar.is_hidden() { Grouping::Grouped } else { Grouping::Lines };
+        self.streams += 2;
+        let streams = self.streams;
+        let begun = self.output.begin(streams, &mut shell, self.options.output.unwrap_or(default));
+        let mut job = Job::new(shell).retries(self.options.retries);
+        if self.options.kind {
+            let command = line.command.to_string_lossy();
+            job = job.kind(command.split_ascii_whitespace().next().unwrap_or_default());
+        }
+        if let Some(timeout) = self.options.timeout {
             job = job.timeout(timeout);
         }
-        match self.runner.jobs.submit(job) {
-            Ok(job) => drop(self.given.insert(job.id(), Given { line, output, tries, is_started: false })),
-            Err(error) => self.fail(&line, &error.to_string()),
+        match begun.map_err(BoxError::from).and_then(|()| Ok(self.jobs.submit(job)?)) {
+            Ok(job) => drop(self.given.insert(job.id(), Given { line, job, streams })),
+            Err(error) => {
+                self.failed += 1;
+                self.say_failed(&line, format_args!("could not be started: {error}"));
+            }
         }
     }
 
-    fn account(&mut self, id: u64, step: JobStep) {
-        match step {
-            JobStep::Started { .. } => {
-                if let Some(given) = self.given.get_mut(&id) {
-                    given.is_started = true;
-                }
-            }
+    fn account(&mut self, JobEvent { id, what, .. }: JobEvent) {
+        let Some(Given { line: Line { number, .. }, .. }) = self.given.get(&id) else { return };
+        match what {
             JobStep::Requeued { .. } => {
-                self.tally.shed += 1;
-                if let Some(given) = self.given.get(&id) {
-                    self.runner.progress.say(&format!("job {} was shed and waits to be run again", given.line.number));
-                }
+                self.output.say(format_args!("job {number} was shed and waits to be run again"));
             }
-            JobStep::Ended { outcome, usage, took } => {
-                let Some(given) = self.given.remove(&id) else { return };
-                given.output.finish();
-                if given.is_started && matches!(outcome, Outcome::Ended(_)) {
-                    self.tally.learn(usage);
+            JobStep::Failed { outcome } => {
+                self.output.say(format_args!("job {number} failed and is run again: {outcome}"));
+            }
+            JobStep::Ended { outcome, took, .. } => {
+                let Some(Given { line, job, streams }) = self.given.remove(&id) else { return };
+                self.output.end(streams);
+                if let Some(Err(error)) = self.log.as_mut().map(|log| log.write(&line, &outcome, took)) {
+                    log::error!("the end of job {} is not in the job log: {error}", line.number);
                 }
-                self.end(id, &given.line, given.tries, given.is_started, &outcome, took);
+                match outcome {
+                    outcome if outcome.is_success() => {}
+                    Outcome::Cancelled if job.tries() == 0 => {}
+                    Outcome::Cancelled => self.output.say(format_args!("job {} was interrupted", line.number)),
+                    outcome => self.say_failed(&line, outcome),
+                }
             }
             _ => {}
         }
     }
 
-    fn end(&mut self, id: u64, line: &Line, tries: u32, is_started: bool, outcome: &Outcome, took: Duration) {
-        let status = match outcome {
-            Outcome::Ended(status) => Some(*status),
-            _ => None,
-        };
-        if let Some(log) = &mut self.runner.log {
-            if let Err(error) = log.write(line, status, took) {
-                log::error!("the end of job {} is not in the job log: {error}", line.number);
-            }
-        }
-        match outcome {
-            outcome if outcome.is_success() => self.tally.done += 1,
-            Outcome::Cancelled => match self.given_up.remove(&id) {
-                Some(reason) => self.fail(line, &reason),
-                None if is_started => {
-                    self.runner.progress.say(&format!("job {} was interrupted", line.number));
+    fn say_failed(&self, line: &Line, reason: impl Display) {
+        let Line { number, command } = line;
+        self.output.say(format_args!("job {number} failed: {reason}: {}", command.to_string_lossy()));
+    }
+
+    fn obey(&mut self, signal: i32) {
+        match signal {
+            SIGCHLD => {} // the jobs see to it
+            SIGHUP if self.options.limits.is_some() => {
+                let limits = Options::read().and_then(|options| options.limits().map_err(|error| error.to_string()));
+                match limits {
+                    Ok(limits) => self.monitor.update_limits(limits),
+                    Err(error) => log::error!("limits unchanged: {error}"),
                 }
-                None => {}
-            },
-            Outcome::Ended(_) if tries <= self.runner.options.retries && self.interrupted.is_none() => {
-                self.runner.progress.say(&format!("job {} failed and is run again: {outcome}", line.number));
-                self.give(line.clone(), tries + 1);
             }
-            outcome => self.fail(line, &outcome.to_string()),
-        }
-    }
-
-    fn fail(&mut self, line: &Line, reason: &str) {
-        self.tally.failed += 1;
-        self.runner.progress.say(&format!("job {} failed: {reason}: {}", line.number, line.command.to_string_lossy()));
-    }
-
-    fn reload_limits(&mut self) {
-        match limits::load(&self.runner.options) {
-            Ok(limits) => self.runner.monitor.update_limits(limits.limits),
-            Err(error) => log::error!("limits unchanged: {error}"),
-        }
-    }
-
-    /// Stops with the jobs, until somebody continues this process.
-    fn stop(&self) {
-        self.runner.jobs.stop_with(|| {
-            // To this thread: by the time that this returns, it has been continued.
-            if let Err(error) = raise(Signal::SIGSTOP) {
-                log::warn!("could not stop: {error}");
+            SIGTSTP | SIGTTIN => {
+                if let Err(error) = self.jobs.stop_on(signal) {
+                    log::warn!("{error}");
+                }
             }
-        });
-    }
-
-    fn interrupt(&mut self, signal: i32) {
-        if self.interrupted.is_some() {
-            self.runner.jobs.kill_all();
-        } else {
-            self.runner.jobs.cancel_all();
-        }
-        self.interrupted = Some(signal);
-    }
-
-    fn look_whether_held_back(&mut self) {
-        let held_back = self.runner.jobs.held_back();
-        self.held_back = held_back.as_ref().map(ToString::to_string);
-        let refusal = match held_back {
-            Some(HeldBack::Verdict(verdict)) => Some(verdict),
-            _ => None,
-        };
-        self.tally.closed += usize::from(refusal.is_some() && !self.is_closed);
-        self.is_closed = refusal.is_some();
-        // Whether nobody but the runner and its jobs uses what is too much: others may leave what they fill.
-        let is_own = |resource| matches!(resource, Resource::Memory | Resource::Processes | Resource::OpenFiles);
-        let is_stuck = self.runner.jobs.running() == 0 && refusal.is_some_and(|why| why.resource().is_some_and(is_own));
-        if !is_stuck {
-            self.stuck_since = None;
-        } else if self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
-            self.stuck_since = None;
-            let reason = self.held_back.clone().unwrap_or_default();
-            self.given_up.extend(self.given.keys().map(|id| (*id, reason.clone())));
-            self.runner.jobs.cancel_all();
-        }
-        if self.interrupted.is_some() {
-            self.held_back = Some("told to stop; a second signal kills what still runs".into());
+            signal => {
+                if self.interrupted.replace(signal).is_none() {
+                    self.jobs.cancel_all();
+                } else {
+                    self.jobs.kill_all();
+                }
+            }
         }
     }
 
+    /// Shows how things stand, if it is time to.
     fn show(&mut self) {
-        let (running, paused) = (self.runner.jobs.running(), self.runner.jobs.paused());
-        let counts = Counts { running: running - paused, paused, done: self.tally.done, failed: self.tally.failed };
-        self.runner.progress.show(counts, self.runner.monitor.latest().as_ref(), self.held_back.as_deref());
+        let latest = self.monitor.latest();
+        if let Some(latest) = &latest {
+            let (processes, mb) = (latest.child_process_count.unwrap_or_default(), latest.memory_usage_mb());
+            self.peak = (self.peak.0.max(processes), self.peak.1.max(mb));
+        }
+        let Tally { running, paused, done, failed, .. } = self.jobs.tally();
+        let (running, failed) = (running - paused, failed + self.failed);
+        let counts = format!("running {running}, paused {paused}, done {done}, failed {failed}");
+        let is_drawn = !self.output.bar.is_hidden();
+        let gap = if is_drawn { DRAWN } else { PRINTED };
+        if self.shown.0.elapsed() < gap || (!is_drawn && self.shown.1 == counts) {
+            return;
+        }
+        self.shown = (Instant::now(), counts.clone());
+        let mut line = counts;
+        if let Some(latest) = latest {
+            let processes = latest.child_process_count.unwrap_or_default();
+            line += &format!("; {processes} processes, {:.1} MB", latest.memory_usage_mb());
+        }
+        if let Some(mut remaining) = self.jobs.remaining(self.lines.len()) {
+            remaining.at_most = remaining.at_most.filter(|_| self.reader.is_finished());
+            line += &format!("; {remaining} left");
+        }
+        if self.interrupted.is_some() {
+            line += "; told to stop, and a second signal kills what still runs";
+        } else if let Some(reason) = self.jobs.held_back() {
+            line += &format!("; holding back: {reason}");
+        }
+        if is_drawn {
+            self.output.bar.set_message(line);
+            self.output.bar.tick();
+        } else {
+            self.output.say(format_args!("{:6.1} s  {line}", self.began.elapsed().as_secs_f64()));
+        }
     }
+}
+
+/// The signals that arrive from now on. One that was ignored at the start, as `nohup` does and a shell for what it starts
+/// with `&`, stays so, for the jobs too: whoever ignored it wanted it to reach neither.
+fn signals() -> Result<Receiver<i32>, BoxError> {
+    let ignored = Process::myself()?.status()?.sigign;
+    let handled = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN].into_iter();
+    let handled = handled.filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    // Whoever ignores SIGCHLD, as whoever started this may do, is told no status of a child.
+    let mut signals = Signals::new(handled.chain([SIGCHLD]))?;
+    let (sender, receiver) = unbounded();
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || signals.forever().all(|signal| sender.send(signal).is_ok()))?;
+    Ok(receiver)
 }

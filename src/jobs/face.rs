@@ -1,6 +1,5 @@
 //! What the host holds of all its jobs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -15,11 +14,12 @@ use super::driver;
 use super::handle::JobHandle;
 use super::held_back::HeldBack;
 use super::job::Job;
-use super::limiter::Limiter;
+use super::limiter::Limiters;
 use super::log::call_logger;
 use super::outcome::JobEvent;
 use super::remaining::Remaining;
 use super::table::{JobTable, Settings};
+use super::tally::Tally;
 use super::terminal;
 use crate::engine::{Core, Shared};
 use crate::host::events;
@@ -212,17 +212,17 @@ impl Jobs {
 
     /// The number of jobs that wait to be started.
     pub fn waiting(&self) -> usize {
-        self.counts().0
+        self.tally().waiting
     }
 
     /// The number of jobs that run, paused ones included.
     pub fn running(&self) -> usize {
-        self.counts().1
+        self.tally().running
     }
 
     /// The number of jobs that are paused until there is memory for them.
     pub fn paused(&self) -> usize {
-        self.counts().2
+        self.tally().paused
     }
 
     /// What the next job waits for, as it was when it was last tried, some 20 ms ago; `None` if none waits.
@@ -236,9 +236,9 @@ impl Jobs {
     /// The time that each limiter has kept jobs from their start since they were built: what has limited a run, in shares of
     /// its time. Every moment is counted once, exactly; those in which the host was stopped ([`stop_with`](Self::stop_with))
     /// are not.
-    pub fn limiters(&self) -> BTreeMap<Limiter, Duration> {
+    pub fn limiters(&self) -> Limiters {
         if self.table.is_inherited() {
-            return BTreeMap::new();
+            return Limiters::default();
         }
         self.table.limiters()
     }
@@ -260,11 +260,25 @@ impl Jobs {
         self.table.costs()
     }
 
-    fn counts(&self) -> (usize, usize, usize) {
+    /// The numbers of jobs that wait, run, and have ended.
+    pub fn tally(&self) -> Tally {
         if self.table.is_inherited() {
-            (0, 0, 0)
-        } else {
-            self.table.counts()
+            return Tally::default();
+        }
+        self.table.tally()
+    }
+
+    /// Starts no job for as long as the host has a reason not to, as that nobody reads what jobs write. Those that run go on.
+    pub fn hold(&self, reason: Option<&'static str>) {
+        if !self.table.is_inherited() {
+            self.table.hold(reason);
+        }
+    }
+
+    /// Says that no more jobs will be submitted: then the host is not what [limits](Self::limiters) the rest of the run.
+    pub fn expect_no_more(&self) {
+        if !self.table.is_inherited() {
+            self.table.expect_no_more();
         }
     }
 
@@ -329,7 +343,7 @@ impl Drop for Jobs {
 
 impl fmt::Debug for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (waiting, running, paused) = self.counts();
+        let Tally { waiting, running, paused, .. } = self.tally();
         let mut shown = f.debug_struct("Jobs");
         shown.field("waiting", &waiting).field("running", &running).field("paused", &paused).finish_non_exhaustive()
     }

@@ -13,6 +13,10 @@ use crate::vocabulary::Resource;
 pub enum Limiter {
     /// The host: no job waited.
     NoJob,
+    /// Nothing: no job waited, and none was to come ([`expect_no_more`](super::Jobs::expect_no_more)).
+    LastJobs,
+    /// The host, which held them back for this reason ([`hold`](super::Jobs::hold)).
+    Host(&'static str),
     /// The start itself: there was room, and jobs were being started one after the other.
     Starting,
     /// A resource that the monitor watches.
@@ -37,7 +41,9 @@ impl fmt::Display for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Limiter::Resource(resource) => return write!(f, "{resource}"),
-            Limiter::NoJob => "no job",
+            Limiter::NoJob => "input",
+            Limiter::LastJobs => "the last jobs",
+            Limiter::Host(reason) => reason,
             Limiter::Starting => "starting",
             Limiter::Monitor => "the monitor",
             Limiter::Tasks => "tasks",
@@ -47,6 +53,42 @@ impl fmt::Display for Limiter {
             Limiter::Alone => "a job alone",
             Limiter::NotStarted => "failed starts",
         })
+    }
+}
+
+/// The times that jobs were kept from their start, by what kept them. Its text has the shares of the whole, the largest
+/// first, without those below one percent: `memory 62 %, CPU 31 %, input 7 %`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limiters(BTreeMap<Limiter, Duration>);
+
+impl Limiters {
+    /// The time of each, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (Limiter, Duration)> + '_ {
+        self.0.iter().map(|(limiter, time)| (*limiter, *time))
+    }
+
+    /// The time of one.
+    pub fn of(&self, limiter: Limiter) -> Duration {
+        self.0.get(&limiter).copied().unwrap_or_default()
+    }
+
+    /// The time of all, which is that since the jobs were built.
+    pub fn total(&self) -> Duration {
+        self.0.values().sum()
+    }
+}
+
+impl fmt::Display for Limiters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total().as_secs_f64().max(f64::MIN_POSITIVE);
+        let mut shares: Vec<_> = self.iter().map(|(by, time)| (by, 100.0 * time.as_secs_f64() / total)).collect();
+        shares.retain(|(_, percent)| *percent >= 1.0);
+        shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        for (index, (limiter, percent)) in shares.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{limiter} {percent:.0} %")?;
+        }
+        Ok(())
     }
 }
 
@@ -78,10 +120,10 @@ impl Account {
     }
 
     /// The time of each, up to now.
-    pub(super) fn times(&self, now: Instant) -> BTreeMap<Limiter, Duration> {
+    pub(super) fn times(&self, now: Instant) -> Limiters {
         let mut times = self.times.clone();
         *times.entry(self.limiter).or_default() += now.saturating_duration_since(self.since);
-        times
+        Limiters(times)
     }
 }
 
@@ -99,10 +141,19 @@ mod tests {
         account.turn_to(Limiter::Resource(Resource::Memory), at(4));
         account.leave_out(Duration::from_secs(10));
         account.turn_to(Limiter::Cpus, at(20));
-        let expected = [(Limiter::NoJob, 1), (Limiter::Resource(Resource::Memory), 7), (Limiter::Cpus, 2 + 5)];
-        assert_eq!(
-            account.times(at(25)),
-            expected.map(|(limiter, seconds)| (limiter, Duration::from_secs(seconds))).into()
-        );
+        let times = account.times(at(25));
+        assert_eq!(times.of(Limiter::NoJob), Duration::from_secs(1));
+        assert_eq!(times.of(Limiter::Resource(Resource::Memory)), Duration::from_secs(7));
+        assert_eq!(times.of(Limiter::Cpus), Duration::from_secs(2 + 5));
+        assert_eq!(times.total(), Duration::from_secs(15));
+        assert_eq!(times.to_string(), "memory 47 %, CPU 47 %, input 7 %");
+    }
+
+    #[test]
+    fn shares_below_a_percent_are_not_said() {
+        let seconds = [(Limiter::Host("printing"), 5), (Limiter::LastJobs, 1), (Limiter::Tasks, 994)];
+        let times = Limiters(seconds.map(|(limiter, seconds)| (limiter, Duration::from_secs(seconds))).into());
+        assert_eq!(times.to_string(), "tasks 99 %");
+        assert_eq!(Limiters::default().to_string(), "");
     }
 }

@@ -8,7 +8,7 @@
 //! - `tasks`: limits on threads, which count what others have as well. `terminal`: whether a signal stops the host.
 //! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
 //!   the monitor may do to them.
-//! - `outcome`, `held_back`, `limiter`, `handle`: what the host is told, and what it holds of a job.
+//! - `outcome`, `held_back`, `limiter`, `tally`, `handle`: what the host is told, and what it holds of a job.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
@@ -29,6 +29,7 @@ mod remaining;
 mod running;
 mod starting;
 mod table;
+mod tally;
 mod tasks;
 mod terminal;
 mod width;
@@ -37,7 +38,8 @@ pub use self::face::{Jobs, JobsBuilder};
 pub use self::handle::JobHandle;
 pub use self::held_back::HeldBack;
 pub use self::job::Job;
-pub use self::limiter::Limiter;
+pub use self::limiter::{Limiter, Limiters};
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
 pub use self::remaining::Remaining;
+pub use self::tally::Tally;
 pub use self::tasks::TaskShortage;

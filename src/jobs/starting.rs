@@ -42,15 +42,16 @@ impl JobTable {
     pub(super) fn start_waiting(&self) {
         loop {
             let mut state = self.state.lock();
-            let State { queue, running, costs, width, starting, kills, .. } = &mut *state;
+            let State { queue, running, costs, width, starting, kills, held_by_host, .. } = &mut *state;
             let beside = running.len();
             let now = Instant::now();
             let is_learning = |kind: &str| {
                 let is_first = |job: &Running| job.job.job.kind == kind && now - job.started < LEARNING;
                 costs.typical(kind).is_none() && running.iter().any(is_first)
             };
-            if queue.len() == 0 {
-                state.hold_back(None);
+            if queue.len() == 0 || held_by_host.is_some() {
+                let reason = held_by_host.map(HeldBack::Host);
+                state.hold_back(reason);
                 return;
             }
             if !width.has_room(beside) {

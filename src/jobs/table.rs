@@ -4,7 +4,6 @@
 //!
 //! Its lock is held for moments, to signal a job at most, and never while a job is admitted or started.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +15,14 @@ use super::family::{self, Family, Orphan};
 use super::handle::Ticket;
 use super::held_back::HeldBack;
 use super::job::{Queue, Waiting};
-use super::limiter::{Account, Limiter};
+use super::limiter::{Account, Limiter, Limiters};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
 use super::remaining::{Pace, Remaining};
 use super::running::{Running, Trouble, Why};
 use super::starting::Headroom;
+use super::tally::Tally;
 use super::tasks::Tasks;
 use super::width::Width;
 use crate::engine::{self, Shared};
@@ -95,6 +95,11 @@ pub(super) struct State {
     /// Why the next job is not started. Set by [`hold_back`](State::hold_back).
     held_back: Option<HeldBack>,
     account: Account,
+    /// The reason for which the host has jobs wait.
+    pub(super) held_by_host: Option<&'static str>,
+    /// Whether the host will submit no more jobs.
+    is_last_known: bool,
+    tally: Tally,
     pub(super) pace: Pace,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     pub(super) leftovers: Vec<(u32, Instant)>,
@@ -142,6 +147,9 @@ impl JobTable {
             is_closed: false,
             held_back: None,
             account: Account::new(now),
+            held_by_host: None,
+            is_last_known: false,
+            tally: Tally::default(),
             pace: Pace::new(now),
             leftovers: Vec::new(),
             crowded_since: None,
@@ -187,11 +195,30 @@ impl JobTable {
         self.state.lock().subscribers.clear();
     }
 
-    /// How many wait, run, and of those are paused.
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
+    pub(super) fn tally(&self) -> Tally {
         let state = self.state.lock();
+        let waiting = state.queue.len() + usize::from(state.starting.is_some());
         let paused = state.running.iter().filter(|job| job.is_paused()).count();
-        (state.queue.len() + usize::from(state.starting.is_some()), state.running.len(), paused)
+        Tally { waiting, running: state.running.len(), paused, ..state.tally }
+    }
+
+    /// Starts no job for as long as the host has a reason not to.
+    pub(super) fn hold(&self, reason: Option<&'static str>) {
+        let mut state = self.state.lock();
+        if reason != state.held_by_host {
+            state.held_by_host = reason;
+            state.hold_back(reason.map(HeldBack::Host));
+            drop(state);
+            self.bell.signal();
+        }
+    }
+
+    pub(super) fn expect_no_more(&self) {
+        let mut state = self.state.lock();
+        state.is_last_known = true;
+        if state.held_back.is_none() {
+            state.hold_back(None);
+        }
     }
 
     pub(super) fn costs(&self) -> Costs {
@@ -203,7 +230,7 @@ impl JobTable {
     }
 
     /// The time that each limiter has kept jobs from their start.
-    pub(super) fn limiters(&self) -> BTreeMap<Limiter, Duration> {
+    pub(super) fn limiters(&self) -> Limiters {
         self.state.lock().account.times(Instant::now())
     }
 
@@ -355,7 +382,10 @@ impl JobTable {
                 _ => None,
             };
             let event = JobEvent { id: ticket.id, what: step };
-            self.state.lock().subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+            let mut state = self.state.lock();
+            state.tally.note(&event.what);
+            state.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+            drop(state);
             if let Some(outcome) = outcome {
                 ticket.set_outcome(outcome);
             }
@@ -368,8 +398,9 @@ impl State {
     pub(super) fn hold_back(&mut self, reason: Option<HeldBack>) {
         let limiter = match &reason {
             Some(reason) => reason.limiter(),
-            None if self.queue.len() == 0 && self.starting.is_none() => Limiter::NoJob,
-            None => Limiter::Starting,
+            None if self.queue.len() > 0 || self.starting.is_some() => Limiter::Starting,
+            None if self.is_last_known => Limiter::LastJobs,
+            None => Limiter::NoJob,
         };
         self.account.turn_to(limiter, Instant::now());
         self.held_back = reason;
