@@ -7,12 +7,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::{ms, wait_until, wait_within};
+use common::{is_there, ms, ninja, wait_until, wait_within};
 use highwater::{Job, JobChannel, JobServer, MemoryScope, ResourceLimits, ResourceMonitor};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
@@ -154,31 +153,6 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        println!("skipped: there is no {program}");
-    }
-    found
-}
-
-/// `ninja` of version 1.13 or later, which knows a jobserver: from the path, or where `.ci/run` has put it.
-fn ninja() -> Option<PathBuf> {
-    let places = ["target/ninja/bin/ninja", "ninja"].map(PathBuf::from);
-    let is_new = |place: &PathBuf| {
-        let Ok(output) = Command::new(place).arg("--version").output() else { return false };
-        let version = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
-        (numbers.next(), numbers.next()) >= (Some(1), Some(13))
-    };
-    let absolute = |place: PathBuf| if place.exists() { fs::canonicalize(place).unwrap() } else { place };
-    let found = places.into_iter().find(is_new).map(absolute);
-    if found.is_none() {
-        println!("skipped: there is no ninja of version 1.13");
-    }
-    found
 }
 
 const STEP: &str = "printf + >> log; sleep 0.2; printf - >> log";
@@ -442,20 +416,26 @@ fn time_to_implicit_slot(command: &mut Command, host: &Host) -> Duration {
 }
 
 #[test]
-fn make_and_ninja_are_at_their_implicit_slot_a_step_after_the_gate_has_closed() {
-    let mut builds = Vec::new();
+fn make_is_at_its_implicit_slot_a_step_after_the_gate_has_closed() {
     if is_there("make") {
-        builds.push(Command::new("make"));
+        comes_down_to_its_implicit_slot(Command::new("make"));
     }
-    builds.extend(ninja().map(Command::new));
-    for mut build in builds {
-        let host = Host::pipes(4);
-        host.write("Makefile", &makefile(60));
-        host.write("build.ninja", &build_ninja(60));
-        let took = time_to_implicit_slot(build.stdout(Stdio::null()), &host);
-        println!("{:?}: {took:?} with steps of 0.2 s", build.get_program());
-        assert!(took < ms(200 + 500), "{took:?}");
+}
+
+#[test]
+fn ninja_is_at_its_implicit_slot_a_step_after_the_gate_has_closed() {
+    if let Some(ninja) = ninja() {
+        comes_down_to_its_implicit_slot(Command::new(ninja));
     }
+}
+
+fn comes_down_to_its_implicit_slot(mut build: Command) {
+    let host = Host::pipes(4);
+    host.write("Makefile", &makefile(60));
+    host.write("build.ninja", &build_ninja(60));
+    let took = time_to_implicit_slot(build.stdout(Stdio::null()), &host);
+    println!("{:?}: {took:?} with steps of 0.2 s", build.get_program());
+    assert!(took < ms(200 + 500), "{took:?}");
 }
 
 #[test]
@@ -497,6 +477,68 @@ fn a_job_beside_others_may_have_a_channel_and_its_kind_costs_what_a_slot_does() 
     assert_eq!(host.tokens_held(), 0);
     let costs = jobs.costs().to_string();
     assert!(costs.starts_with("make: "), "{costs}");
+}
+
+/// A server of its own process, which runs a build.
+fn build_gate(host: &Host, options: &[&str]) -> Command {
+    let mut gate = common::build_example("build_gate").command();
+    gate.args(options).current_dir(&host.folder).stdin(Stdio::null()).stdout(Stdio::null());
+    gate
+}
+
+#[test]
+fn clients_of_a_server_that_is_killed_end_or_go_on_with_one_slot() {
+    let mut builds =
+        vec![("make".to_owned(), is_there("make")), ("cargo build --offline -q".to_owned(), is_there("cargo"))];
+    builds.extend(ninja().map(|ninja| (ninja.display().to_string(), true)));
+    for (build, _) in builds.into_iter().filter(|(_, is_there)| *is_there) {
+        for is_fifo in [false, true] {
+            let host = Host::pipes(1);
+            host.write("Makefile", &makefile(16));
+            host.write("build.ninja", &build_ninja(16));
+            workspace(&host, 8);
+            let options: Vec<&str> = is_fifo.then_some("--fifo").into_iter().chain(["--tokens", "3"]).collect();
+            let words: Vec<&str> = options.into_iter().chain(build.split(' ')).collect();
+            let mut gate = build_gate(&host, &words).process_group(0).spawn().unwrap();
+            wait_until("it runs wide", || host.steps().0 >= 2);
+            let build_pid = children_of(gate.id());
+            gate.kill().unwrap();
+            gate.wait().unwrap();
+            wait_until("the build has ended", || build_pid.iter().all(|pid| !is_alive(*pid)));
+            let (now, most) = host.steps();
+            println!("{build}, fifo {is_fifo}: {} steps, {most} at once", host.log().len() / 2);
+            assert!(now <= 1 && most <= 4, "{}", host.log());
+            let _ = kill(Pid::from_raw(-(gate.id() as i32)), Signal::SIGKILL);
+        }
+    }
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !matches!(stat.rsplit_once(") ").map(|(_, state)| state.starts_with('Z')), None | Some(true))
+}
+
+#[test]
+fn a_gated_build_ends_as_the_build_does_and_hears_its_signals() {
+    let host = Host::pipes(1);
+    let status = |script: &str| build_gate(&host, &["--", "sh", "-c", script]).status().unwrap();
+    assert_eq!(status("exit 7").code(), Some(7));
+    assert_eq!(status("kill -9 $$").code(), Some(128 + 9));
+    assert_eq!(
+        build_gate(&host, &["--", "./no-such-program"]).stderr(Stdio::null()).status().unwrap().code(),
+        Some(127)
+    );
+    let mut gate =
+        build_gate(&host, &["sh", "-c", "trap 'exit 5' TERM; printf + >> log; while :; do sleep 0.05; done"]);
+    let mut gate = gate.spawn().unwrap();
+    wait_until("it runs", || host.steps().0 == 1);
+    kill(Pid::from_raw(gate.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(gate.wait().unwrap().code(), Some(5));
 }
 
 /// The times that a thread of this process has gone to sleep, and its CPU time in ticks.

@@ -83,7 +83,7 @@ pub(crate) use self::gauges::PushedGauge;
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{
     attach, declare_memory, expect_long, finish, hold_nothing, is_attached_to, is_too_much_memory, join, release,
-    usage, usage_of, Grant,
+    set_least, usage, usage_of, Grant,
 };
 
 #[cfg(test)]

@@ -77,6 +77,16 @@ pub(crate) fn join(shared: &Arc<Shared>, grant: &Grant, pid: u32) {
     }
 }
 
+/// Takes a process that a permit is attached to to need so much by itself, if that is more than was declared.
+pub(crate) fn set_least(shared: &Arc<Shared>, pid: u32, least: &Work) {
+    let Some(core) = shared.current() else { return };
+    let limits = core.limits.get();
+    let mut judgement = core.judgement.lock();
+    if let Some(id) = judgement.attached_to(pid) {
+        judgement.set_least(id, least, &limits);
+    }
+}
+
 /// The usage of the work that is attached to a process, as the last check has measured it.
 pub(crate) fn usage_of(shared: &Arc<Shared>, pid: u32) -> Option<WorkUsage> {
     let judgement = shared.current()?.judgement.lock();

@@ -39,7 +39,8 @@ const IDLE_OFFER: Duration = Duration::from_millis(100);
 /// The longest time for which a job is offered nothing after it did not take what it was offered.
 const LONGEST_REST: Duration = Duration::from_millis(800);
 
-/// How often checks are taken while the first step of a kind is watched: at most a tenth of the time.
+/// How old a check may be on which a token is admitted, and how often one is taken while the first step of a kind is watched:
+/// they take at most a tenth of the time.
 const CLOSELY: Duration = Duration::from_millis(5);
 
 /// How long the end of the first step is waited for before a second token is let out all the same.
@@ -149,13 +150,23 @@ struct RunningJob {
     usage: WorkUsage,
     /// The most slots that it has had since that usage was measured.
     slots: usize,
-    /// Since when it has had a token that is the first of its kind.
-    learning: Option<Instant>,
+    /// While it has a token that is the first of its kind.
+    learning: Option<Learning>,
+    /// What it is taken to need for its own slot.
+    least: Work,
     offered: Instant,
     /// Nothing is offered before, because nobody took what was.
     rests_until: Option<Instant>,
     /// For how long, the next time.
     rest: Duration,
+}
+
+/// The watch over the first step of a kind. It is over when a token comes back; or when memory falls by half of a slot's
+/// share, for clients that keep a token from one step to the next.
+#[derive(Debug, Clone, Copy)]
+struct Learning {
+    since: Instant,
+    most_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -263,6 +274,7 @@ impl Server {
             usage: WorkUsage::default(),
             slots: 1,
             learning: None,
+            least: Work::new(),
             offered: now,
             rests_until: None,
             rest: IDLE_OFFER,
@@ -382,7 +394,7 @@ impl Server {
             job.slots = job.slots.max(account.lent_to(id) + change.returned + 1);
             let cost = costs.get(&client.kind).copied().unwrap_or_default();
             if !cost.is_known() {
-                job.learning.get_or_insert_with(Instant::now);
+                job.learning.get_or_insert_with(|| Learning { since: Instant::now(), most_bytes: 0 });
             }
         }
         for token in client.tokens.drain(..change.returned.min(client.tokens.len())) {
@@ -491,6 +503,7 @@ impl Server {
                 }
             }
             drop(state);
+            self.check_if_old();
             let admitted = engine::try_admit(&self.engine, &work);
             let mut state = self.state.lock();
             match admitted {
@@ -539,35 +552,47 @@ impl Server {
             return;
         }
         client.own.note(usage, job.slots);
-        match costs.get_mut(&client.kind) {
-            Some(cost) => cost.note(usage, job.slots),
-            None => costs.entry(client.kind.clone()).or_default().note(usage, job.slots),
+        // Looked up first: the name is copied once a kind.
+        if !costs.contains_key(&client.kind) {
+            costs.insert(client.kind.clone(), SlotCost::default());
+        }
+        let Some(cost) = costs.get_mut(&client.kind) else { return };
+        cost.note(usage, job.slots);
+        if let Some(learning) = &mut job.learning {
+            learning.most_bytes = learning.most_bytes.max(usage.memory_bytes);
+            let fell = learning.most_bytes - usage.memory_bytes;
+            if fell * 2 * job.slots as u64 >= learning.most_bytes || learning.since.elapsed() >= LEARNING {
+                cost.set_known();
+                job.learning = None;
+            }
         }
         (job.usage, job.slots) = (usage, slots);
+        if cost.is_known() && job.least != cost.work() {
+            job.least = cost.work();
+            engine::set_least(&self.engine, job.pid, &job.least);
+        }
     }
 
     /// Takes a check while the first step of a kind is watched, so that its cost is seen.
     fn learn(&self) {
+        if self.state.lock().is_learning() {
+            self.check_if_old();
+        }
+    }
+
+    /// Takes a check unless one was taken just now, and has the costs follow. What a step had that has ended would stand for
+    /// the next one otherwise.
+    fn check_if_old(&self) {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        if now < state.next_check || !state.is_learning() {
+        if now < self.state.lock().next_check {
             return;
         }
-        drop(state);
         engine::check_now(&self.engine);
         let took = now.elapsed();
-        state = self.state.lock();
+        let mut state = self.state.lock();
         state.next_check = Instant::now() + CLOSELY.max(took * 10);
         let ids: Vec<u64> = state.clients.iter().map(|client| client.id).collect();
         ids.into_iter().for_each(|id| self.sample(&mut state, id));
-        let State { clients, costs, .. } = &mut *state;
-        for client in clients {
-            let job = client.job.as_mut().filter(|job| job.learning.is_some_and(|since| now - since >= LEARNING));
-            if let Some(job) = job {
-                job.learning = None;
-                costs.entry(client.kind.clone()).or_default().set_known();
-            }
-        }
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) struct AttachedPermits {
 struct Attached {
     id: AttachedId,
     work: Work,
+    /// What the process itself is taken to need, whatever was declared.
+    least: Work,
+    /// What other permits have declared that are part of this one.
+    joined: Work,
     root: Identity,
     /// Set if it is a child of this process, whose end the kernel tells of without a check.
     is_child: bool,
@@ -63,6 +67,8 @@ impl AttachedPermits {
         self.list.push(Attached {
             id,
             work,
+            least: Work::new(),
+            joined: Work::new(),
             root,
             is_child,
             usage: WorkUsage::default(),
@@ -157,7 +163,7 @@ impl AttachedPermits {
     /// Adds to what a permit declared. `false` if it is there no more.
     pub(super) fn widen(&mut self, id: AttachedId, more: &Work) -> bool {
         let Some(attached) = self.get_mut(id) else { return false };
-        attached.work = attached.work.widened(more);
+        attached.joined = attached.joined.widened(more);
         true
     }
 
@@ -165,11 +171,18 @@ impl AttachedPermits {
     /// measured as well, up to the next check: else that would stand for whatever is added meanwhile.
     pub(super) fn narrow(&mut self, id: AttachedId, less: &Work) {
         let Some(attached) = self.get_mut(id) else { return };
-        attached.work = attached.work.narrowed(less);
+        attached.joined = attached.joined.narrowed(less);
         let usage = &mut attached.usage;
         usage.memory_bytes = usage.memory_bytes.saturating_sub(less.of(Resource::Memory));
         // The process itself is there still.
         usage.processes = usage.processes.saturating_sub(less.of(Resource::Processes)).max(usage.processes.min(1));
+    }
+
+    /// Takes a process to need so much, what is added to its permit left aside, if that is more than was declared.
+    pub(super) fn set_least(&mut self, id: AttachedId, least: &Work) {
+        if let Some(attached) = self.get_mut(id) {
+            attached.least = *least;
+        }
     }
 
     fn get_mut(&mut self, id: AttachedId) -> Option<&mut Attached> {
@@ -219,11 +232,15 @@ impl Attached {
             return 0;
         }
         let to_come = match (self.end, resource) {
-            (End::NotYet, _) => self.work.of(resource),
-            (End::Zombie, Resource::Processes | Resource::CgroupPids) => self.work.of(resource).min(1),
+            (End::NotYet, _) => self.declared(resource),
+            (End::Zombie, Resource::Processes | Resource::CgroupPids) => self.declared(resource).min(1),
             (End::Zombie | End::Over, _) => 0,
         };
         to_come.saturating_sub(self.measured(resource))
+    }
+
+    fn declared(&self, resource: Resource) -> u64 {
+        self.work.of(resource).max(self.least.of(resource)).saturating_add(self.joined.of(resource))
     }
 
     fn measured(&self, resource: Resource) -> u64 {
@@ -404,6 +421,8 @@ mod tests {
         assert_eq!(reserved(&permits, OWN), [0, 110, 1, 1, 0], "that of the next step is to come");
         permits.record(2, &[subtree(7, 390, 5, true)]);
         assert_eq!(reserved(&permits, OWN), [0, 10, 0, 0, 0]);
+        permits.set_least(id, &Work::new().memory_bytes(250));
+        assert_eq!(reserved(&permits, OWN), [0, 60, 0, 0, 0], "that was declared as 200");
         permits.release(id, 9, |_| End::NotYet);
         assert_eq!(permits.attached_to(7), None);
         permits.finish(id, 2);

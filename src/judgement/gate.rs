@@ -164,6 +164,13 @@ impl Judgement {
         true
     }
 
+    /// Takes the process of an attached permit to need so much, what was added to it left aside, if that is more than was
+    /// declared.
+    pub(crate) fn set_least(&mut self, id: AttachedId, least: &Work, limits: &ResourceLimits) {
+        self.attached.set_least(id, least);
+        self.publish_rejudged(limits);
+    }
+
     /// Takes work off an attached permit that was added to it, and has ended.
     pub(crate) fn narrow(&mut self, id: AttachedId, work: &Work, limits: &ResourceLimits) {
         self.attached.narrow(id, work);

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 mod children;
+mod clients;
 mod forked;
 pub mod groups;
 mod jobs;
@@ -10,6 +11,7 @@ mod proc_tree;
 mod waiting;
 
 pub use children::*;
+pub use clients::*;
 pub use forked::*;
 pub use jobs::*;
 pub use log_capture::*;
