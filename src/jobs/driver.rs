@@ -30,7 +30,7 @@ fn run(table: &JobTable) {
         table.look(&readable);
         table.start_waiting();
         if table.is_over() {
-            return;
+            return table.conclude();
         }
         if table.epoll.wait(&mut readable, table.next_timeout()).is_err() {
             thread::sleep(BLIND);

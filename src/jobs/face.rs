@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{unbounded, Receiver};
@@ -47,8 +47,8 @@ use crate::vocabulary::Error;
 /// - **Manners**: a job gets `/dev/null` as its input, a process group of its own, an empty signal mask and the default
 ///   disposition of each signal that is not ignored; `HIGHWATER_JOB` in its environment says whose it is.
 ///
-/// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment. In a forked child
-/// it does nothing, and has no jobs.
+/// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment. The thread of the
+/// jobs, which calls the host's logger, does not wait for itself there. In a forked child it does nothing, and has no jobs.
 ///
 /// ```
 /// use std::process::Command;
@@ -68,7 +68,6 @@ use crate::vocabulary::Error;
 pub struct Jobs {
     table: Arc<JobTable>,
     thread: Option<JoinHandle<()>>,
-    costs_file: Option<PathBuf>,
 }
 
 /// A grace that nobody lives to see the end of: added to a time, it is still one that the clock can name.
@@ -80,7 +79,6 @@ const ENDLESS: Duration = Duration::from_secs(1 << 32);
 pub struct JobsBuilder {
     engine: Arc<Shared>,
     settings: Settings,
-    costs_file: Option<PathBuf>,
 }
 
 impl JobsBuilder {
@@ -92,8 +90,9 @@ impl JobsBuilder {
             patience: None,
             mask: SignalMask::current(),
             jobserver: None,
+            costs_file: None,
         };
-        JobsBuilder { engine, settings, costs_file: None }
+        JobsBuilder { engine, settings }
     }
 
     /// The time that a job has between `SIGTERM` and `SIGKILL`. Default: 5 s.
@@ -132,7 +131,7 @@ impl JobsBuilder {
     /// Keeps what is known of the kinds in a small text file: it is read now and written when the jobs are dropped. A file
     /// that is not there is empty; one that cannot be read is logged (`jobs.costs_unreadable`), ignored, and replaced.
     pub fn costs_file(mut self, path: impl Into<PathBuf>) -> JobsBuilder {
-        self.costs_file = Some(path.into());
+        self.settings.costs_file = Some(path.into());
         self
     }
 
@@ -143,7 +142,7 @@ impl JobsBuilder {
     /// process could not become a subreaper, or has no descriptor left; [`Thread`](crate::ErrorKind::Thread) if the thread
     /// could not be created.
     pub fn build(self) -> Result<Jobs, Error> {
-        let JobsBuilder { engine, mut settings, costs_file } = self;
+        let JobsBuilder { engine, mut settings } = self;
         settings.mask = SignalMask::current();
         if settings.width == Some(0) {
             return Err(Error::setting("a width of 0 jobs starts none"));
@@ -151,14 +150,14 @@ impl JobsBuilder {
         let processes = ProcessGroupManager::new().with_own_group(false).with_grace(settings.grace);
         processes.setup()?;
         let processes = Arc::new(processes);
-        let costs = costs_file.as_ref().map(read_costs).unwrap_or_default();
+        let costs = settings.costs_file.as_ref().map(read_costs).unwrap_or_default();
         let table = JobTable::new(Arc::clone(&engine), Arc::clone(&processes), settings, costs);
         let table = Arc::new(table.map_err(|error| Error::system("could not wait for jobs", error))?);
         let thread = driver::start(Arc::clone(&table))?;
         let core = Core::of(&engine);
         core.hooks.set_manager(Some(table.clone()));
         core.hooks.set_process_group(Some(processes));
-        Ok(Jobs { table, thread: Some(thread), costs_file })
+        Ok(Jobs { table, thread: Some(thread) })
     }
 }
 
@@ -328,15 +327,11 @@ impl Drop for Jobs {
             return;
         }
         self.table.close();
-        if let Some(thread) = self.thread.take() {
+        // The thread of the jobs drops them where the host's logger does, and cannot wait for itself.
+        let others = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
+        if let Some(thread) = others {
             // A panic of the thread was printed already.
             let _ = thread.join();
-        }
-        self.table.end_events();
-        if let Some(path) = &self.costs_file {
-            if let Err(error) = fs::write(path, self.table.costs().to_text()) {
-                call_logger(|| events::costs_unwritable(path, &error));
-            }
         }
     }
 }

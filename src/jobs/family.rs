@@ -96,10 +96,19 @@ pub(super) fn reap(pid: u32) {
     }
 }
 
-/// The orphans there are, and the host's own children.
+/// The orphans there are, and the host's own children. Where the first thread of the host has ended, the kernel hands orphans
+/// to another one, which may be that of the jobs: then these are among them.
 pub(super) fn orphans() -> io::Result<Vec<Orphan>> {
     let own = std::process::id();
-    let children = fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
+    let first = format!("/proc/self/task/{own}");
+    let mut children = fs::read_to_string(format!("{first}/children"))?;
+    let stat = unless_exhausted(fs::read(format!("{first}/stat")))?;
+    if stat.as_deref().map(parse_stat).is_some_and(|stat| stat.is_ok_and(|stat| stat.state == b'Z')) {
+        for thread in fs::read_dir("/proc/self/task")? {
+            let list = unless_exhausted(fs::read_to_string(thread?.path().join("children")))?;
+            children.push_str(&list.unwrap_or_default());
+        }
+    }
     let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
     pids.filter_map(|pid| Orphan::read(pid).transpose()).collect()
 }

@@ -24,7 +24,7 @@ use crate::vocabulary::{Resource, WorkUsage};
 const LONG_LIVED: Duration = Duration::from_millis(50);
 
 /// How long what was killed is waited for. It is gone after a moment, unless it waits for a device, or may not be killed.
-const DYING: Duration = Duration::from_secs(5);
+pub(super) const DYING: Duration = Duration::from_secs(5);
 
 /// Why a job is being ended, and so what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

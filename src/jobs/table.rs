@@ -4,7 +4,9 @@
 //!
 //! Its lock is held for moments, to signal a job at most, and never while a job is admitted or started.
 
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
 use super::remaining::{Pace, Remaining};
-use super::running::{Running, Trouble, Why};
+use super::running::{Running, Trouble, Why, DYING};
 use super::starting::Headroom;
 use super::tally::Tally;
 use super::tasks::Tasks;
@@ -63,6 +65,8 @@ pub(super) struct Settings {
     pub(super) mask: SignalMask,
     /// That of jobs which have none of their own.
     pub(super) jobserver: Option<JobServer>,
+    /// Where the costs are written at the end.
+    pub(super) costs_file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -190,9 +194,14 @@ impl JobTable {
         self.state.lock().subscribers.push(sender);
     }
 
-    /// Ends every subscription.
-    pub(super) fn end_events(&self) {
+    /// Ends every subscription, and writes down what is known of the kinds. The last that is done to the jobs.
+    pub(super) fn conclude(&self) {
         self.state.lock().subscribers.clear();
+        if let Some(path) = &self.settings.costs_file {
+            if let Err(error) = fs::write(path, self.costs().to_text()) {
+                call_logger(|| events::costs_unwritable(path, &error));
+            }
+        }
     }
 
     pub(super) fn tally(&self) -> Tally {
@@ -317,7 +326,12 @@ impl JobTable {
 
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.lock();
-        state.is_closed && state.running.is_empty() && state.starting.is_none() && state.queue.len() == 0
+        let (now, mut leftovers) = (Instant::now(), state.leftovers.iter());
+        state.is_closed
+            && state.running.is_empty()
+            && state.starting.is_none()
+            && state.queue.len() == 0
+            && leftovers.all(|(_, kill_at)| *kill_at + DYING <= now)
     }
 
     pub(super) fn hear_bell(&self) {
@@ -357,7 +371,8 @@ impl JobTable {
     /// group manager alone ends what is left; where there is no descriptor to read it with, those known before remain.
     pub(super) fn hand_out_orphans(&self, state: &mut State) -> Option<Vec<Orphan>> {
         match self.processes.with_room(family::orphans) {
-            Ok(orphans) => {
+            Ok(mut orphans) => {
+                orphans.retain(|orphan| !state.running.iter().any(|job| job.pid == orphan.pid));
                 state.running.iter_mut().for_each(|job| job.adopt(&orphans, &self.processes));
                 Some(orphans)
             }
