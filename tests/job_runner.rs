@@ -483,6 +483,7 @@ fn help_names_every_option() {
     let ended = Run::start(&["--help"]).end();
     assert!(ended.status.success(), "{ended:?}");
     for option in [
+        "--jobs <N>",
         "--max-processes <N>",
         "--max-memory-mb <MB>",
         "--interval <SECONDS>",
@@ -917,6 +918,23 @@ fn as_many_jobs_that_compute_run_at_once_as_there_are_cpus() {
     assert_eq!((ended.counts(), &ended.done), ((jobs, 0, 0), &Vec::from_iter(1..=jobs)), "{ended:?}");
     // One more may be tried while the machine is busy with none of them, as at the end.
     assert!(ended.peak().0 <= cpus() + 1, "{ended:?}");
+}
+
+#[test]
+fn as_many_jobs_run_at_once_as_told() {
+    let width = cpus() + 3;
+    let mut run = Run::start(&["--jobs", &width.to_string()]);
+    let go = run.gate("go");
+    run.feed("true");
+    for number in 1..=2 * width {
+        run.feed(&format!("echo >> begun; flock -s go true; echo {number} >> done"));
+    }
+    wait_until("as many run as told", || run.read("begun").lines().count() as u32 >= width);
+    run.wait_for("stdout", &format!("running {width}, "));
+    assert_eq!(run.read("begun").lines().count() as u32, width);
+    go.open();
+    let ended = run.end();
+    assert_eq!((ended.counts(), &ended.done), ((2 * width + 1, 0, 0), &Vec::from_iter(1..=2 * width)), "{ended:?}");
 }
 
 #[test]

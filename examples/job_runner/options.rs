@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs};
 
+use clap::builder::RangedU64ValueParser;
 use clap::{value_parser, Parser};
 use highwater::{Error, ResourceLimits};
 
@@ -12,11 +13,14 @@ use crate::output::Grouping;
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
 /// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold.
-/// Work is held back from 80 % of a limit, and shed from 95 %. Without `--max-processes`, as many jobs run at once as there
-/// are CPUs, and more while they leave CPUs idle.
+/// Work is held back from 80 % of a limit, and shed from 95 %. Without `--jobs` and `--max-processes`, as many jobs run at
+/// once as there are CPUs, and more while they leave CPUs idle.
 #[derive(Debug, Parser)]
 #[command(name = "job_runner", allow_negative_numbers = true, args_override_self = true)]
 pub(crate) struct Options {
+    /// The most jobs that run at once
+    #[arg(short, long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub(crate) jobs: Option<usize>,
     /// The most processes that all jobs together may have; a job's shell counts as one
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     pub(crate) max_processes: Option<u64>,

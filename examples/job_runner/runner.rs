@@ -84,8 +84,8 @@ impl Runner {
         log::info!("limits: {limits}");
         let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
         let mut jobs = monitor.jobs().grace(GRACE).patience(PATIENCE).sole_parent(true);
-        if options.max_processes.is_some() {
-            jobs = jobs.width(usize::MAX);
+        if let Some(width) = options.jobs.or(options.max_processes.map(|_| usize::MAX)) {
+            jobs = jobs.width(width);
         }
         // However this ends, no job goes on without it.
         let jobs = jobs.build()?;
