@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
+use std::mem;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::thread::{self, JoinHandle};
 
@@ -26,6 +27,9 @@ fn lines() -> impl Iterator<Item = io::Result<Line>> {
         Ok(Line { number, command: OsString::from_vec(line) })
     });
     let is_blank = |line: &Line| line.command.as_bytes().iter().all(u8::is_ascii_whitespace);
+    let mut has_failed = false;
+    // What cannot be read once cannot be read again.
+    let lines = lines.take_while(move |line| !mem::replace(&mut has_failed, line.is_err()));
     lines.filter(move |line| !line.as_ref().is_ok_and(is_blank))
 }
 

@@ -19,9 +19,13 @@ impl JobLog {
     /// Continues the log. Also returns the numbers of the lines that have ended with success, as it says.
     pub(crate) fn open(path: &Path) -> io::Result<(JobLog, HashSet<usize>)> {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        let text = fs::read(path)?;
-        if text.is_empty() {
-            file.write_all(HEADER.as_bytes())?;
+        // A pipe has nothing to be read again.
+        let text = if file.metadata()?.is_file() { fs::read(path)? } else { Vec::new() };
+        match text.last() {
+            None => file.write_all(HEADER.as_bytes())?,
+            Some(b'\n') => {}
+            // Of a disk that was full.
+            Some(_) => file.write_all(b"\n")?,
         }
         let done = String::from_utf8_lossy(&text).lines().filter_map(done_by).collect();
         Ok((JobLog(file), done))
@@ -39,7 +43,9 @@ impl JobLog {
         let (began, took, number) = (began.as_secs_f64(), took.as_secs_f64(), line.number);
         let command = line.command.to_string_lossy().replace('\t', " ");
         let text = format!("{number}\t:\t{began:.3}\t{took:10.3}\t0\t0\t{code}\t{signal}\t{command}\n");
-        self.0.write_all(text.as_bytes())
+        let length = self.0.metadata()?.len();
+        // Half a line would be taken for one together with the next.
+        self.0.write_all(text.as_bytes()).map_err(|error| self.0.set_len(length).err().unwrap_or(error))
     }
 }
 

@@ -7,7 +7,8 @@
 //! `runner.rs` is where to look for what a host has to do: it makes a monitor and its `Jobs`, gives them commands, and
 //! accounts for their ends. All else is about lines: where they come from, and where they are written.
 //!
-//! Ends with 0 when every job ended with success, 1 when one failed, 2 when it was called wrongly, and 128 plus the
+//! Ends with 0 when every job ended with success, 1 when one failed or its output or its line of the job log could not be
+//! written (jobs go on without a reader or a disk, which is said once), 2 when it was called wrongly, and 128 plus the
 //! number of the signal that ended it early: each job is then told to end, and killed by a second signal. Ctrl-Z stops the
 //! jobs with the runner, and `fg` continues both. What was ignored at the start stays ignored.
 

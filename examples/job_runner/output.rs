@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, Write};
 use std::mem;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub(crate) struct Output {
     errands: Sender<Errand>,
     bell: Arc<EventFd>,
     busy_since: Arc<Mutex<Option<Instant>>>,
+    is_lost: Arc<AtomicBool>,
 }
 
 /// Something that the thread is to do.
@@ -55,6 +57,8 @@ type Target = Box<dyn Write + Send>;
 struct Printer {
     bar: ProgressBar,
     busy_since: Arc<Mutex<Option<Instant>>>,
+    /// Whether something could not be printed.
+    is_lost: Arc<AtomicBool>,
     epoll: Epoll,
     /// Those of jobs that have not ended, by the number that they have with `epoll`.
     streams: HashMap<u64, Stream>,
@@ -81,10 +85,12 @@ impl Output {
         }
         let ((errands, received), bell) =
             (unbounded(), Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?));
-        let output = Output { bar: bar.clone(), errands, bell, busy_since: Arc::default() };
+        let output = Output { bar: bar.clone(), errands, bell, busy_since: Arc::default(), is_lost: Arc::default() };
         let (busy_since, epoll) = (Arc::clone(&output.busy_since), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         epoll.add(&output.bell, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        let (printer, bell) = (Printer { bar, busy_since, epoll, streams: HashMap::new() }, Arc::clone(&output.bell));
+        let is_lost = Arc::clone(&output.is_lost);
+        let printer = Printer { bar, busy_since, is_lost, epoll, streams: HashMap::new() };
+        let bell = Arc::clone(&output.bell);
         thread::Builder::new().name("output".into()).spawn(move || printer.run(&received, &bell))?;
         Ok(output)
     }
@@ -125,6 +131,11 @@ impl Output {
     /// Whether nobody reads as fast as it is printed.
     pub(crate) fn is_behind(&self) -> bool {
         self.busy_since.lock().is_some_and(|since| since.elapsed() > PROMPT)
+    }
+
+    /// Whether something could not be printed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
     }
 
     /// Waits until everything is printed, or for so long.
@@ -186,8 +197,13 @@ impl Printer {
 
     fn print(&self, target: &mut dyn Write, mut text: impl Read) {
         *self.busy_since.lock() = Some(Instant::now());
-        // A reader that has gone away is no reason to stop running jobs.
-        let mut copy = || drop(io::copy(&mut text, target).and_then(|_| target.flush()));
+        let mut copy = || {
+            // A reader that has gone away, or a full disk, is no reason to stop running jobs.
+            let Err(error) = io::copy(&mut text, target).and_then(|_| target.flush()) else { return };
+            if !self.is_lost.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(io::stderr(), "error: not everything could be printed: {error}");
+            }
+        };
         if self.bar.is_hidden() {
             copy()
         } else {

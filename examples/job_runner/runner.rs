@@ -4,15 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::io;
+use std::mem;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, unbounded, Receiver};
 use highwater::{BoxError, Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceMonitor, Tally};
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use procfs::process::Process;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::input::{self, Line};
@@ -46,6 +48,9 @@ pub(crate) struct Runner {
     reader: JoinHandle<()>,
     output: Output,
     log: Option<JobLog>,
+    is_log_incomplete: bool,
+    /// A line for which there was no descriptor left while other jobs ran.
+    postponed: Option<Line>,
     /// The lines that an earlier run has done.
     done_before: HashSet<usize>,
     /// The lines that were given to the jobs, by the number of the job.
@@ -103,6 +108,8 @@ impl Runner {
             reader,
             output,
             log,
+            is_log_incomplete: false,
+            postponed: None,
             done_before,
             given: HashMap::new(),
             streams: 1,
@@ -132,13 +139,15 @@ impl Runner {
         ));
         // Whoever wants it to end now does not want it to wait for a reader that reads no more.
         self.output.wait(self.interrupted.map(|_| FAREWELL));
-        self.interrupted.map_or(u8::from(failed > 0), |signal| 128 + signal as u8)
+        let has_failed = failed > 0 || self.is_log_incomplete || self.output.is_lost();
+        self.interrupted.map_or(u8::from(has_failed), |signal| 128 + signal as u8)
     }
 
     fn wait_for_something(&mut self) {
         self.jobs.hold(self.output.is_behind().then_some("printing"));
         let wants_line =
             self.is_input_open && self.interrupted.is_none() && self.jobs.waiting() < AHEAD && !self.output.is_behind();
+        let wants_line = wants_line && self.postponed.is_none();
         let lines = if wants_line { self.lines.clone() } else { never() };
         select! {
             recv(self.events) -> event => event.into_iter().for_each(|event| self.account(event)),
@@ -167,6 +176,11 @@ impl Runner {
         self.streams += 2;
         let streams = self.streams;
         let begun = self.output.begin(streams, &mut shell, self.options.output.unwrap_or(default));
+        let is_exhausted = begun.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::EMFILE as i32));
+        if is_exhausted && !self.given.is_empty() {
+            self.postponed = Some(line);
+            return;
+        }
         let mut job = Job::new(shell).retries(self.options.retries);
         if self.options.kind {
             let command = line.command.to_string_lossy();
@@ -197,13 +211,18 @@ impl Runner {
                 let Some(Given { line, job, streams }) = self.given.remove(&id) else { return };
                 self.output.end(streams);
                 if let Some(Err(error)) = self.log.as_mut().map(|log| log.write(&line, &outcome, took)) {
-                    log::error!("the end of job {} is not in the job log: {error}", line.number);
+                    if !mem::replace(&mut self.is_log_incomplete, true) {
+                        log::error!("the job log lacks the end of job {}, and perhaps others: {error}", line.number);
+                    }
                 }
                 match outcome {
                     outcome if outcome.is_success() => {}
                     Outcome::Cancelled if job.tries() == 0 => {}
                     Outcome::Cancelled => self.output.say(format_args!("job {} was interrupted", line.number)),
                     outcome => self.say_failed(&line, outcome),
+                }
+                if let Some(line) = self.postponed.take().filter(|_| self.interrupted.is_none()) {
+                    self.give(line);
                 }
             }
             _ => {}
@@ -218,6 +237,7 @@ impl Runner {
     fn obey(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {} // the jobs see to it
+            SIGXFSZ => {} // the write that was too much says so
             SIGHUP if self.options.limits.is_some() => {
                 let limits = Options::read().and_then(|options| options.limits().map_err(|error| error.to_string()));
                 match limits {
@@ -283,7 +303,7 @@ impl Runner {
 /// with `&`, stays so, for the jobs too: whoever ignored it wanted it to reach neither.
 fn signals() -> Result<Receiver<i32>, BoxError> {
     let ignored = Process::myself()?.status()?.sigign;
-    let handled = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN].into_iter();
+    let handled = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGXFSZ].into_iter();
     let handled = handled.filter(|signal| ignored & (1 << (signal - 1)) == 0);
     // Whoever ignores SIGCHLD, as whoever started this may do, is told no status of a child.
     let mut signals = Signals::new(handled.chain([SIGCHLD]))?;
