@@ -1127,3 +1127,21 @@ fn a_reader_that_is_slow_is_what_limits_a_run() {
     assert_eq!(ended.counts(), (20, 0, 0), "{}", ended.stderr);
     assert!(ended.stdout.contains("; limited by printing "), "{}", ended.stdout.lines().last().unwrap());
 }
+
+#[test]
+fn builds_among_the_jobs_start_what_the_jobserver_allows_and_the_summary_says_how_much() {
+    if !common::is_there("make") {
+        return;
+    }
+    for option in ["--jobserver", "--jobserver=fifo"] {
+        let mut run = Run::start(&[option]);
+        for number in 0..2 {
+            let rules = "all: a b c d e\\na b c d e:\\n\\t@sleep 0.2\\n";
+            run.feed(&format!("printf '{rules}' >makefile{number}; make -f makefile{number}"));
+        }
+        let ended = run.end();
+        assert_eq!(ended.counts(), (2, 0, 0), "{ended:?}");
+        let most = number_before(&ended.stdout, " at most, ");
+        assert!(most >= 1.0 && ended.stdout.contains("\ntokens: "), "{ended:?}");
+    }
+}

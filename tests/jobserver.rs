@@ -637,7 +637,7 @@ rusty_fork_test! {
         let host = Host::pipes(9);
         host.has_clients.set(true);
         let client = host.client();
-        wait_until("it says why", || host.server.tally().held_back.iter().any(|(reason, _)| reason == "outer jobserver"));
+        wait_until("it says why", || host.server.tally().held_back.iter().any(|(reason, _)| reason == "the jobserver above"));
         assert!(!client.ends.is_offered());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use clap::builder::RangedU64ValueParser;
-use clap::{value_parser, Parser};
+use clap::{value_parser, Parser, ValueEnum};
 use highwater::{Error, ResourceLimits};
 
 use crate::output::Grouping;
@@ -55,12 +55,22 @@ pub(crate) struct Options {
     /// The room on the disk of this folder that is left free, in MB
     #[arg(long, value_name = "MB", value_parser = value_parser!(u64).range(1..=u64::MAX >> 20))]
     min_free_disk_mb: Option<u64>,
+    /// Be the jobserver of builds among the jobs, which then start no more at once than fits; through fifos for clients that
+    /// know nothing else
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "pipes")]
+    pub(crate) jobserver: Option<Channels>,
     /// Learn what jobs cost by their first word, not from all of them together
     #[arg(long)]
     pub(crate) kind: bool,
     /// When to print what a job writes; by default each line on a terminal, and the whole elsewhere
     #[arg(long, value_name = "WHEN")]
     pub(crate) output: Option<Grouping>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Channels {
+    Pipes,
+    Fifo,
 }
 
 impl Options {

@@ -10,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, select, unbounded, Receiver};
-use highwater::{BoxError, Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceMonitor, Tally};
+use highwater::{
+    BoxError, Job, JobEvent, JobHandle, JobServer, JobStep, Jobs, MemoryScope, Outcome, ResourceMonitor, Tally,
+};
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use procfs::process::Process;
@@ -19,7 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::input::{self, Line};
 use crate::joblog::JobLog;
-use crate::options::Options;
+use crate::options::{Channels, Options};
 use crate::output::{Grouping, Output};
 
 /// How long a job that is told to end may take before it is killed.
@@ -41,6 +43,7 @@ const PRINTED: Duration = Duration::from_secs(1);
 pub(crate) struct Runner {
     options: Options,
     monitor: ResourceMonitor,
+    jobserver: Option<JobServer>,
     jobs: Jobs,
     events: Receiver<JobEvent>,
     signals: Receiver<i32>,
@@ -92,6 +95,14 @@ impl Runner {
         if let Some(width) = options.jobs.or(options.max_processes.map(|_| usize::MAX)) {
             jobs = jobs.width(width);
         }
+        let jobserver = options.jobserver.map(|channels| match channels {
+            Channels::Pipes => monitor.jobserver().build(),
+            Channels::Fifo => monitor.jobserver().fifos_in(std::env::temp_dir()).build(),
+        });
+        let jobserver = jobserver.transpose()?;
+        if let Some(jobserver) = &jobserver {
+            jobs = jobs.jobserver(jobserver);
+        }
         // However this ends, no job goes on without it.
         let jobs = jobs.build()?;
         let events = jobs.events();
@@ -101,6 +112,7 @@ impl Runner {
         Ok(Runner {
             options,
             monitor,
+            jobserver,
             jobs,
             events,
             signals,
@@ -137,6 +149,9 @@ impl Runner {
             "{done} done, {failed} failed, {run_again} run again, in {seconds:.1} s; limited by {limiters}\n\
              peak: {processes} processes, {mb:.1} MB"
         ));
+        if let Some(jobserver) = &self.jobserver {
+            self.output.say(format_args!("tokens: {}", jobserver.tally()));
+        }
         // Whoever wants it to end now does not want it to wait for a reader that reads no more.
         self.output.wait(self.interrupted.map(|_| FAREWELL));
         let has_failed = failed > 0 || self.is_log_incomplete || self.output.is_lost();

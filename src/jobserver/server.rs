@@ -106,11 +106,11 @@ impl HeldBack {
         match self {
             HeldBack::Verdict(verdict) => match verdict.resource() {
                 Some(resource) => resource.to_string(),
-                None => "no trusted check".into(),
+                None => "want of a check".into(),
             },
-            HeldBack::AllOut => "all tokens out".into(),
-            HeldBack::Learning => "first step of its kind".into(),
-            HeldBack::Outer => "outer jobserver".into(),
+            HeldBack::AllOut => "the number of tokens".into(),
+            HeldBack::Learning => "the first step of a kind".into(),
+            HeldBack::Outer => "the jobserver above".into(),
         }
     }
 }

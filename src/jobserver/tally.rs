@@ -1,5 +1,6 @@
 //! What became of the tokens, for the summary of a host.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The tokens that were out, and for how long others were held back, since the server was made.
@@ -15,6 +16,18 @@ pub struct TokenTally {
     /// For how long there was a job that could not be offered a token, by the reason: the name of the resource that was
     /// short, or another word. The longest first.
     pub held_back: Vec<(String, Duration)>,
+}
+
+/// For people: `7 at most, 3.4 on average; held back 4.6 s by cgroup memory, 0.8 s by the first step of its kind`.
+impl fmt::Display for TokenTally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at most, {:.1} on average", self.most_out, self.average_out)?;
+        for (index, (reason, time)) in self.held_back.iter().enumerate() {
+            let before = if index == 0 { "; held back" } else { "," };
+            write!(f, "{before} {:.1} s by {reason}", time.as_secs_f64())?;
+        }
+        Ok(())
+    }
 }
 
 /// The tally as it is kept.
@@ -90,6 +103,8 @@ mod tests {
         tally.set(at(12), 3, true, Some("cap".into()));
         tally.set(at(13), 3, true, Some("memory".into()));
         tally.set(at(14), 0, false, None);
+        let text = tally.as_of(at(100)).to_string();
+        assert_eq!(text, "3 at most, 2.0 on average; held back 3.0 s by memory, 1.0 s by cap");
         let TokenTally { out, most_out, average_out, held_back } = tally.as_of(at(100));
         assert_eq!((out, most_out, average_out), (0, 3, 2.0));
         assert_eq!(held_back, [("memory".into(), Duration::from_secs(3)), ("cap".into(), Duration::from_secs(1))]);
