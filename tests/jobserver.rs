@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{is_there, ms, ninja, wait_until, wait_within};
-use highwater::{Job, JobChannel, JobServer, MemoryScope, ResourceLimits, ResourceMonitor};
+use highwater::{Job, JobChannel, JobServer, MemoryScope, ResourceLimits, ResourceMonitor, Work};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -477,6 +477,20 @@ fn a_job_beside_others_may_have_a_channel_and_its_kind_costs_what_a_slot_does() 
     assert_eq!(host.tokens_held(), 0);
     let costs = jobs.costs().to_string();
     assert!(costs.starts_with("make: "), "{costs}");
+}
+
+#[test]
+fn a_job_that_waits_for_room_is_not_kept_from_it_by_offers_that_nobody_takes() {
+    let host = Host::pipes(3);
+    let jobs = host.monitor.jobs().width(usize::MAX).jobserver(&host.server).build().unwrap();
+    let clients: Vec<Client> = (0..3).map(|_| host.client()).collect();
+    wait_until("each has an offer", || host.tokens_held() == 3);
+    // Below three clients, room for three more processes: a token takes one.
+    host.monitor.check_now();
+    host.monitor.update_limits(processes(8));
+    let job = jobs.submit(Job::new(Command::new("true")).work(Work::new().processes(3))).unwrap();
+    assert!(job.wait().is_success());
+    drop(clients);
 }
 
 /// A server of its own process, which runs a build.

@@ -181,6 +181,9 @@ impl JobTable {
 
     /// Puts a job back that cannot be started yet, unless it was cancelled meanwhile: then it has ended.
     fn put_back(&self, place: usize, waiting: Waiting, reason: HeldBack) {
+        if let (HeldBack::Verdict(_), Some(server)) = (&reason, self.settings.jobserver.as_ref()) {
+            server.make_room();
+        }
         let mut state = self.state.lock();
         // Under the lock: who cancels marks the job first, and then looks for it in the queue.
         if !waiting.ticket.is_cancelled() {

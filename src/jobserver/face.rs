@@ -188,6 +188,15 @@ impl JobServer {
     }
 }
 
+impl JobServer {
+    /// Work that is no token waits for room.
+    pub(crate) fn make_room(&self) {
+        if !self.owner.server.is_inherited() {
+            self.owner.server.make_room();
+        }
+    }
+}
+
 /// A variable as a command hands it to its program.
 fn variable(command: &Command, name: &str) -> Option<OsString> {
     match command.get_envs().find(|(key, _)| *key == name) {
@@ -198,7 +207,7 @@ fn variable(command: &Command, name: &str) -> Option<OsString> {
 
 impl JobChannel {
     /// Lets tokens out to this process, which the command of the channel has started, and to what it starts, until it has
-    /// ended. A permit of the host's for it is attached before this: then its tokens are part of that permit, and what a
+    /// ended (before Linux 5.3, which tells nobody of that, until the channel is dropped). A permit of the host's for it is attached before this: then its tokens are part of that permit, and what a
     /// check measures of it stands for both.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::tally::{Tally, TokenTally};
 use crate::engine::{self, Core, Grant, Shared};
 use crate::sys::epoll::Epoll;
 use crate::sys::fork::Mutex;
-use crate::sys::poll::EventFd;
+use crate::sys::poll::{poll, EventFd, Interest, Ready};
 use crate::sys::process::Handle;
 use crate::sys::ProcessMark;
 use crate::vocabulary::{Error, Verdict, Work, WorkUsage};
@@ -87,6 +87,8 @@ struct State {
     held_back: Option<HeldBack>,
     again: Duration,
     next_check: Instant,
+    /// Until then, work that is no token waits for room.
+    wanted_until: Instant,
 }
 
 /// Why a token is not let out.
@@ -161,6 +163,16 @@ struct RunningJob {
     rest: Duration,
 }
 
+impl RunningJob {
+    fn has_ended(&self) -> bool {
+        let Some(descriptor) = self.handle.descriptor() else { return false };
+        let mut ready = [Ready::default()];
+        // It is readable from its end on.
+        let asked = poll(std::iter::once((descriptor, Interest::Input)), &mut ready, Duration::ZERO);
+        asked.is_ok() && ready[0].any()
+    }
+}
+
 /// The watch over the first step of a kind. It is over when a token comes back; or when memory falls by half of a slot's
 /// share, for clients that keep a token from one step to the next.
 #[derive(Debug, Clone, Copy)]
@@ -193,6 +205,7 @@ impl Server {
             held_back: None,
             again: AGAIN.0,
             next_check: now,
+            wanted_until: now,
         };
         Core::of(&engine).watch_gate(&bell);
         Ok(Server { engine, settings, epoll, bell, mark: ProcessMark::here(), state: Mutex::new(state) })
@@ -317,6 +330,18 @@ impl Server {
         }
     }
 
+    /// Work that is no token waits for room: what nobody takes is not kept for anybody meanwhile.
+    pub(super) fn make_room(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let is_known = now < state.wanted_until;
+        state.wanted_until = now.checked_add(LONGEST_REST).unwrap_or(now);
+        drop(state);
+        if !is_known {
+            self.bell.signal();
+        }
+    }
+
     /// Everything comes back, and the thread ends.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
@@ -367,7 +392,8 @@ impl Server {
         for number in unread.iter().chain(ready.iter().filter(|number| **number >= NUMBERS)) {
             let id = number / NUMBERS;
             self.look_into(state, id);
-            if number % NUMBERS == 1 {
+            // The number may be that of the job before, which has ended in the meantime.
+            if number % NUMBERS == 1 && state.job(id).is_some_and(|job| job.has_ended()) {
                 self.end_job(state, id);
             }
         }
@@ -466,7 +492,7 @@ impl Server {
     /// time in vain for longer: else they, who hold fewest, would be offered it again.
     fn rest_idle_offers(&self, state: &mut State, now: Instant) {
         let is_wanted = match &state.held_back {
-            _ if state.outer.is_some() => true,
+            _ if state.outer.is_some() || now < state.wanted_until => true,
             Some(HeldBack::Verdict(_) | HeldBack::AllOut) => state.account.next_without_limit(|_| true).is_some(),
             _ => false,
         };
@@ -547,6 +573,10 @@ impl Server {
         let Some(job) = &mut client.job else { return };
         let slots = account.lent_to(id) + 1;
         job.slots = job.slots.max(slots);
+        if job.learning.is_some_and(|learning| learning.since.elapsed() >= LEARNING) {
+            job.learning = None;
+            costs.entry(client.kind.clone()).or_default().set_known();
+        }
         let Some(usage) = engine::usage_of(&self.engine, job.pid) else { return };
         if usage == job.usage {
             return;
@@ -561,7 +591,7 @@ impl Server {
         if let Some(learning) = &mut job.learning {
             learning.most_bytes = learning.most_bytes.max(usage.memory_bytes);
             let fell = learning.most_bytes - usage.memory_bytes;
-            if fell * 2 * job.slots as u64 >= learning.most_bytes || learning.since.elapsed() >= LEARNING {
+            if fell * 2 * job.slots as u64 >= learning.most_bytes {
                 cost.set_known();
                 job.learning = None;
             }
@@ -651,8 +681,9 @@ impl State {
             until(self.next_check);
         }
         jobs().filter_map(|(_, job)| job.rests_until).filter(|at| *at > now).for_each(&mut until);
-        let is_contended =
-            self.outer.is_some() || matches!(self.held_back, Some(HeldBack::AllOut | HeldBack::Verdict(_)));
+        let is_contended = self.outer.is_some()
+            || now < self.wanted_until
+            || matches!(self.held_back, Some(HeldBack::AllOut | HeldBack::Verdict(_)));
         if is_open && is_contended {
             jobs()
                 .filter(|(id, _)| self.account.is_offered_to(*id))
