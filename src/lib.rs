@@ -50,6 +50,7 @@
 //! | [containers](guide::containers) | limits that somebody else has set |
 //! | [freed memory](guide::freed_memory) | what an allocator keeps after `free`, and how it is given back |
 //! | [starting processes](guide::starting_processes) | programs run as jobs, as many at a time as fit |
+//! | [several processes](guide::several_processes) | workers and programs of one container that share a ledger |
 //! | [builds](guide::builds) | `make`, `ninja` and `cargo` that start no more than fits |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |
@@ -88,6 +89,9 @@ mod jobserver;
 /// Programs that the host has run.
 mod jobs;
 
+/// Reservations that processes share.
+mod ledger;
+
 /// The objects that the host holds.
 mod monitor;
 
@@ -112,6 +116,7 @@ pub use crate::{
         TaskShortage, Tries,
     },
     jobserver::{JobChannel, JobServer, JobServerBuilder, TokenTally},
+    ledger::Ledger,
     monitor::{Gauge, Permit, Readiness, ResourceMonitor, ResourceMonitorBuilder},
     pgroup::{KillOnDrop, KillReport, ProcessGroupManager},
     readers::SystemProbe,

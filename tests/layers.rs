@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// From below to above: a folder of `src`, and the folders that it imports from. A new arrow is a decision, made here.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("vocabulary", &[]),
     ("sys", &[]),
     ("judgement", &["vocabulary"]),
@@ -18,7 +18,8 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("pgroup", &["vocabulary", "sys", "readers", "host"]),
     ("jobserver", &["vocabulary", "sys", "host", "engine"]),
     ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup", "jobserver"]),
-    ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobserver", "jobs"]),
+    ("ledger", &["vocabulary", "sys", "judgement", "engine"]),
+    ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobserver", "jobs", "ledger"]),
     ("capi", &["vocabulary", "sys", "host", "jobs", "monitor"]),
     ("testing", &["vocabulary", "sys", "readers", "engine", "monitor"]),
 ];

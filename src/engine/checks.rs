@@ -95,6 +95,7 @@ impl Core {
     /// thread has used from `cpu_since`, which is set to now, is counted as well.
     fn check_into(&self, reading: &mut Reading, cpu_since: &mut Duration, planned: Option<Planned>) -> Option<Report> {
         // Both taken before anything is read: a permit dropped before this point is covered by what is read after it.
+        let ledger_error = self.look_after_ledger();
         let number = self.next_number.fetch_add(1, SeqCst);
         let released = self.admission.room.take_released();
         let clock = &self.config.clock;
@@ -128,6 +129,7 @@ impl Core {
         reading.snapshot.gauges = judgement.gauge_readings();
         let found = reading.found();
         let now = self.now();
+        judgement.note_ledger(ledger_error);
         let report = judgement.record(
             &Observation {
                 number,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::gate_watch::GateWatch;
 use super::holders::Holders;
 use super::hooks::Hooks;
+use super::ledger::{Participation, SharedLedger};
 use super::run::Lifecycle;
 use crate::host::{contained, Publisher};
 use crate::judgement::admission::Admission;
@@ -35,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) clock: Clock,
     /// Found when the monitor was built, because a forked child must not wait for the dynamic linker's lock.
     pub(crate) allocator: Allocator,
+    /// The reservations that other processes share with this one.
+    pub(crate) ledger: Option<Arc<dyn SharedLedger>>,
 }
 
 impl Default for Config {
@@ -45,6 +48,7 @@ impl Default for Config {
             watch: Watch::from_environment(),
             clock: Clock::default(),
             allocator: Allocator::find(),
+            ledger: None,
         }
     }
 }
@@ -87,6 +91,7 @@ pub(crate) struct Core {
     pub(super) next_number: AtomicU64,
     /// A copy of what the judgement knows, for a forked child, which must not wait for the judgement's lock.
     pub(super) stopped: AtomicBool,
+    pub(super) participation: Participation,
 }
 
 impl Core {
@@ -118,6 +123,7 @@ impl Core {
             reports: Mutex::default(),
             next_number: AtomicU64::new(1),
             stopped: AtomicBool::new(stopped),
+            participation: Participation::new(config.ledger.clone()),
             config,
         }
     }

@@ -24,6 +24,7 @@
 //! | `holders` | the permits that live | know what they have reserved |
 //! | `gate_watch` | those who are told when the gate opens or closes | wait for them |
 //! | `core` | the state of a monitor in one process | call any of the host's code |
+//! | `ledger` | the place among the processes that share a ledger | wait for one of them |
 //! | `waiters` | the threads that wait for room, and how they are served | wait |
 //! | `permits` | granted work, its attachment and its end | wait for a check |
 //! | `gauges` | what the host pushes | take a check |
@@ -67,6 +68,7 @@ mod gauges;
 mod handover;
 mod holders;
 mod hooks;
+mod ledger;
 mod lifecycle;
 mod permits;
 mod run;
@@ -80,6 +82,7 @@ pub(crate) use self::admission::{admit, try_admit};
 pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::gauges::PushedGauge;
+pub(crate) use self::ledger::{SharedLedger, TakenSlot};
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{
     attach, declare_memory, expect_long, finish, hold_nothing, is_attached_to, is_too_much_memory, join, release,

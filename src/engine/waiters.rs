@@ -42,7 +42,7 @@ impl Core {
         let room = &self.admission.room;
         let now = self.now();
         // What cannot be trusted grants nothing; the next check will.
-        if !room.has_waiters() || !self.admission.word.is_fresh(now) {
+        if !room.has_waiters() || !self.admission.is_fresh(now) {
             return;
         }
         let tell = |waiter: Arc<Latch>| self.answer(&waiter, Answer::Granted);

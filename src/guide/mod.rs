@@ -9,6 +9,7 @@
 //! - [`freed_memory`]: memory that the allocator keeps after it was freed, and how it is given back.
 //! - [`left_behind`]: processes whose parents have gone.
 //! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
+//! - [`several_processes`]: workers and programs of one container that share a ledger.
 //! - [`builds`]: `make`, `ninja` and `cargo` that start no more than fits.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
 //! - [`c`]: how C and C++ build, link and ask.
@@ -51,6 +52,9 @@ pub mod manners {}
 
 #[doc = include_str!("settings.md")]
 pub mod settings {}
+
+#[doc = include_str!("several_processes.md")]
+pub mod several_processes {}
 
 #[doc = include_str!("starting.md")]
 pub mod starting {}

@@ -134,6 +134,11 @@ pub(crate) fn judged(event: &Event) {
             target: TARGET, event = "monitor.degraded", consecutive_failures = *failures, error:% = error;
             "degraded after {failures} failed checks: {error}"
         ),
+        Event::LedgerUnusable { error } => error!(
+            target: TARGET, event = "monitor.ledger_unusable", error:% = error;
+            "the gate is closed until the ledger can be used: {error}"
+        ),
+        Event::LedgerUsable => info!(target: TARGET, event = "monitor.ledger_usable"; "the ledger can be used again"),
         Event::RunningLate(planned) => warn!(
             target: TARGET,
             event = "monitor.running_late",

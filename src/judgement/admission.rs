@@ -29,13 +29,13 @@ impl Admission {
     /// Returns `true` if work that costs nothing would be granted now.
     #[inline]
     pub(crate) fn is_open(&self, now: Duration) -> bool {
-        self.word.is_trusted(now) && self.room.is_open()
+        self.word.is_trusted(now) && self.is_watched_well(now) && self.room.is_open()
     }
 
     /// The largest share of what closes the gate; infinity while nothing is known that can be trusted.
     pub(crate) fn pressure(&self, now: Duration) -> f64 {
         if self.word.is_trusted(now) {
-            self.room.pressure()
+            self.room.pressure(now)
         } else {
             f64::INFINITY
         }
@@ -45,16 +45,27 @@ impl Admission {
     /// is no refusal: the judgement is to be asked, under its lock.
     #[inline]
     pub(crate) fn try_grant(&self, work: &Work, now: Duration) -> bool {
-        if !self.word.is_fresh(now) || self.room.try_reserve(work).is_err() {
+        if !self.is_fresh(now) || self.room.try_reserve(work).is_err() {
             return false;
         }
         // Looked at again after the room was taken. A gate that was closed before that is seen to be closed, and so is a
         // waiter that found no room because of what was just taken.
-        let is_granted = self.word.is_fresh(now) && (!self.room.has_waiters() || work.is_free());
+        let is_granted = self.is_fresh(now) && (!self.room.has_waiters() || work.is_free());
         if !is_granted {
             self.room.give_back(work);
         }
         is_granted
+    }
+
+    /// Returns `true` if work may be granted at `now`: by the last check, and by those who watch over this process.
+    #[inline]
+    pub(crate) fn is_fresh(&self, now: Duration) -> bool {
+        self.word.is_fresh(now) && self.is_watched_well(now)
+    }
+
+    #[inline]
+    fn is_watched_well(&self, now: Duration) -> bool {
+        self.room.seat().map_or(true, |seat| seat.is_trusted(now))
     }
 
     /// Gives the room of work back of which nothing is left. Returns `true` if somebody waits, who is to be served.

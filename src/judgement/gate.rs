@@ -5,12 +5,22 @@ use std::time::Duration;
 
 use super::attached::{AttachedId, End};
 use super::room::Left;
+use super::shares::{Shown, ShownLimit};
 use super::word::Publication;
 use super::{amount, attached, bounds, cadence, floor, judged_as, limit, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{
     Class, Error, ErrorKind, Found, Identity, Level, PerResource, Reason, Resource, ResourceLimits, Threshold, Usage,
     Verdict, Work, WorkUsage,
 };
+
+/// The cause of a fall in what attached permits have reserved.
+#[derive(Debug, Clone, Copy)]
+enum Fall {
+    /// A check has measured it, as the others have yet to do.
+    Measured,
+    /// Nothing of it is left.
+    Ended,
+}
 
 impl Judgement {
     /// The state of the gate and its reason, from one reading.
@@ -44,11 +54,17 @@ impl Judgement {
         }
     }
 
+    /// Takes the ledger as a check has found it: one that cannot be used closes the gate.
+    pub(crate) fn note_ledger(&mut self, error: Option<Error>) {
+        self.is_ledger_news |= self.ledger_error.is_some() != error.is_some();
+        self.ledger_error = error.map(Arc::new);
+    }
+
     /// The verdict on work that is refused for this reason.
     pub(crate) fn refuse(&self, reason: Reason, work: &Work, limits: &ResourceLimits) -> Verdict {
         // A closed gate compared nothing with what was asked.
-        let asked = if matches!(reason, Reason::TooMuch { .. }) { *work } else { Work::new() };
-        self.given_or(self.explain(reason, &asked, limits).with_never_fits(self.misfit(work, limits).is_some()))
+        let asked = if matches!(reason, Reason::TooMuch { .. } | Reason::Watched(_)) { *work } else { Work::new() };
+        self.given_or(self.explain(reason, &asked, limits).with_never_fits(self.could_never_fit(work, limits)))
     }
 
     /// The verdict on work behind this many waiters, the first of which may not be passed.
@@ -79,7 +95,7 @@ impl Judgement {
 
     /// Returns `true` if the work is too much for the limits even with nothing else running.
     pub(crate) fn could_never_fit(&self, work: &Work, limits: &ResourceLimits) -> bool {
-        self.misfit(work, limits).is_some()
+        self.misfit(work, limits).is_some() || self.admission.room.seat().is_some_and(|seat| seat.could_never_fit(work))
     }
 
     /// Returns `true` if nothing but a start, or a check of one's own in a forked child, opens the gate: nobody will
@@ -117,7 +133,7 @@ impl Judgement {
         let total = |resource| usages.get(resource).as_ref().map_or(0, Usage::total);
         let full = Resource::ALL.into_iter().find(|resource| self.reaches_hard(*resource, total(*resource), limits));
         // Of two resources that refuse, the one that always will is what the host must know of.
-        let resource = misfit.or(full)?;
+        let Some(resource) = misfit.or(full) else { return self.watched(work, now) };
         Some(Reason::TooMuch { resource: self.named(resource), hard: limits.thresholds_of(resource).hard })
     }
 
@@ -242,31 +258,68 @@ impl Judgement {
     /// Shows readers a new check, a start or a stop. Whoever holds the lock that guards the judgement publishes, so that
     /// words follow one another in the order of the judgements.
     pub(crate) fn publish_check(&mut self, limits: &ResourceLimits) {
-        self.publish_room(limits);
+        self.publish_room(limits, Fall::Measured);
         self.admission.word.publish_check(&self.publication());
     }
 
     /// As [`publish_check`](Self::publish_check), where no check was taken: a demand for one stands.
     pub(crate) fn publish_rejudged(&mut self, limits: &ResourceLimits) {
-        self.publish_room(limits);
+        self.publish_room(limits, Fall::Ended);
         self.admission.word.publish_rejudged(&self.publication());
     }
 
-    fn publish_room(&mut self, limits: &ResourceLimits) {
+    fn publish_room(&mut self, limits: &ResourceLimits, fall: Fall) {
         let seen = std::mem::take(&mut self.seen);
+        let scope = self.settings.memory_scope;
+        let attached = |resource| self.attached.reserved(resource, scope);
+        let room = &self.admission.room;
+        let falls = room
+            .seat()
+            .map(|seat| seat.raise_attached([attached(Resource::CgroupMemory), attached(Resource::CgroupPids)]));
         // Without a reading nothing is trusted, whatever room there is.
-        let left = |resource| self.found().map_or(Left::UNLIMITED, |found| self.left(resource, found, limits));
-        self.admission.room.publish(left, &seen);
+        let left = |resource| {
+            self.found().map_or(Left::UNLIMITED, |found| self.left(resource, found, attached(resource), limits))
+        };
+        room.publish(left, &seen);
+        let (Some(seat), Some(falls)) = (room.seat(), falls) else { return };
+        seat.set_seen(&self.marks);
+        match fall {
+            Fall::Measured => seat.release(falls),
+            Fall::Ended => seat.end(falls),
+        }
+        if self.stopped.is_some() || self.forked {
+            seat.look_away();
+        } else {
+            seat.watch(&self.shown(limits), &self.marks);
+        }
+    }
+
+    /// The state that those below this process see of it.
+    fn shown(&self, limits: &ResourceLimits) -> Shown {
+        let found = self.found();
+        let limits_of = |resource| ShownLimit {
+            // What is reserved is in the slots.
+            left: found.map_or(Left::UNLIMITED, |found| self.left(resource, found, 0, limits)),
+            limit: found.and_then(|found| limit(resource, found, limits)).unwrap_or(u64::MAX),
+        };
+        let is_shut = |found: &Found, resource: &Resource| self.level(*resource, found, limits) != Level::Normal;
+        let shut_by = found.and_then(|found| Resource::ALL.into_iter().find(|resource| is_shut(found, resource)));
+        Shown {
+            limits: [limits_of(Resource::Memory), limits_of(Resource::Processes)],
+            // The two whose limits are shown shut the gate by these.
+            closed_by: shut_by.filter(|resource| !matches!(resource, Resource::Memory | Resource::Processes)),
+            trusted_until: self.publication().trusted_until,
+        }
     }
 
     /// The part of a limit that is neither used nor reserved by attached permits.
-    fn left(&self, resource: Resource, found: &Found, limits: &ResourceLimits) -> Left {
+    fn left(&self, resource: Resource, found: &Found, attached: u64, limits: &ResourceLimits) -> Left {
         let (Some(amount), Some(bounds)) = (amount(found, resource), bounds(resource, found, limits)) else {
             return Left::UNLIMITED;
         };
         // What is pushed to a gauge stands in its row of the room, up to the instant.
         let measured = if matches!(resource, Resource::Gauge(_)) { 0 } else { amount.usage };
-        let usage = measured.saturating_add(self.attached.reserved(resource, self.settings.memory_scope));
+        let usage = measured.saturating_add(attached);
         // Held by hysteresis, it is closed to all but the most important work, whatever usage is.
         let is_held = self.level(resource, found, limits) != Level::Normal;
         let below = |bound: u64| bound.saturating_sub(usage);
@@ -307,10 +360,16 @@ impl Judgement {
         if age > max_age {
             return Some(Reason::Stale { age, max_age });
         }
-        Resource::ALL.into_iter().find_map(|resource| {
+        let by_usage = Resource::ALL.into_iter().find_map(|resource| {
             let threshold = self.closing_threshold(resource, class, found, limits)?;
             Some(Reason::Usage { resource: self.named(resource), threshold })
-        })
+        });
+        by_usage.or_else(|| self.watched(&Work::new().class(class), now))
+    }
+
+    /// The reason why a process that watches over this one has no room for the work.
+    fn watched(&self, work: &Work, now: Duration) -> Option<Reason> {
+        self.admission.room.seat()?.why_refused(work, now).map(Reason::Watched)
     }
 
     /// The reason why the last check says nothing of now, but for its age.
@@ -322,6 +381,9 @@ impl Judgement {
             Some(Stopped::Asked) => return Some(Reason::Stopped),
             Some(Stopped::Died(thread)) => return Some(Reason::Died { thread }),
             None => {}
+        }
+        if let Some(error) = &self.ledger_error {
+            return Some(Reason::Ledger { error: error.clone() });
         }
         match &self.last {
             None => Some(Reason::NeverChecked),
@@ -381,10 +443,11 @@ impl Judgement {
         }
     }
 
-    /// The amount of a resource that permits have reserved, attached or not.
+    /// The amount of a resource that permits have reserved, attached or not, those of other processes included.
     pub(super) fn reserved(&self, resource: Resource) -> u64 {
         let attached = self.attached.reserved(resource, self.settings.memory_scope);
-        attached.saturating_add(self.admission.room.reserved(resource))
+        let (others, _) = self.admission.room.reserved_by_others(resource);
+        attached.saturating_add(self.admission.room.reserved(resource)).saturating_add(others)
     }
 
     /// The amounts that stand against each limit; `None` where nothing was read.
@@ -396,6 +459,7 @@ impl Judgement {
             Some(Usage {
                 measured: amount.usage,
                 reserved: self.reserved(resource),
+                others: self.admission.room.reserved_by_others(resource),
                 asked: asked.of(resource),
                 limit: limit(resource, found, limits),
                 floor: floor(resource, limits),
@@ -428,7 +492,10 @@ impl Judgement {
     }
 
     fn explain(&self, reason: Reason, asked: &Work, limits: &ResourceLimits) -> Verdict {
-        let checking = !matches!(reason, Reason::Forked | Reason::Stopped | Reason::Died { .. } | Reason::NeverChecked);
+        let checking = !matches!(
+            reason,
+            Reason::Forked | Reason::Stopped | Reason::Died { .. } | Reason::NeverChecked | Reason::Ledger { .. }
+        );
         let gap = self.gap();
         let unreachable =
             self.settings.max_age.filter(|max_age| checking && *max_age < gap).map(|max_age| (max_age, gap));

@@ -13,6 +13,7 @@
 //! - `gauges`: the quantities that the host pushes.
 //! - `admission`: that answer for readers without a lock, and permits that are granted without one: `word` is the trust
 //!   in the last check, `room` what may be reserved and what is.
+//! - `shares`: what other processes have reserved, in a memory that they share.
 //! - `queue`: those who wait for room.
 //! - `schedule`: the time of the next check, from the pure functions of `cadence`.
 //! - `retained`: freed memory that the allocator keeps.
@@ -32,6 +33,7 @@ mod record;
 mod retained;
 mod room;
 mod schedule;
+pub(crate) mod shares;
 pub(crate) mod shed;
 mod threshold;
 mod unread;
@@ -58,6 +60,8 @@ use self::gauges::Gauges;
 pub(crate) use self::record::{Event, Observation, Planned, Report};
 use self::retained::Retained;
 pub(crate) use self::retained::{OwnMemory, Trimmed};
+use self::room::Released;
+use self::shares::Marks;
 use self::threshold::Bounds;
 use self::unread::Unread;
 use self::zombies::ZombieWatch;
@@ -99,7 +103,13 @@ pub(crate) struct Judgement {
     /// The time, by the precise clock, at which the children of attached permits were last asked for their ends.
     ends_noted_at: Duration,
     /// The reservations that the last good check has seen, until they are given back.
-    seen: PerResource<u64>,
+    seen: Released,
+    /// Of what other processes have reserved, the part that the reading which is judged by has seen.
+    marks: Marks,
+    /// The reason why the ledger that is shared with them cannot be used.
+    ledger_error: Option<Arc<Error>>,
+    /// Whether the log has yet to be told that it cannot be used, or can be again.
+    is_ledger_news: bool,
     gauges: Gauges,
     retained: Retained,
     /// The answer to everything, if a test has given one.
@@ -149,6 +159,8 @@ impl Judgement {
             last_success: self.last_success,
             admission: Arc::clone(&self.admission),
             attached: std::mem::take(&mut self.attached),
+            marks: self.marks,
+            ledger_error: self.ledger_error.take(),
             gauges: std::mem::take(&mut self.gauges),
             retained: self.retained.carried(),
             ..Judgement::default()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::breaker::DEGRADED_AT;
 use super::climb::Climb;
+use super::room::Released;
 use super::unread::News;
 use super::{amount, cadence, damping, floor, limit, shed, unread_error, Judgement, Last};
 use crate::vocabulary::{
@@ -33,7 +34,7 @@ pub(crate) struct Observation<'a> {
     /// The processes of attached permits, as they were measured.
     pub(crate) subtrees: &'a [Subtree],
     /// The reservations that were released before it began.
-    pub(crate) released: PerResource<u64>,
+    pub(crate) released: Released,
 }
 
 /// The plan of the check thread for a check, and how late it was.
@@ -99,6 +100,11 @@ pub(crate) enum Event {
         failures: u32,
         error: Arc<Error>,
     },
+    /// The ledger that is shared with other processes cannot be used, and keeps the gate closed.
+    LedgerUnusable {
+        error: Arc<Error>,
+    },
+    LedgerUsable,
     RunningLate(Planned),
     Recovered {
         after_failures: u32,
@@ -132,6 +138,12 @@ impl Judgement {
             }
             Some(error) => Err(error),
         };
+        if std::mem::take(&mut self.is_ledger_news) {
+            events.push(match &self.ledger_error {
+                Some(error) => Event::LedgerUnusable { error: error.clone() },
+                None => Event::LedgerUsable,
+            });
+        }
         let good = found.is_ok();
         match &found {
             Ok(found) => self.succeed(check, found, limits, &mut events),
@@ -178,7 +190,7 @@ impl Judgement {
         now: Duration,
         began: Duration,
         cpu: Duration,
-        released: &PerResource<u64>,
+        released: &Released,
         limits: &ResourceLimits,
     ) {
         self.memory_cpu = cpu;
@@ -187,16 +199,22 @@ impl Judgement {
         self.memory_read_at = self.memory_read_at.max(began);
         self.memory_at = self.memory_at.max(began);
         self.memory_unchanged = self.memory_unchanged.saturating_add(1);
+        let is_read = |found: &Found, resource: &Resource| amount(found, *resource).is_some();
+        let mut judged =
+            Resource::read_alone().filter(|resource| self.found().is_some_and(|last| is_read(last, resource)));
+        if !is_overtaken && judged.all(|resource| is_read(memory, &resource)) {
+            self.marks = self.marks.with_memory_of(&released.marks);
+        }
         for resource in Resource::read_alone() {
-            let released = *released.get(resource);
+            let released = released.get(resource);
             let (Ok(Some(amount)), Some(Last { found: Ok(found), .. }), false) =
                 (memory.get(resource), &mut self.last, is_overtaken)
             else {
                 // Left to the next one that reads it.
-                self.admission.room.release_amount(resource, released);
+                self.admission.room.release_amount_again(resource, released);
                 continue;
             };
-            *self.seen.get_mut(resource) += released;
+            self.seen.add(resource, released);
             let is_limited = limit(resource, found, limits).is_some();
             if is_limited && super::amount(found, resource).map(|before| before.usage) != Some(amount.usage) {
                 self.memory_unchanged = 0;
@@ -233,6 +251,7 @@ impl Judgement {
         self.last_success = Some(check.now);
         (self.memory_at, self.memory_read_at) = (check.ended, self.memory_read_at.max(check.began));
         self.seen = check.released;
+        self.marks = check.released.marks;
         self.attached.record(check.number, check.subtrees);
         let settle = self.settle();
         for resource in Resource::ALL {

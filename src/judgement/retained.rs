@@ -181,7 +181,7 @@ impl Judgement {
         Some(Limited {
             usage: amount(found, resource)?.usage,
             // Less what the last check has seen of it.
-            reserved: self.reserved(resource).saturating_sub(*self.seen.get(resource)),
+            reserved: self.reserved(resource).saturating_sub(self.seen.get(resource)),
             bounds: bounds(resource, found, limits)?,
             level: *self.levels.get(resource),
             whole: floor(resource, limits).map_or(limit, |floor| floor.amount),

@@ -32,6 +32,10 @@
 //! A waiter announces itself in `waiters` *before* it looks whether there is room; whoever frees room, or takes it, looks
 //! at `waiters` *after*. One of the two sees the other, so nobody sleeps beside room that fits.
 //!
+//! With a [`Seat`] at a ledger, what other processes have reserved is one more summand in the rows of what all share. An
+//! asker shows what it reserves to them *before* it adds up what they have. Theirs changes without a word to us, so that
+//! `reached` says nothing, and readers look at the rows.
+//!
 //! # Orders of memory
 //!
 //! Everything above is about the order of accesses to different words, so all of them are SeqCst: one order that all
@@ -43,7 +47,11 @@
 //! measurement and the reservations that it has seen. [`Room::is_open`] waits such an instant out, and work that is
 //! refused is judged once more under the lock of the judgement.
 
+use std::sync::OnceLock;
+use std::time::Duration;
+
 use super::atomics::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use super::shares::{self, Marks, Others, Seat};
 use crate::vocabulary::{Class, GaugeName, PerResource, Resource, Work};
 
 /// The largest amount that one permit reserves of one resource: no machine has as much, and 65,535 such permits fit in
@@ -84,6 +92,26 @@ pub(crate) struct Room {
     /// `false` while no gauge has a bound. Raised before the first gets one, and lowered after the last has lost it, so an
     /// asker who finds it `false` has judged all gauges as they were at that moment.
     has_bounded_gauges: AtomicBool,
+    /// The place among the processes that share a ledger, once it was taken.
+    seat: OnceLock<Seat>,
+}
+
+/// The reservations that were released before a reading began, which has seen them: the own ones of each resource, and
+/// the marks of all processes that share a ledger.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Released {
+    own: PerResource<u64>,
+    pub(crate) marks: Marks,
+}
+
+impl Released {
+    pub(crate) fn get(&self, resource: Resource) -> u64 {
+        *self.own.get(resource)
+    }
+
+    pub(crate) fn add(&mut self, resource: Resource, amount: u64) {
+        *self.own.get_mut(resource) += amount;
+    }
 }
 
 #[derive(Debug)]
@@ -111,12 +139,36 @@ impl Room {
             publications: AtomicUsize::new(0),
             reached: AtomicU64::new(0),
             has_bounded_gauges: AtomicBool::new(false),
+            seat: OnceLock::new(),
         }
+    }
+
+    /// Takes a seat among the processes that share a ledger, for good.
+    pub(crate) fn sit(&self, seat: Seat) {
+        // Whoever checks takes turns, so nobody else has.
+        let _ = self.seat.set(seat);
+    }
+
+    /// The seat, once it was taken.
+    #[inline]
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.get()
+    }
+
+    /// The amounts that other processes have reserved.
+    #[inline]
+    fn others(&self) -> Others {
+        self.seat().map_or_else(Others::default, Seat::others)
+    }
+
+    /// The amount of a resource that other processes have reserved, and how many have.
+    pub(crate) fn reserved_by_others(&self, resource: Resource) -> (u64, usize) {
+        self.seat().map_or((0, 0), |seat| (seat.others().of(resource), seat.holders(resource)))
     }
 
     /// Replaces what is left of each resource, then takes back the reservations that the new measurement has seen.
     /// Callers take turns.
-    pub(crate) fn publish(&self, left: impl Fn(Resource) -> Left, seen: &PerResource<u64>) {
+    pub(crate) fn publish(&self, left: impl Fn(Resource) -> Left, seen: &Released) {
         self.publications.fetch_add(1, SeqCst);
         let reached = self.reached.fetch_add(1, SeqCst);
         let left = PerResource::from_fn(left);
@@ -142,15 +194,16 @@ impl Room {
     /// Returns `true` if work that costs nothing, of class `Normal`, would be granted.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.reached.load(SeqCst) == 0 || self.are_open(Class::Normal) || self.are_open_afterwards()
+        let is_known = self.seat().is_none() && self.reached.load(SeqCst) == 0;
+        is_known || self.are_open(Class::Normal) || self.are_open_afterwards()
     }
 
     #[inline]
     fn are_open(&self, class: Class) -> bool {
-        Resource::ALL.iter().all(|resource| {
-            let row = self.rows.get(*resource);
-            is_below(row.total(row.reserved.load(SeqCst)), row.bound(class))
-        })
+        let others = self.others();
+        let mut rows = Resource::ALL.iter().map(|resource| (self.rows.get(*resource), others.of(*resource)));
+        rows.all(|(row, others)| is_below(row.total(row.reserved.load(SeqCst), others), row.bound(class)))
+            && self.seat().map_or(true, |seat| seat.is_admitted_by_watchers([0; 2], [0; 2], class))
     }
 
     /// Looks again, while the rows are being published. A publisher that takes long has lost its processor: then what
@@ -174,11 +227,43 @@ impl Room {
     /// Reserves the work if it fits: every row is below the bound of the work's class, and with the work below the hard
     /// one. Otherwise nothing is reserved, and the row that refused is named.
     pub(crate) fn try_reserve(&self, work: &Work) -> Result<(), Resource> {
+        let Some(seat) = self.seat() else { return self.try_reserve_beside(work, &Others::default()) };
+        let (asked, class) = (shares::amounts(work), work.class_of());
+        // Looked at first, so that what is refused is never in anybody's way.
+        self.admits_beside(work, &seat.others())?;
+        if !seat.is_admitted_by_watchers([0; 2], asked, class) {
+            return Err(Resource::Memory);
+        }
+        seat.raise(asked);
+        let reserved = self.try_reserve_beside(work, &seat.others());
+        if reserved.is_ok() && !seat.is_admitted_by_watchers(asked, [0; 2], class) {
+            self.give_back_own(work);
+            seat.end(asked);
+            return Err(Resource::Memory);
+        }
+        if reserved.is_err() {
+            seat.end(asked);
+        }
+        reserved
+    }
+
+    /// Whether every row has room for the work, beside what others have reserved.
+    fn admits_beside(&self, work: &Work, others: &Others) -> Result<(), Resource> {
+        let refuses = |resource: &&Resource| {
+            let row = self.rows.get(**resource);
+            let (reserved, asked) = (row.reserved.load(SeqCst), amount(work, **resource));
+            !row.admits(reserved, asked, others.of(**resource), work.class_of())
+        };
+        work.resources().iter().find(refuses).map_or(Ok(()), |resource| Err(*resource))
+    }
+
+    fn try_reserve_beside(&self, work: &Work, others: &Others) -> Result<(), Resource> {
         let mut reaches = false;
         // A gauge without a bound refuses nothing, and most programs have no gauge.
         let judging = if self.has_bounded_gauges.load(SeqCst) { &Resource::ALL } else { work.resources() };
         for (index, resource) in judging.iter().enumerate() {
-            match self.rows.get(*resource).try_reserve(amount(work, *resource), work.class_of()) {
+            let (amount_of_it, others) = (amount(work, *resource), others.of(*resource));
+            match self.rows.get(*resource).try_reserve(amount_of_it, others, work.class_of()) {
                 Some(reached) => reaches |= reached,
                 None => {
                     for reserved in &judging[..index] {
@@ -196,6 +281,13 @@ impl Room {
 
     /// Gives reserved work back: nothing of it is left, or it is counted elsewhere by now.
     pub(crate) fn give_back(&self, work: &Work) {
+        self.give_back_own(work);
+        if let Some(seat) = self.seat() {
+            seat.end(shares::amounts(work));
+        }
+    }
+
+    fn give_back_own(&self, work: &Work) {
         for resource in work.resources() {
             self.rows.get(*resource).give_back(amount(work, *resource));
         }
@@ -206,62 +298,78 @@ impl Room {
         for resource in work.resources() {
             self.rows.get(*resource).release(amount(work, *resource));
         }
+        if let Some(seat) = self.seat() {
+            seat.release(shares::amounts(work));
+        }
     }
 
     /// Gives the room of one resource back, as [`give_back`](Self::give_back) does that of all.
     pub(crate) fn give_back_of(&self, resource: Resource, work: &Work) {
         self.rows.get(resource).give_back(amount(work, resource));
+        if let Some(seat) = self.seat() {
+            seat.end_of(resource, amount(work, resource));
+        }
     }
 
-    /// Releases this much of one resource, as [`release`](Self::release) does.
-    pub(crate) fn release_amount(&self, resource: Resource, amount: u64) {
+    /// Leaves this much of one resource to a later reading, which one has taken that did not measure it.
+    pub(crate) fn release_amount_again(&self, resource: Resource, amount: u64) {
         self.rows.get(resource).release(amount);
     }
 
     /// Releases what is reserved of one resource, as [`release`](Self::release) does all.
     pub(crate) fn release_of(&self, resource: Resource, work: &Work) {
         self.rows.get(resource).release(amount(work, resource));
+        if let Some(seat) = self.seat() {
+            seat.release_of(resource, amount(work, resource));
+        }
     }
 
     /// Takes what was released so far, for a check that begins now: it sees all of that. To be called before anything
     /// is read. What comes of it is for [`publish`](Self::publish), [`settle`](Self::settle) or
     /// [`release_again`](Self::release_again).
-    pub(crate) fn take_released(&self) -> PerResource<u64> {
-        PerResource::from_fn(|resource| self.rows.get(resource).released.swap(0, SeqCst))
+    pub(crate) fn take_released(&self) -> Released {
+        let own = PerResource::from_fn(|resource| self.rows.get(resource).released.swap(0, SeqCst));
+        Released { own, marks: self.marks() }
+    }
+
+    fn marks(&self) -> Marks {
+        self.seat().map_or_else(Marks::default, Seat::marks)
     }
 
     /// Takes what was released so far of the resources that are read alone, for a reading of them that begins now.
-    pub(crate) fn take_released_alone(&self) -> PerResource<u64> {
-        let mut taken = PerResource::default();
+    pub(crate) fn take_released_alone(&self) -> Released {
+        let mut own = PerResource::default();
         for resource in Resource::read_alone() {
-            *taken.get_mut(resource) = self.rows.get(resource).released.swap(0, SeqCst);
+            *own.get_mut(resource) = self.rows.get(resource).released.swap(0, SeqCst);
         }
-        taken
+        Released { own, marks: self.marks() }
     }
 
     /// Gives back what was seen by a check whose measurement, or a later one, was published.
-    pub(crate) fn settle(&self, seen: &PerResource<u64>) {
+    pub(crate) fn settle(&self, seen: &Released) {
         for resource in Resource::ALL {
-            self.rows.get(resource).give_back(*seen.get(resource));
+            self.rows.get(resource).give_back(seen.get(resource));
         }
     }
 
     /// Leaves to a later check what one has taken that failed.
-    pub(crate) fn release_again(&self, taken: &PerResource<u64>) {
+    pub(crate) fn release_again(&self, taken: &Released) {
         for resource in Resource::ALL {
-            self.rows.get(resource).release(*taken.get(resource));
+            self.rows.get(resource).release(taken.get(resource));
         }
     }
 
-    /// The amount of a resource that permits have reserved.
+    /// The amount of a resource that permits of this process have reserved.
     pub(crate) fn reserved(&self, resource: Resource) -> u64 {
         self.rows.get(resource).reserved.load(SeqCst)
     }
 
     /// The largest share that a resource has reached, measured and reserved, of the usage that closes the gate: below 1
     /// exactly where that is not reached.
-    pub(crate) fn pressure(&self) -> f64 {
-        Resource::ALL.iter().map(|resource| self.rows.get(*resource).pressure()).fold(0.0, f64::max)
+    pub(crate) fn pressure(&self, now: Duration) -> f64 {
+        let others = self.others();
+        let shares = Resource::ALL.iter().map(|resource| self.rows.get(*resource).pressure(others.of(*resource)));
+        shares.fold(self.seat().map_or(0.0, |seat| seat.pressure(now)), f64::max)
     }
 
     /// Adds to a gauge.
@@ -313,7 +421,7 @@ impl Room {
     /// Raises the word if a gauge has reached the warning bound: as whoever reserves does.
     #[inline]
     fn note_push(&self, row: &Row) {
-        if !is_below(row.total(row.reserved.load(SeqCst)), row.warn.load(SeqCst)) {
+        if !is_below(row.total(row.reserved.load(SeqCst), 0), row.warn.load(SeqCst)) {
             self.reached.fetch_add(1, SeqCst);
         }
     }
@@ -366,17 +474,17 @@ impl Row {
 
     /// Reserves an amount if it fits. Returns whether the warning bound is reached by then.
     #[inline]
-    fn try_reserve(&self, amount: u64, class: Class) -> Option<bool> {
+    fn try_reserve(&self, amount: u64, others: u64, class: Class) -> Option<bool> {
         let mut before = self.reserved.load(SeqCst);
         if amount == 0 {
             // It adds nothing: if the bound is reached, the word of the room is raised already.
-            return self.admits(before, 0, class).then_some(false);
+            return self.admits(before, 0, others, class).then_some(false);
         }
         let mut after;
         loop {
             after = before.checked_add(amount)?;
             // Looked at first, so that what is refused is never in anybody's way.
-            if !self.admits(before, amount, class) {
+            if !self.admits(before, amount, others, class) {
                 return None;
             }
             match self.reserved.compare_exchange_weak(before, after, SeqCst, SeqCst) {
@@ -385,23 +493,23 @@ impl Row {
             }
         }
         // Looked at again, because a check may have published a new measurement and given back what it saw since.
-        if self.admits(before, amount, class) {
-            return Some(!is_below(self.total(after), self.warn.load(SeqCst)));
+        if self.admits(before, amount, others, class) {
+            return Some(!is_below(self.total(after, others), self.warn.load(SeqCst)));
         }
         self.give_back(amount);
         None
     }
 
-    /// What is reserved, and what was pushed.
+    /// What is reserved, by others too, and what was pushed.
     #[inline]
-    fn total(&self, reserved: u64) -> u64 {
-        reserved.saturating_add(at_least_nothing(self.pushed.load(SeqCst)))
+    fn total(&self, reserved: u64, others: u64) -> u64 {
+        reserved.saturating_add(others).saturating_add(at_least_nothing(self.pushed.load(SeqCst)))
     }
 
     /// Returns `true` if `reserved` is below the bound of the class, and with `asked` on top below the hard one.
     #[inline]
-    fn admits(&self, reserved: u64, asked: u64, class: Class) -> bool {
-        let total = self.total(reserved);
+    fn admits(&self, reserved: u64, asked: u64, others: u64, class: Class) -> bool {
+        let total = self.total(reserved, others);
         is_below(total, self.bound(class)) && is_below(total.saturating_add(asked), self.hard.load(SeqCst))
     }
 
@@ -426,9 +534,9 @@ impl Row {
         }
     }
 
-    fn pressure(&self) -> f64 {
+    fn pressure(&self, others: u64) -> f64 {
         let closes_from = self.closes_from.load(SeqCst);
-        let used = self.usage.load(SeqCst).saturating_add(self.total(self.reserved.load(SeqCst)));
+        let used = self.usage.load(SeqCst).saturating_add(self.total(self.reserved.load(SeqCst), others));
         if closes_from == u64::MAX {
             return 0.0;
         }
@@ -455,7 +563,7 @@ fn is_below(reserved: u64, bound: u64) -> bool {
     reserved < bound || bound == u64::MAX
 }
 
-fn amount(work: &Work, resource: Resource) -> u64 {
+pub(super) fn amount(work: &Work, resource: Resource) -> u64 {
     work.of(resource).min(MOST)
 }
 
@@ -473,7 +581,7 @@ mod tests {
     fn publish(room: &Room, left: &[(Resource, Left)]) {
         let of =
             |resource| left.iter().find(|(other, _)| *other == resource).map_or(Left::UNLIMITED, |(_, left)| *left);
-        room.publish(of, &PerResource::default());
+        room.publish(of, &Released::default());
     }
 
     fn processes(processes: u64) -> Work {
@@ -545,7 +653,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(room.try_reserve(&largest), Ok(()));
         }
-        assert!(room.is_open() && room.pressure() == 0.0);
+        assert!(room.is_open() && room.pressure(Duration::ZERO) == 0.0);
         for _ in 0..100 {
             room.give_back(&largest);
         }
@@ -558,14 +666,14 @@ mod tests {
         let left = |usage, closes_from| Left { background: 0, warn: 0, hard: 100, usage, closes_from };
         let of = |processes, open_files| [(Resource::Processes, processes), (Resource::OpenFiles, open_files)];
         publish(&room, &of(left(40, 80), left(60, 80)));
-        assert_eq!(room.pressure(), 0.75);
+        assert_eq!(room.pressure(Duration::ZERO), 0.75);
         publish(&room, &of(left(40, 80), left(160, 80)));
-        assert_eq!(room.pressure(), 2.0);
+        assert_eq!(room.pressure(Duration::ZERO), 2.0);
         let large = 1 << 60;
         publish(&room, &of(left(40, 80), left(large - 1, large)));
-        assert!(room.pressure() < 1.0);
+        assert!(room.pressure(Duration::ZERO) < 1.0);
         publish(&room, &of(left(40, 80), left(large, large)));
-        assert_eq!(room.pressure(), 1.0);
+        assert_eq!(room.pressure(Duration::ZERO), 1.0);
     }
 
     #[test]

@@ -35,7 +35,9 @@ impl Judgement {
         if self.admission.room.has_waiters() {
             due = due.min(ended.saturating_add(cadence::waited_gap(self.gap())));
         }
-        if self.is_closed_until_checked(limits) {
+        // Those below wait for what this process has seen.
+        let is_watching = self.admission.room.seat().is_some_and(super::shares::Seat::is_watching_others);
+        if is_watching || self.is_closed_until_checked(limits) {
             due = due.min(ended.saturating_add(self.refresh_age()));
         }
         due.max(earliest)

@@ -215,6 +215,7 @@ mod tests {
         usage: Usage {
             measured: 96,
             reserved: 0,
+            others: (0, 0),
             asked: 0,
             limit: Some(100),
             floor: None,

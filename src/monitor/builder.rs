@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Config;
+use crate::ledger::Ledger;
 use crate::monitor::ResourceMonitor;
 #[cfg(feature = "testing")]
 use crate::readers::probe::Probe;
@@ -21,6 +22,7 @@ pub struct ResourceMonitorBuilder {
     settings: Settings,
     proc_root: Option<PathBuf>,
     cgroup_root: Option<PathBuf>,
+    ledger: Option<Ledger>,
 }
 
 impl ResourceMonitor {
@@ -32,7 +34,13 @@ impl ResourceMonitor {
 
 impl ResourceMonitorBuilder {
     pub(crate) fn new(limits: ResourceLimits) -> ResourceMonitorBuilder {
-        ResourceMonitorBuilder { limits, settings: Settings::default(), proc_root: None, cgroup_root: None }
+        ResourceMonitorBuilder {
+            limits,
+            settings: Settings::default(),
+            proc_root: None,
+            cgroup_root: None,
+            ledger: None,
+        }
     }
 
     /// Replaces all settings but the roots.
@@ -125,6 +133,15 @@ impl ResourceMonitorBuilder {
         self
     }
 
+    /// The reservations that this process shares with others of its container. Default: none. See the
+    /// [guide](crate::guide::several_processes).
+    ///
+    /// A ledger that cannot be used, because it is full, damaged or closed, keeps the gate closed, and the verdict says why.
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
     /// Validates and builds. Nothing is opened or started yet.
     ///
     /// # Errors
@@ -137,7 +154,8 @@ impl ResourceMonitorBuilder {
             proc_root: self.proc_root.unwrap_or(default.proc_root),
             cgroup_root: self.cgroup_root.unwrap_or(default.cgroup_root),
         });
-        let config = Config { settings: self.settings, probe: Box::new(probe), ..Config::default() };
+        let ledger = self.ledger.as_ref().map(Ledger::shared);
+        let config = Config { settings: self.settings, probe: Box::new(probe), ledger, ..Config::default() };
         Ok(ResourceMonitor::with_config(config, self.limits))
     }
 

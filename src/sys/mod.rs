@@ -10,6 +10,7 @@
 //! - [`clock`]: the three clocks of the kernel, and that of a monitor, which a test may move. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
 //! - [`allocator`]: the memory that the C library's allocator keeps.
 //! - [`pipe`]: pipes whose writer is told that they were read.
+//! - [`shared_memory`]: words that processes share, and locks that end with their holder.
 //! - [`reserve`]: descriptors set aside for a shutdown. [`socket`]: a connection without a wait.
 #![allow(unsafe_code)]
 
@@ -38,6 +39,7 @@ pub(crate) mod privilege;
 pub(crate) mod process;
 pub(crate) mod reserve;
 pub(crate) mod rlimit;
+pub(crate) mod shared_memory;
 pub(crate) mod signal;
 pub(crate) mod socket;
 

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Process,
     /// The host's or the library's code panicked during a reading.
     Panicked,
+    /// A ledger cannot be shared: it is full, damaged, another user's or another version's, or no ledger at all.
+    Ledger,
 }
 
 impl Error {
@@ -38,8 +40,8 @@ impl Error {
         self.kind
     }
 
-    /// The file that could not be read or understood, for kinds [`Read`](ErrorKind::Read) and
-    /// [`Malformed`](ErrorKind::Malformed).
+    /// The file that could not be read or understood, for kinds [`Read`](ErrorKind::Read),
+    /// [`Malformed`](ErrorKind::Malformed) and [`Ledger`](ErrorKind::Ledger).
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -51,6 +53,20 @@ impl Error {
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), path: None, source: None }
+    }
+
+    /// The error of a ledger: of the file at this path, or of one without a name.
+    pub(crate) fn ledger(path: Option<&Path>, what: impl fmt::Display) -> Error {
+        let message = match path {
+            Some(path) => format!("ledger {}: {what}", path.display()),
+            None => format!("ledger: {what}"),
+        };
+        Error { path: path.map(Path::to_owned), ..Error::new(ErrorKind::Ledger, message) }
+    }
+
+    /// As [`ledger`](Error::ledger), of what the system has refused.
+    pub(crate) fn ledger_refused(path: Option<&Path>, what: &str, source: io::Error) -> Error {
+        Error { source: Some(source), ..Error::ledger(path, what) }
     }
 
     pub(crate) fn limit(message: impl Into<String>) -> Error {

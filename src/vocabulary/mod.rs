@@ -34,5 +34,5 @@ pub(crate) use self::reading::{Found, Measured, ReadOptional, ReadPart, Reading,
 pub(crate) use self::resource::{Level, LimitedBy, PerResource, Unit, MB};
 pub(crate) use self::settings::{Overtaking, Settings};
 pub(crate) use self::shown::{Shown, ShownShare, ShownUp};
-pub(crate) use self::verdict::{Critical, Floor, Reason, Threshold, Usage};
+pub(crate) use self::verdict::{Critical, Floor, Reason, Threshold, Usage, Watched, WatchedWhy};
 pub(crate) use self::waited::{Holding, Waited, NAMED};

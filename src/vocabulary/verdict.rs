@@ -37,7 +37,10 @@ struct Parts {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
     pub(crate) measured: u64,
+    /// By other processes too.
     pub(crate) reserved: u64,
+    /// Of what is reserved, the part of other processes, and how many they are.
+    pub(crate) others: (u64, usize),
     pub(crate) asked: u64,
     /// All that there is, of a resource with a floor.
     pub(crate) limit: Option<u64>,
@@ -91,6 +94,31 @@ pub(crate) enum Reason {
     Behind {
         waiters: usize,
     },
+    /// A process that watches over this one has no room.
+    Watched(Watched),
+    /// The ledger that is shared with other processes cannot be used.
+    Ledger {
+        error: Arc<Error>,
+    },
+}
+
+/// A process that watches over this one, and why it has no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// In its own namespace.
+    pub(crate) pid: u32,
+    pub(crate) why: WatchedWhy,
+}
+
+/// Why a process that watches over others has no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WatchedWhy {
+    /// Its gate is closed by a resource, whatever is reserved; `None`: by one that is not known here.
+    Closed(Option<Resource>),
+    /// It has not checked for too long.
+    Stale,
+    /// Its limit is on all its descendants, whose amounts these are.
+    Full { resource: Resource, measured: u64, reserved: u64, asked: u64, limit: u64 },
 }
 
 /// A resource at its hard threshold, as measured.
@@ -125,6 +153,8 @@ impl Verdict {
     pub fn resource(&self) -> Option<Resource> {
         match self.parts.reason {
             Reason::Usage { resource, .. } | Reason::TooMuch { resource, .. } => Some(resource),
+            Reason::Watched(Watched { why: WatchedWhy::Full { resource, .. }, .. }) => Some(resource),
+            Reason::Watched(Watched { why: WatchedWhy::Closed(resource), .. }) => resource,
             _ => None,
         }
     }
@@ -244,6 +274,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self.parts.reason {
             Reason::Accepting => "accepting work",
             Reason::TooMuch { .. } | Reason::Behind { .. } => "refused",
+            Reason::Watched(Watched { why: WatchedWhy::Full { asked: 1.., .. }, .. }) => "refused",
             _ => "not accepting work",
         })?;
         f.write_str(": ")?;
@@ -273,6 +304,8 @@ impl fmt::Display for Verdict {
                     None => write!(f, " would reach the hard threshold of {hard} %")?,
                 }
             }
+            Reason::Watched(watched) => write!(f, "{watched}")?,
+            Reason::Ledger { error } => write!(f, "{error}")?,
             Reason::Behind { waiters: 1 } => f.write_str("1 other waits and may not be passed any more")?,
             Reason::Behind { waiters } => write!(f, "{waiters} others wait and may not be passed any more")?,
         }
@@ -344,7 +377,7 @@ impl Verdict {
             Threshold::Resume(percent) => {
                 // Only measured usage is held against this threshold, so only that is in the percentage.
                 let reserved = usage.reserved;
-                write_usage(f, resource, &Usage { reserved: 0, ..usage })?;
+                write_usage(f, resource, &Usage { reserved: 0, others: (0, 0), ..usage })?;
                 write!(f, " not yet below the resume threshold of {percent} %")?;
                 if reserved > 0 {
                     write!(f, ", and {} reserved", Shown(resource, reserved))?;
@@ -354,6 +387,23 @@ impl Verdict {
         };
         write_usage(f, resource, &usage)?;
         write!(f, " at or above the {name} threshold of {percent} %")
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Watched { pid, why } = self;
+        write!(f, "process {pid}, which watches over this one, ")?;
+        match *why {
+            WatchedWhy::Closed(Some(resource)) => write!(f, "has closed its gate because of {resource}"),
+            WatchedWhy::Closed(None) => f.write_str("has closed its gate"),
+            WatchedWhy::Stale => f.write_str("has not checked for too long"),
+            WatchedWhy::Full { resource, measured, reserved, asked, limit } => {
+                let limit = Some(limit).filter(|limit| *limit != u64::MAX);
+                f.write_str("has no room: ")?;
+                write_usage(f, resource, &Usage { measured, reserved, asked, limit, ..Usage::default() })
+            }
+        }
     }
 }
 
@@ -368,23 +418,15 @@ impl fmt::Display for Critical {
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) -> fmt::Result {
-    let Usage { measured, reserved, asked, limit, ref floor, ref place, judged_as, .. } = *usage;
+    let Usage { measured, limit, ref floor, ref place, judged_as, .. } = *usage;
     if let (Some(_), Some(all)) = (floor, limit) {
         write!(f, "{resource} {} left", ShownUp(resource, all.saturating_sub(measured)))?;
-        for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
-            if amount > 0 {
-                write!(f, " - {} {name}", Shown(resource, amount))?;
-            }
-        }
+        write_promised(f, resource, usage, '-')?;
         write!(f, " of {}", Shown(resource, all))?;
         return place.iter().try_for_each(|place| write!(f, " in {}", place.display()));
     }
     write!(f, "{resource} {}", Shown(resource, measured))?;
-    for (amount, name) in [(reserved, "reserved"), (asked, "asked")] {
-        if amount > 0 {
-            write!(f, " + {} {name}", Shown(resource, amount))?;
-        }
-    }
+    write_promised(f, resource, usage, '+')?;
     let limit = match (limit, judged_as) {
         (Some(limit), _) => limit,
         (None, Some(other)) => return write!(f, " (judged as {other})"),
@@ -395,6 +437,23 @@ fn write_usage(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage) ->
     place.iter().try_for_each(|place| write!(f, " in {}", place.display()))
 }
 
+/// Such as ` + 100.0 MB reserved + 300.0 MB reserved by 3 others + 50.0 MB asked`.
+fn write_promised(f: &mut fmt::Formatter<'_>, resource: Resource, usage: &Usage, sign: char) -> fmt::Result {
+    let Usage { reserved, others: (by_others, others), asked, .. } = *usage;
+    let own = reserved.saturating_sub(by_others);
+    if own > 0 {
+        write!(f, " {sign} {} reserved", Shown(resource, own))?;
+    }
+    if by_others > 0 {
+        let noun = if others == 1 { "other" } else { "others" };
+        write!(f, " {sign} {} reserved by {others} {noun}", Shown(resource, by_others))?;
+    }
+    if asked > 0 {
+        write!(f, " {sign} {} asked", Shown(resource, asked))?;
+    }
+    Ok(())
+}
+
 fn millis_up(time: Duration) -> u128 {
     (time.as_nanos() + 999_999) / 1_000_000
 }
@@ -402,7 +461,7 @@ fn millis_up(time: Duration) -> u128 {
 impl std::error::Error for Verdict {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.parts.reason {
-            Reason::Degraded { error, .. } | Reason::Failed { error } => Some(&**error),
+            Reason::Degraded { error, .. } | Reason::Failed { error } | Reason::Ledger { error } => Some(&**error),
             _ => None,
         }
     }

@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// The reservations that a check which begins now will have seen.
-    fn begin_check(&mut self) -> PerResource<u64> {
+    fn begin_check(&mut self) -> Released {
         self.number += 1;
         self.judgement.admission.room.take_released()
     }
@@ -75,7 +75,7 @@ impl Bench {
     fn finish_check<'a>(
         &mut self,
         found: &'a Found,
-        released: PerResource<u64>,
+        released: Released,
         with: impl FnOnce(Observation<'a>) -> Observation<'a>,
     ) -> Option<Report> {
         let check = Observation {
@@ -157,6 +157,8 @@ fn names(report: &Report) -> Vec<String> {
         Event::Zombies { pids } => format!("zombies {pids:?}"),
         Event::CheckFailed { failures, .. } => format!("failed {failures}"),
         Event::Degraded { failures, .. } => format!("degraded {failures}"),
+        Event::LedgerUnusable { .. } => "ledger unusable".to_owned(),
+        Event::LedgerUsable => "ledger usable".to_owned(),
         Event::RunningLate(planned) => format!("late {:?}", planned.lateness),
         Event::Recovered { after_failures } => format!("recovered {after_failures}"),
         Event::DegradedCleared { after_failures } => format!("cleared {after_failures}"),

@@ -241,7 +241,7 @@ fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
     let nothing = || PerResource::from_fn(|_| Ok(None));
     let mut read = nothing();
     *read.get_mut(Resource::CgroupMemory) = in_group("/box", 80, 100);
-    bench.judgement.record_memory(&read, bench.now, bench.now, Duration::ZERO, &PerResource::default(), &bench.limits);
+    bench.judgement.record_memory(&read, bench.now, bench.now, Duration::ZERO, &Released::default(), &bench.limits);
     assert!(!bench.is_open() && bench.verdict().resource() == Some(Resource::CgroupMemory));
     // What is not read alone keeps its value.
     bench.judgement.record_memory(
@@ -249,7 +249,7 @@ fn memory_read_alone_moves_the_gate_for_the_group_and_for_pressure() {
         bench.now,
         bench.now,
         Duration::ZERO,
-        &PerResource::default(),
+        &Released::default(),
         &bench.limits,
     );
     assert!(!bench.is_open());

@@ -146,7 +146,7 @@ fn with_a_dropped_permit() -> Bench {
 }
 
 /// Takes a reading of memory alone that found this, and began then. Returns what is reserved after it.
-fn read_alone(bench: &mut Bench, memory_mb: u64, began: Duration, released: &PerResource<u64>) -> (u64, u64) {
+fn read_alone(bench: &mut Bench, memory_mb: u64, began: Duration, released: &Released) -> (u64, u64) {
     let memory = found(Some(memory_mb * MB), None);
     bench.judgement.record_memory(&memory, bench.now, began, Duration::ZERO, released, &bench.limits);
     bench.judgement.publish_check(&bench.limits);
@@ -170,7 +170,7 @@ fn a_reading_that_another_has_overtaken_frees_nothing_and_changes_nothing() {
     let mut bench = with_a_dropped_permit();
     let released = bench.judgement.admission().room.take_released_alone();
     let (before, now) = (bench.now - ms(1), bench.now);
-    assert_eq!(read_alone(&mut bench, 51, now, &PerResource::default()), (50, 10));
+    assert_eq!(read_alone(&mut bench, 51, now, &Released::default()), (50, 10));
     assert_eq!(read_alone(&mut bench, 1, before, &released), (50, 10), "it is left to the next one");
     assert!(bench.text().contains("memory 51.0 MB + 50.0 MB reserved"), "{}", bench.text());
     let released = bench.judgement.admission().room.take_released_alone();
@@ -180,7 +180,7 @@ fn a_reading_that_another_has_overtaken_frees_nothing_and_changes_nothing() {
 #[test]
 fn a_check_that_took_long_keeps_what_memory_was_found_to_be_meanwhile() {
     let mut bench = with_a_dropped_permit();
-    let (began, of_check) = (bench.now, PerResource::default());
+    let (began, of_check) = (bench.now, Released::default());
     // The check reads memory before the permit's is touched; a reading of memory alone sees that, and frees it.
     bench.now += ms(5);
     let released = bench.judgement.admission().room.take_released_alone();

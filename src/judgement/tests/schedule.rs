@@ -96,7 +96,7 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
         bench.now,
         bench.now,
         Duration::ZERO,
-        &PerResource::default(),
+        &Released::default(),
         &bench.limits,
     );
     assert_eq!(due(&bench), Some(ms(1750)));
@@ -106,7 +106,7 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
         bench.now,
         bench.now,
         Duration::ZERO,
-        &PerResource::default(),
+        &Released::default(),
         &bench.limits,
     );
     assert!(!bench.is_open());
@@ -121,7 +121,7 @@ fn memory_that_climbs_is_read_alone_while_the_budget_forbids_a_check() {
         bench.now,
         bench.now,
         Duration::ZERO,
-        &PerResource::default(),
+        &Released::default(),
         &bench.limits,
     );
     assert_eq!(due(&bench), None);
@@ -156,7 +156,7 @@ fn a_wait_has_memory_read_where_it_has_a_limit_and_less_often_the_longer_it_stay
             bench.now,
             bench.now,
             Duration::ZERO,
-            &PerResource::default(),
+            &Released::default(),
             &bench.limits,
         );
         assert_eq!(due(&bench), Some(ms(expected)));

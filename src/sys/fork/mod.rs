@@ -27,7 +27,8 @@
 //! 4. What was handed out (a permit, a subscription, a guard, a thread) carries a [`ProcessMark`]. Where that is
 //!    inherited it does nothing when it is dropped: no join, no release, no signal.
 //! 5. Nothing inherited is dropped if the drop could take a lock, wait, or run the host's code. It is leaked instead.
-//! 6. No inherited descriptor is used, not even to rewind a listing: the offset is the parent's as well.
+//! 6. No inherited descriptor is used, not even to rewind a listing: the offset is the parent's as well. But for that of a
+//!    ledger, which is shared on purpose: it is locked by each process for itself, and never read at an offset.
 //!
 //! # The cost
 //!
@@ -50,6 +51,7 @@
 //! instant it leads to something whole, or is not there yet. The number of a generation is its own message: Relaxed.
 
 mod cell;
+mod list;
 mod lock;
 
 use std::mem::ManuallyDrop;
@@ -57,6 +59,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 pub(crate) use self::cell::ForkCell;
+pub(crate) use self::list::GrowingList;
 pub(crate) use self::lock::{Condvar, Mutex, PatientMutex};
 
 /// The page, once it is there: one for the process and for its forked descendants, never freed.
