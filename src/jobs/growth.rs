@@ -67,7 +67,7 @@ impl JobTable {
             return;
         }
         let mut grown_by = 0u64;
-        for job in running.iter_mut().filter(|job| job.is_active()) {
+        for job in running.iter_mut().filter(|job| job.is_active() && !job.has_tokens()) {
             let Some(usage) = engine::usage(&self.engine, &job.grant) else { continue };
             grown_by = grown_by.saturating_add(job.note_growth(usage, latest.timestamp));
             let has_grown = costs.has_grown(&job.job.job.kind, &job.growth);

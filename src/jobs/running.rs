@@ -162,9 +162,15 @@ impl Running {
         self.state == State::Running && !self.has_ended
     }
 
+    /// Whether tokens stand for what it starts, so that the room for its steps is reserved before they grow: to stop all of
+    /// them for one that grows would hold back what a token was granted for.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.job.channel.is_some()
+    }
+
     /// Whether it is at work, and may take more memory.
     pub(super) fn is_growing(&self) -> bool {
-        self.is_active() && !self.has_grown
+        self.is_active() && !self.has_grown && !self.has_tokens()
     }
 
     pub(super) fn is_ending(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::sys::fork::Mutex;
 use crate::sys::poll::{poll, EventFd, Interest, Ready};
 use crate::sys::process::Handle;
 use crate::sys::ProcessMark;
-use crate::vocabulary::{Error, Verdict, Work, WorkUsage};
+use crate::vocabulary::{Error, Resource, Verdict, Work, WorkUsage};
 
 /// The number of the bell among the descriptors that are waited for.
 const BELL: u64 = 0;
@@ -45,6 +45,10 @@ const CLOSELY: Duration = Duration::from_millis(5);
 
 /// How long the end of the first step is waited for before a second token is let out all the same.
 const LEARNING: Duration = Duration::from_secs(10);
+
+/// Memory that falls by so much was that of a step, however soon; by less, only after the time in which clients start.
+const STEP_BYTES: u64 = 32 << 20;
+const START: Duration = Duration::from_secs(1);
 
 /// How long the thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -433,7 +437,7 @@ impl Server {
         if ended > 0 {
             job.learning = None;
             let cost = costs.entry(client.kind.clone()).or_default();
-            (0..ended).for_each(|_| cost.fade());
+            (0..ended).for_each(|_| cost.note_end());
         }
     }
 
@@ -530,7 +534,7 @@ impl Server {
             }
             drop(state);
             self.check_if_old();
-            let admitted = engine::try_admit(&self.engine, &work);
+            let admitted = self.admit(&work);
             let mut state = self.state.lock();
             match admitted {
                 Ok(grant) => {
@@ -547,6 +551,15 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Admits a token if half as much again would be granted: steps begin and end while a check is taken, and what it has
+    /// missed of them is some part of one.
+    fn admit(&self, work: &Work) -> Result<Grant, Verdict> {
+        let margin = Work::new().memory_bytes(work.of(Resource::Memory) / 2);
+        let with_margin = engine::try_admit(&self.engine, &work.widened(&margin))?;
+        engine::finish(&self.engine, &with_margin);
+        engine::try_admit(&self.engine, work)
     }
 
     fn offer(&self, state: &mut State, id: u64, token: Token) {
@@ -591,7 +604,9 @@ impl Server {
         if let Some(learning) = &mut job.learning {
             learning.most_bytes = learning.most_bytes.max(usage.memory_bytes);
             let fell = learning.most_bytes - usage.memory_bytes;
-            if fell * 2 * job.slots as u64 >= learning.most_bytes {
+            // A process that is forked counts as large as its parent until it has become another program.
+            let is_step = fell >= STEP_BYTES || learning.since.elapsed() >= START;
+            if is_step && fell * 2 * job.slots as u64 >= learning.most_bytes {
                 cost.set_known();
                 job.learning = None;
             }

@@ -5,7 +5,7 @@
 //! reserved is the declared amount less that. Once the process has ended nothing is, but for the zombie that it is until
 //! somebody waits for it: that is a process, and one that ended before any check has measured it was counted by none.
 
-use crate::vocabulary::{Error, Identity, MemoryScope, Resource, Subtree, Work, WorkUsage};
+use crate::vocabulary::{Error, Identity, MemoryScope, PerResource, Resource, Subtree, Work, WorkUsage};
 
 /// The name of an attached permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,9 @@ pub(super) struct AttachedPermits {
     /// In ascending order of their names, so that a host of thousands finds each without a walk.
     list: Vec<Attached>,
     next: u64,
+    /// What readings of a resource alone have found less of since the last check. Steps of builds may have ended, which are
+    /// measured still, and the next ones are to come.
+    fallen: PerResource<u64>,
 }
 
 #[derive(Debug)]
@@ -82,7 +85,18 @@ impl AttachedPermits {
 
     /// The amount of a resource that attached permits have reserved.
     pub(super) fn reserved(&self, resource: Resource, scope: MemoryScope) -> u64 {
-        self.list.iter().fold(0, |sum, attached| sum.saturating_add(attached.reserved(resource, scope)))
+        let (mut reserved, mut hidden) = (0u64, 0u64);
+        for attached in &self.list {
+            reserved = reserved.saturating_add(attached.reserved(resource, scope));
+            hidden = hidden.saturating_add(attached.hidden(resource, scope));
+        }
+        reserved.saturating_add(hidden.min(*self.fallen.get(resource)))
+    }
+
+    /// Notes that a resource was read alone.
+    pub(super) fn note_alone(&mut self, resource: Resource, before: u64, now: u64) {
+        let fallen = self.fallen.get_mut(resource);
+        *fallen = fallen.saturating_add(before.saturating_sub(now)).saturating_sub(now.saturating_sub(before));
     }
 
     /// Lists the processes that are to be measured, in ascending order of process id.
@@ -98,6 +112,7 @@ impl AttachedPermits {
     /// Takes what a good check has measured, and forgets the dropped permits that it has seen.
     pub(super) fn record(&mut self, number: u64, subtrees: &[Subtree]) {
         self.list.retain(|attached| attached.dropped.map_or(true, |from| from > number));
+        self.fallen = PerResource::default();
         for attached in &mut self.list {
             let measured = subtrees.binary_search_by_key(&attached.root, |subtree| subtree.root);
             // One that was attached since the check began was not measured.
@@ -237,6 +252,16 @@ impl Attached {
             (End::Zombie | End::Over, _) => 0,
         };
         to_come.saturating_sub(self.measured(resource))
+    }
+
+    /// The part of what was declared that steps stand for which a check has measured, if it is steps that were declared.
+    fn hidden(&self, resource: Resource, scope: MemoryScope) -> u64 {
+        let has_steps = self.end == End::NotYet && (self.joined.of(resource) > 0 || self.least.of(resource) > 0);
+        if has_steps && is_counted(resource, scope) {
+            self.declared(resource).min(self.measured(resource))
+        } else {
+            0
+        }
     }
 
     fn declared(&self, resource: Resource) -> u64 {
@@ -428,6 +453,23 @@ mod tests {
         permits.finish(id, 2);
         assert!(!permits.widen(id, &step));
         permits.narrow(id, &step);
+    }
+
+    #[test]
+    fn memory_that_falls_between_two_checks_is_that_of_steps_of_which_the_next_are_to_come() {
+        let mut permits = AttachedPermits::default();
+        let id = permits.attach(work(), root(7), true).unwrap();
+        permits.record(1, &[subtree(7, 500, 3, true)]);
+        permits.note_alone(Resource::CgroupMemory, 500, 400);
+        assert_eq!(reserved(&permits, OWN), [0; 5], "it has no steps");
+        assert!(permits.widen(id, &Work::new().memory_bytes(100)));
+        assert_eq!(reserved(&permits, OWN), [0, 100, 0, 0, 0]);
+        permits.note_alone(Resource::CgroupMemory, 400, 430);
+        assert_eq!(reserved(&permits, OWN), [0, 70, 0, 0, 0]);
+        permits.note_alone(Resource::CgroupMemory, 430, 0);
+        assert_eq!(reserved(&permits, OWN), [0, 300, 0, 0, 0], "no more than was declared");
+        permits.record(2, &[subtree(7, 500, 3, true)]);
+        assert_eq!(reserved(&permits, OWN), [0; 5]);
     }
 
     #[test]

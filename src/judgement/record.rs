@@ -219,6 +219,8 @@ impl Judgement {
             if is_limited && super::amount(found, resource).map(|before| before.usage) != Some(amount.usage) {
                 self.memory_unchanged = 0;
             }
+            let before = super::amount(found, resource).map_or(amount.usage, |before| before.usage);
+            self.attached.note_alone(resource, before, amount.usage);
             let is_elsewhere = super::amount(found, resource).is_some_and(|before| before.place != amount.place);
             *found.get_mut(resource) = Ok(Some(amount.clone()));
             let climb = self.climbs.get_mut(resource);
