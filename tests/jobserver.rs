@@ -496,6 +496,8 @@ fn a_job_that_waits_for_room_is_not_kept_from_it_by_offers_that_nobody_takes() {
 /// A server of its own process, which runs a build.
 fn build_gate(host: &Host, options: &[&str]) -> Command {
     let mut gate = common::build_example("build_gate").command();
+    // A server that is killed leaves its fifo.
+    gate.env("TMPDIR", host.folder.path());
     gate.args(options).current_dir(&host.folder).stdin(Stdio::null()).stdout(Stdio::null());
     gate
 }
