@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("jobs", &["vocabulary", "sys", "readers", "host", "engine", "pgroup", "jobserver"]),
     ("ledger", &["vocabulary", "sys", "judgement", "engine"]),
     ("monitor", &["vocabulary", "sys", "readers", "host", "engine", "jobserver", "jobs", "ledger"]),
-    ("capi", &["vocabulary", "sys", "host", "jobs", "monitor"]),
+    ("capi", &["vocabulary", "sys", "host", "jobs", "ledger", "monitor"]),
     ("testing", &["vocabulary", "sys", "readers", "engine", "monitor"]),
 ];
 

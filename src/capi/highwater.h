@@ -239,6 +239,30 @@ enum {
     HW_SCOPE_TREE = 1 /* with every descendant */
 };
 
+/*
+ * Reservations that several processes of one container share, so that what each of
+ * them promises counts in the admission of all: the workers of a server that forks
+ * them, or programs that open the same file. At most 256 processes share one. From
+ * the first check of its monitor on a process has a place in it; when it ends,
+ * however it does, its part is free within one check of any other.
+ *
+ * A ledger that cannot be used, because it is full, damaged, or its descriptor was
+ * closed, keeps the gate closed, and the verdict says why. To open and close its
+ * file beside the library gives the place of the process away.
+ */
+typedef struct hw_ledger hw_ledger;
+
+/* A ledger without a name, for this process and those forked from it. NULL: failed. */
+hw_ledger *hw_ledger_create(void);
+
+/* The ledger at this path, made if nothing is there, for this user alone. NULL: failed; what
+ * is there is no ledger, damaged, of another version, another user's, or others may
+ * write it. */
+hw_ledger *hw_ledger_open(const char *path);
+
+/* NULL is fine. Monitors that were given it keep it. */
+void hw_ledger_free(hw_ledger *ledger);
+
 /* The settings that are fixed for the life of a monitor. Of each number 0 is the
  * default, and HW_NONE is zero. Strings are copied. */
 typedef struct hw_settings {
@@ -271,9 +295,13 @@ typedef struct hw_settings {
                                   it, blocks of up to 32 MiB stay with the thread
                                   that freed them, and count as used. No effect
                                   under another allocator */
+    const hw_ledger *ledger;   /* NULL: none; the monitor keeps it, freed or not.
+                                  A monitor in HW_SCOPE_TREE watches over the
+                                  others: its limit is theirs, and its closed gate
+                                  closes those of the processes below it */
 } hw_settings;
 
-#define HW_SETTINGS_INIT {sizeof(hw_settings), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, NULL, NULL, 0}
+#define HW_SETTINGS_INIT {sizeof(hw_settings), 0, 0, 0, 0, 0, 0, 0, 0, 0.0, NULL, NULL, 0, NULL}
 
 /* As hw_monitor_new(), with these settings, or the defaults for NULL. */
 hw_monitor *hw_monitor_new_with(const hw_limits *limits, const hw_settings *settings);

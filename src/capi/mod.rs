@@ -9,6 +9,7 @@ mod gauge;
 mod holders;
 mod jobs;
 mod labels;
+mod ledger;
 mod limits;
 mod log;
 mod manager;
@@ -45,6 +46,7 @@ const MONITOR: &str = "monitor";
 const _: fn() = || {
     fn for_any_thread<T: Send + Sync>() {}
     for_any_thread::<Monitor>();
+    for_any_thread::<ledger::SharedLedger>();
     for_any_thread::<Permit>();
     for_any_thread::<Subscription>();
 };
@@ -68,7 +70,7 @@ unsafe extern "C" fn hw_monitor_new_with(limits: *const Limits, settings: *const
         let settings = unsafe { border::read(settings) }?.unwrap_or_default();
         // SAFETY: the caller passes NULL or a string for the path.
         let limits = unsafe { limits.build() }?;
-        // SAFETY: the caller passes NULL or a string for each root.
+        // SAFETY: the caller passes NULL or a string for each root, and NULL or a ledger that is not freed yet.
         let builder = unsafe { settings.builder(limits) }?;
         Ok(Monitor(builder.build()?))
     })

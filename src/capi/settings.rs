@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::border::{Failure, Versioned};
+use super::ledger::SharedLedger;
 use super::reason::number_of;
 use super::snapshot::NONE;
 use crate::monitor::{ResourceMonitor, ResourceMonitorBuilder};
@@ -29,9 +30,11 @@ pub(super) struct Settings {
     pub(super) proc_root: Option<NonNull<c_char>>,
     pub(super) cgroup_root: Option<NonNull<c_char>>,
     pub(super) return_freed_memory: u64,
+    pub(super) ledger: Option<NonNull<SharedLedger>>,
 }
 
-// SAFETY: `repr(C)`, a `usize` first, numbers, and two pointers that may be null and fill whole words together.
+// SAFETY: `repr(C)`, a `usize` first, numbers, and three pointers that may be null; two fill whole words together, and so
+// does the last, by itself or with what pads the end.
 unsafe impl Versioned for Settings {
     const NAME: &'static str = "hw_settings";
     const FIRST_SIZE: usize = size_of::<usize>() + 72 + 2 * size_of::<usize>();
@@ -41,7 +44,7 @@ impl Settings {
     /// The builder with these settings.
     ///
     /// # Safety
-    /// Each root is NULL or ends with a NUL.
+    /// Each root is NULL or ends with a NUL, and the ledger is NULL or not freed yet.
     pub(super) unsafe fn builder(self, limits: ResourceLimits) -> Result<ResourceMonitorBuilder, Failure> {
         let mut builder = ResourceMonitor::builder(limits).settings(self.fixed()?);
         if let Some(root) = self.proc_root {
@@ -51,6 +54,10 @@ impl Settings {
         if let Some(root) = self.cgroup_root {
             // SAFETY: as the caller says.
             builder = builder.cgroup_root(OsStr::from_bytes(unsafe { CStr::from_ptr(root.as_ptr()) }.to_bytes()));
+        }
+        if let Some(ledger) = self.ledger {
+            // SAFETY: as the caller says.
+            builder = builder.ledger(unsafe { ledger.as_ref() }.0.clone());
         }
         Ok(builder)
     }

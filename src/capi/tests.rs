@@ -11,6 +11,7 @@ use super::border::{guarded, hw_last_error, hw_last_error_code, Versioned};
 use super::gauge::*;
 use super::holders::{hw_holders, hw_waiters, Holder};
 use super::jobs::*;
+use super::ledger::*;
 use super::limits::hw_limits_detect;
 use super::log::{hw_set_log, Callback};
 use super::permit::*;
@@ -50,7 +51,7 @@ fn every_struct_is_laid_out_as_the_header_says_and_ends_with_a_field() {
             resume_percent background_percent disk_path min_free_disk_bytes min_available_memory_bytes
             max_cpu_pressure_percent max_io_pressure_percent warn_percent_of hard_percent_of),
         layout!(Settings: size max_age_ms refresh_after_ms settle_ms inline_check_us overtaking_times overtaking_ms
-            memory_scope ignored cpu_budget proc_root cgroup_root return_freed_memory),
+            memory_scope ignored cpu_budget proc_root cgroup_root return_freed_memory ledger),
         layout!(Reason: size accepting could_never_fit resource waited_ns ahead usage),
         layout!(Work: size memory_bytes processes open_files label work_class disk_bytes gauges),
         layout!(WorkUsage: size memory_bytes processes peak_memory_bytes peak_processes),
@@ -215,6 +216,10 @@ fn every_function_has_the_type_that_the_header_says() {
         hw_limits_detect: unsafe extern "C" fn(*mut Limits) -> c_int = "int hw_limits_detect(hw_limits *);";
         hw_monitor_new: unsafe extern "C" fn(*const Limits) -> *mut Monitor
             = "hw_monitor *hw_monitor_new(const hw_limits *);";
+        hw_ledger_create: extern "C" fn() -> *mut SharedLedger = "hw_ledger *hw_ledger_create(void);";
+        hw_ledger_open: unsafe extern "C" fn(*const c_char) -> *mut SharedLedger
+            = "hw_ledger *hw_ledger_open(const char *);";
+        hw_ledger_free: unsafe extern "C" fn(*mut SharedLedger) = "void hw_ledger_free(hw_ledger *);";
         hw_monitor_free: unsafe extern "C" fn(*mut Monitor) = "void hw_monitor_free(hw_monitor *);";
         hw_monitor_start: unsafe extern "C" fn(*mut Monitor, u64) -> c_int
             = "int hw_monitor_start(hw_monitor *, uint64_t);";
@@ -472,6 +477,7 @@ fn every_setting_of_the_builder_is_made_from_c_and_has_its_default() {
         proc_root: pointer(&proc_root),
         cgroup_root: pointer(&cgroup_root),
         return_freed_memory: 1,
+        ledger: None,
     };
     let millis = Duration::from_millis;
     let expected = ResourceMonitor::builder(limits()).max_age(millis(1)).refresh_after(millis(2)).settle(millis(3));

@@ -155,7 +155,9 @@ fn the_header_is_c11_and_cpp17_without_a_warning() {
         run(Command::new(compiler).arg(standard).args(warnings).arg(&include).arg(&source));
     }
     // Programs that use it are both as well.
-    for program in ["examples/c/busy_server.c", "tests/capi/waiting.c", "tests/capi/jobs.c"] {
+    for program in
+        ["examples/c/busy_server.c", "examples/c/prefork_server.c", "tests/capi/waiting.c", "tests/capi/jobs.c"]
+    {
         let program = Path::new(ROOT).join(program);
         for (compiler, options) in [("cc", ["-std=c11", "-xc"]), ("c++", ["-std=c++17", "-xc++"])] {
             let warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"];
@@ -411,6 +413,11 @@ fn settings_are_those_of_the_monitor() {
 #[test]
 fn a_gauge_of_the_hosts_is_judged_like_what_is_read() {
     waiting("gauges");
+}
+
+#[test]
+fn processes_that_share_a_ledger_count_each_others_reservations_in_c() {
+    waiting("ledger");
 }
 
 #[test]

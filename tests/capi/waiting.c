@@ -703,6 +703,46 @@ static void floors_and_thresholds_of_one_resource_are_limits(void) {
     hw_monitor_free(monitor);
 }
 
+static void processes_that_share_a_ledger_count_each_others_reservations(void) {
+    FAILS(!hw_ledger_open(NULL), HW_INVALID);
+    FAILS(!hw_ledger_open("/dev/null"), HW_FAILED);
+    EXPECT(strstr(hw_last_error(), "ledger /dev/null: it is not a regular file"));
+    hw_ledger *ledger = hw_ledger_create();
+    EXPECT(ledger);
+    limits.max_processes = 0;
+    limits.max_memory_bytes = UINT64_C(4096) << 20;
+    settings.memory_scope = HW_SCOPE_TREE;
+    settings.ledger = ledger;
+    start_monitor();
+    hw_ledger_free(ledger);
+    int told[2];
+    EXPECT(pipe(told) == 0);
+    pid_t child = fork();
+    EXPECT(child >= 0);
+    hw_work work = HW_WORK_INIT;
+    work.memory_bytes = UINT64_C(3000) << 20;
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        EXPECT(hw_monitor_start(monitor, 3600000) == 0);
+        EXPECT(hw_try_admit(monitor, &work));
+        EXPECT(write(told[1], "", 1) == 1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    EXPECT(read(told[0], &byte, 1) == 1);
+    FAILS(!hw_try_admit(monitor, &work), HW_REFUSED);
+    EXPECT(strstr(hw_last_error(), "3000.0 MB reserved by 1 other"));
+    kill_child(child);
+    EXPECT(hw_check_now(monitor, NULL) == 0);
+    hw_permit *permit = hw_try_admit(monitor, &work);
+    EXPECT(permit);
+    hw_permit_finish(permit);
+    hw_monitor_free(monitor);
+    close(told[0]);
+    close(told[1]);
+}
+
 static const struct {
     const char *name;
     void (*body)(void);
@@ -718,6 +758,7 @@ static const struct {
     {"holders", holders_are_listed_with_their_labels},
     {"settings", settings_are_those_of_the_monitor},
     {"gauges", a_gauge_of_the_hosts_is_judged_like_what_is_read},
+    {"ledger", processes_that_share_a_ledger_count_each_others_reservations},
     {"floors", floors_and_thresholds_of_one_resource_are_limits},
 };
 
