@@ -322,19 +322,22 @@ fn costs_are_kept_in_a_file_and_a_damaged_one_is_replaced() {
     host("cc: 0.0 MB and 1 process (the last 1)");
 }
 
-/// A job that takes so much memory, and keeps it until a file is there.
+/// A job whose shell takes so much memory, and for moments twice as much, and keeps it until a file is there.
 fn holding(mb: u32, until: &str) -> String {
-    format!("x=$(head -c {mb}M /dev/zero | tr '\\0' x); echo x >> took; until [ -e {until} ]; do sleep 0.02; done")
+    format!("x=$(head -c {mb}M /dev/zero | tr '\\0' x); until [ -e {until} ]; do sleep 0.02; done")
 }
 
 #[test]
 fn a_job_that_was_shed_is_run_again_alone_and_has_not_failed() {
-    let host = Host::new(ResourceLimits::builder().max_memory_mb(200), |jobs| jobs.width(usize::MAX));
+    let host = Host::of_processes(40);
     let events = host.jobs.events();
-    // Of kinds of their own, so nothing is known of them; together too large.
-    let handles: Vec<_> = (0..3)
-        .map(|kind| host.jobs.submit(host.sh(&holding(75, "go")).kind(format!("kind {kind}"))).unwrap())
-        .collect();
+    let job = "until [ -e all ]; do sleep 0.02; done; for each in $(seq 13); do sleep 1000 & done
+        until [ -e go ]; do sleep 0.02; done";
+    // Of kinds of their own, so nothing is known of them; together too many. What they leave is ended.
+    let handles: Vec<_> =
+        (0..3).map(|kind| host.jobs.submit(host.sh(job).kind(format!("kind {kind}"))).unwrap()).collect();
+    wait_until("all run", || host.jobs.running() == 3);
+    fs::write(host.folder.path().join("all"), "").unwrap();
     let is_requeued = |event: &JobEvent| matches!(event.what, JobStep::Requeued { .. });
     let began = Instant::now();
     let mut seen = Vec::new();

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a count is taken. A process with much memory takes tens of milliseconds from the count of its kill to its end.
-const WINDOW: Duration = Duration::from_secs(1);
+/// How often a count is taken. A process with much memory takes tens of milliseconds from the count of its kill to its end,
+/// and seconds where many others want the CPUs.
+const WINDOW: Duration = Duration::from_secs(5);
 
-/// The last two counts. A kill counts for one to two seconds while jobs run.
+/// The last two counts. A kill counts for five to ten seconds while jobs run.
 #[derive(Debug, Default)]
 pub(super) struct OomKills {
     before: u64,
@@ -20,7 +21,7 @@ pub(super) struct OomKills {
 }
 
 impl OomKills {
-    /// Forgets all that was, as a job is about to start and none runs. Some 100 us, once a second.
+    /// Forgets all that was, as a job is about to start and none runs. Some 100 us, every 5 s.
     pub(super) fn begin(&mut self, now: Instant, group: Option<&Path>) {
         if self.is_due(now) {
             self.latest = count(group);
