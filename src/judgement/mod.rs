@@ -291,5 +291,7 @@ fn judged_as(resource: Resource, found: &Found, limits: &ResourceLimits) -> Opti
 
 #[cfg(all(test, shuttle))]
 mod model;
+#[cfg(all(test, shuttle))]
+mod shares_model;
 #[cfg(test)]
 mod tests;

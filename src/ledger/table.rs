@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::engine::{SharedLedger, TakenSlot};
@@ -38,7 +38,7 @@ struct Memory(SharedMemory);
 
 impl Words for Memory {
     #[cfg(not(all(test, shuttle)))]
-    fn words(&self) -> &[AtomicU64] {
+    fn words(&self) -> &[std::sync::atomic::AtomicU64] {
         self.0.words()
     }
 
