@@ -10,6 +10,7 @@
 //! - [`left_behind`]: processes whose parents have gone.
 //! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
 //! - [`several_processes`]: workers and programs of one container that share a ledger.
+//! - [`which_job_runner`]: the example `job_runner` beside `xargs`, GNU parallel, `make` and queues.
 //! - [`builds`]: `make`, `ninja` and `cargo` that start no more than fits.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
 //! - [`c`]: how C and C++ build, link and ask.
@@ -67,3 +68,6 @@ pub mod waiting {}
 
 #[doc = include_str!("what_is_judged.md")]
 pub mod what_is_judged {}
+
+#[doc = include_str!("which_job_runner.md")]
+pub mod which_job_runner {}
