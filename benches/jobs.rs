@@ -92,13 +92,14 @@ impl Bench {
     fn short_jobs(&self, jobs: usize) {
         let runners = self.installed(vec![
             Runner::of_lines("xargs -P8 -I{} sh -c {}"),
-            // Eight run where work is held back from 80 % of the limit.
-            Runner::of_lines("job_runner --max-processes 10"),
+            Runner::of_lines("job_runner --jobs 8"),
             Runner::of_rules("make --silent -j8 -f -"),
             Runner::of_lines("parallel -j8"),
         ]);
         let taken = self.fastest(&runners, &vec!["true".to_owned(); jobs], false);
-        println!("\n{jobs} jobs `true`, eight at a time.\n\n| | seconds | jobs a second | rate |\n| --- | --: | --: | --: |");
+        println!(
+            "\n{jobs} jobs `true`, eight at a time.\n\n| | seconds | jobs a second | rate |\n| --- | --: | --: | --: |"
+        );
         for (runner, Taken { seconds, .. }) in runners.iter().zip(&taken) {
             let (rate, ratio) = (jobs as f64 / seconds, taken[0].seconds / seconds);
             println!("| `{}` | {seconds:.2} | {rate:.0} | {ratio:.2} x |", runner.name());

@@ -85,7 +85,7 @@ build() {
 }
 
 build job_runner "$runner"
-tail -n 1 output
+tail -n 2 output
 [[ -z $trouble ]] || exit 1
 ours=$took best=
 for width; do

@@ -334,6 +334,43 @@ fn jobs_that_take_memory_stay_below_the_limit_and_all_finish_once() {
 }
 
 #[test]
+fn one_job_that_is_far_larger_leaves_room_for_many_beside_it() {
+    const SMALL: u32 = 20;
+    let mut run = Run::start(&["--max-memory-mb", "700", "--jobs", &SMALL.to_string()]);
+    let go = run.gate("go");
+    run.feed(&holding_mb(300, "sleep 0.5"));
+    for number in 1..=3 {
+        run.feed(&holding_mb(5, &format!("sleep 0.5; echo {number} >> done")));
+    }
+    for number in 4..4 + SMALL {
+        run.feed(&holding_mb(5, &format!("flock -s go true; echo {number} >> done")));
+    }
+    run.wait_for("stdout", &format!("running {SMALL}, "));
+    go.open();
+    let ended = run.end();
+    assert_eq!(ended.counts(), (4 + SMALL, 0, 0), "{ended:?}");
+    assert_eq!(ended.done, Vec::from_iter(1..4 + SMALL), "{ended:?}");
+}
+
+#[test]
+fn jobs_that_take_their_memory_late_are_not_killed() {
+    const JOBS: u32 = 16;
+    let Some(groups) = Groups::new("memory") else { return };
+    limit_memory(&groups.outer, 1024 << 20);
+    let enter = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", groups.inner.display());
+    // As many as their sleep bears, were it not for what they will need: 3.2 GB.
+    let mut run = Run::start_by(&enter, &["--jobs", &JOBS.to_string()]);
+    for number in 1..=JOBS {
+        // Several checks see it as small as a shell.
+        run.feed(&format!("sleep 3; {}", holding_mb(200, &format!("sleep 1; echo {number} >> done"))));
+    }
+    let ended = run.end();
+    let kills = fs::read_to_string(groups.outer.join("memory.oom_control")).unwrap();
+    assert!(kills.contains("oom_kill 0\n"), "{kills}: {ended:?}");
+    assert_eq!((ended.counts(), &ended.done), ((JOBS, 0, 0), &Vec::from_iter(1..=JOBS)), "{ended:?}");
+}
+
+#[test]
 fn jobs_that_outgrow_the_limit_are_shed_and_run_again() {
     let mut run = Run::start(&["--max-processes", "20"]);
     run.feed("sleep 0.5; :");

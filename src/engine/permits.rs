@@ -106,11 +106,11 @@ pub(crate) fn usage(shared: &Arc<Shared>, grant: &Grant) -> Option<WorkUsage> {
     core_of(shared, grant)?.judgement.lock().usage(id)
 }
 
-/// Has attached work declare as much memory as `work` does, instead of what it was granted.
-pub(crate) fn declare_memory(shared: &Arc<Shared>, grant: &Grant, work: &Work) {
+/// Has attached work declare so much memory, instead of what it was granted.
+pub(crate) fn declare_memory(shared: &Arc<Shared>, grant: &Grant, bytes: u64) {
     let (Some(core), Some(id)) = (core_of(shared, grant), grant.attached.get()) else { return };
     let mut judgement = core.judgement.lock();
-    judgement.declare_memory(*id, work, &core.limits.get());
+    judgement.declare_memory(*id, bytes, &core.limits.get());
     core.serve(&judgement);
 }
 

@@ -70,10 +70,13 @@ impl JobTable {
         for job in running.iter_mut().filter(|job| job.is_active() && !job.has_tokens()) {
             let Some(usage) = engine::usage(&self.engine, &job.grant) else { continue };
             grown_by = grown_by.saturating_add(job.note_growth(usage, latest.timestamp));
-            let has_grown = costs.has_grown(&job.job.job.kind, &job.growth);
-            if std::mem::replace(&mut job.has_grown, has_grown) != has_grown {
-                let least = Cost::declared(&job.job.job.declared).max(job.job.needed).work();
-                engine::declare_memory(&self.engine, &job.grant, if has_grown { &least } else { &job.grant.work });
+            job.has_grown = costs.has_grown(&job.job.job.kind, &job.growth);
+            // What its kind is taken to cost may be known better by now than when it was started.
+            let typical = costs.typical(&job.job.job.kind);
+            let Some(least) = (if job.has_grown { Some(Cost::default()) } else { typical }) else { continue };
+            let counted = least.max(job.job.needed).max(Cost::declared(&job.job.job.declared)).memory_bytes;
+            if std::mem::replace(&mut job.counted_bytes, counted) != counted {
+                engine::declare_memory(&self.engine, &job.grant, counted);
             }
         }
         // As much again before the next check, and once more before what is told to stop has stopped.

@@ -82,6 +82,8 @@ pub(super) struct Running {
     pub(super) growth: Growth,
     /// Whether its memory counts at what it uses, because it grows no more.
     pub(super) has_grown: bool,
+    /// The memory that it counts at while it uses less.
+    pub(super) counted_bytes: u64,
     /// When to kill what the first process has left behind, and then when to wait for it no longer.
     leaving: Option<Instant>,
     has_killed_orphans: bool,
@@ -106,6 +108,7 @@ impl Trouble {
 
 impl Running {
     pub(super) fn new(job: Waiting, grant: Grant, handle: Handle, pid: u32, serial: Serial) -> Running {
+        let counted_bytes = Cost::declared(&grant.work).memory_bytes;
         Running {
             job,
             grant,
@@ -123,6 +126,7 @@ impl Running {
             memory_bytes: 0,
             growth: Growth::default(),
             has_grown: false,
+            counted_bytes,
             leaving: None,
             has_killed_orphans: false,
             trouble: None,

@@ -156,10 +156,10 @@ impl AttachedPermits {
         }
     }
 
-    /// Has a permit's work declare as much memory as `work` does.
-    pub(super) fn declare_memory(&mut self, id: AttachedId, work: &Work) {
+    /// Has a permit's work declare so much memory.
+    pub(super) fn declare_memory(&mut self, id: AttachedId, bytes: u64) {
         if let Some(attached) = self.list.iter_mut().find(|attached| attached.id == id) {
-            attached.work = attached.work.memory_bytes(work.of(Resource::Memory));
+            attached.work = attached.work.memory_bytes(bytes);
         }
     }
 
@@ -328,9 +328,9 @@ mod tests {
         let mut permits = AttachedPermits::default();
         let id = permits.attach(work(), root(7), true).unwrap();
         permits.record(1, &[subtree(7, 50, 1, true)]);
-        permits.declare_memory(id, &Work::new().memory_bytes(60));
+        permits.declare_memory(id, 60);
         assert_eq!(reserved(&permits, MemoryScope::Tree), [10, 10, 2, 2, 0]);
-        permits.declare_memory(id, &Work::new());
+        permits.declare_memory(id, 0);
         assert_eq!(reserved(&permits, MemoryScope::Tree), [0, 0, 2, 2, 0]);
     }
 

@@ -198,9 +198,9 @@ impl Judgement {
         self.attached.usage(id)
     }
 
-    /// Has an attached permit's work declare as much memory as `work` does.
-    pub(crate) fn declare_memory(&mut self, id: AttachedId, work: &Work, limits: &ResourceLimits) {
-        self.attached.declare_memory(id, work);
+    /// Has an attached permit's work declare so much memory.
+    pub(crate) fn declare_memory(&mut self, id: AttachedId, bytes: u64, limits: &ResourceLimits) {
+        self.attached.declare_memory(id, bytes);
         self.publish_rejudged(limits);
     }
 
