@@ -1159,7 +1159,7 @@ fn the_summary_says_what_has_limited_a_run() {
 #[test]
 fn a_reader_that_is_slow_is_what_limits_a_run() {
     let mut run = Run::start_by("\"$@\" | (sleep 3; cat)", &["--max-processes", "10"]);
-    (0..20).for_each(|_| run.feed("seq 50000"));
+    (0..20).for_each(|_| run.feed("exec seq 50000"));
     let ended = run.end();
     assert_eq!(ended.counts(), (20, 0, 0), "{}", ended.stderr);
     assert!(ended.stdout.contains("; limited by printing "), "{}", ended.stdout.lines().last().unwrap());

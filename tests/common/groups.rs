@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -38,7 +39,10 @@ impl Groups {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let path = own.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).map(|(_, path)| path);
         let before = mount.join(path?.trim_start_matches('/'));
-        let outer = before.join(format!("highwater-{}", std::process::id()));
+        // Another test of this process may have some of its own.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let outer = before.join(format!("highwater-{number}-{}", std::process::id()));
         let inner = outer.join("inner");
         fs::create_dir_all(&inner).ok()?;
         Some(Groups { before, outer, inner })
