@@ -397,7 +397,8 @@ fn a_gate_that_closes_takes_back_what_was_not_taken_and_offers_again_when_it_ope
 /// From the moment at which the gate closes to that at which no more than one step runs.
 fn time_to_implicit_slot(command: &mut Command, host: &Host) -> Duration {
     let (mut child, _channel) = host.spawn(command);
-    wait_until("it runs wide", || host.steps().0 == 5);
+    // Not each client is ever as wide as it may be: ninja asks for a token only when one of its steps ends.
+    wait_until("it runs wide", || host.steps().0 >= 3);
     host.monitor.update_limits(processes(1));
     let began = Instant::now();
     wait_until("it runs one step", || host.steps().0 <= 1);
