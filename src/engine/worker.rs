@@ -2,17 +2,14 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::host::contained;
 use crate::sys::fork::{Condvar, Mutex};
+use crate::sys::thread::{spawn, STACK};
 use crate::sys::{ProcessMark, SignalMask};
 use crate::vocabulary::Error;
-
-/// The stack of a thread of ours: what the standard library gives by default. Said here, because it would look for
-/// another size in the environment, under a lock that a forked child may find held for ever.
-const STACK: usize = 2 << 20;
 
 thread_local! {
     /// The worker of this thread, if it has one; only ever compared. The standard library's own name for a thread would
@@ -64,12 +61,10 @@ impl Worker {
             return Ok(());
         }
         let worker = Arc::clone(self);
-        let spawned = SignalMask::all_but_faults().with(|| {
-            thread::Builder::new().name(self.name.to_string()).stack_size(STACK).spawn(move || {
-                let finished = Finished(worker);
-                CURRENT.with(|current| current.set(Arc::as_ptr(&finished.0)));
-                body(&finished.0);
-            })
+        let spawned = spawn(self.name, STACK, move || {
+            let finished = Finished(worker);
+            CURRENT.with(|current| current.set(Arc::as_ptr(&finished.0)));
+            body(&finished.0);
         });
         let handle = spawned.map_err(|error| Error::thread(self.name, error))?;
         state.thread = Thread::Running(handle);

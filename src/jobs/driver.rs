@@ -6,22 +6,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::table::{JobTable, BELL};
-use crate::sys::SignalMask;
+use crate::sys::thread::{spawn, STACK};
 use crate::vocabulary::Error;
 
 const NAME: &str = "highwater-jobs";
-
-/// The stack of the thread: what the standard library gives by default, said here lest it ask the environment.
-const STACK: usize = 2 << 20;
 
 /// How long it sleeps where it cannot wait for descriptors.
 const BLIND: Duration = Duration::from_millis(10);
 
 /// Starts it, deaf to every signal but the synchronous faults. Jobs are started under an empty mask all the same.
 pub(super) fn start(table: Arc<JobTable>) -> Result<JoinHandle<()>, Error> {
-    let spawned = SignalMask::all_but_faults()
-        .with(|| thread::Builder::new().name(NAME.into()).stack_size(STACK).spawn(move || run(&table)));
-    spawned.map_err(|error| Error::thread(NAME, error))
+    spawn(NAME, STACK, move || run(&table)).map_err(|error| Error::thread(NAME, error))
 }
 
 fn run(table: &JobTable) {

@@ -6,22 +6,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::server::Server;
-use crate::sys::SignalMask;
+use crate::sys::thread::{spawn, STACK};
 use crate::vocabulary::Error;
 
-const NAME: &str = "highwater-token"; // the kernel keeps 15 bytes
-
-/// The stack of the thread: what the standard library gives by default, said here lest it ask the environment.
-const STACK: usize = 2 << 20;
+const NAME: &str = "highwater-token";
 
 /// How long it sleeps where it cannot wait for descriptors.
 const BLIND: Duration = Duration::from_millis(10);
 
 /// Starts it, deaf to every signal but the synchronous faults.
 pub(super) fn start(server: Arc<Server>) -> Result<JoinHandle<()>, Error> {
-    let spawned = SignalMask::all_but_faults()
-        .with(|| thread::Builder::new().name(NAME.into()).stack_size(STACK).spawn(move || run(&server)));
-    spawned.map_err(|error| Error::thread(NAME, error))
+    spawn(NAME, STACK, move || run(&server)).map_err(|error| Error::thread(NAME, error))
 }
 
 fn run(server: &Server) {

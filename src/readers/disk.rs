@@ -9,12 +9,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::sys::file_system::{file_system, FileSystem};
 use crate::sys::fork::{Condvar, Mutex};
-use crate::sys::{fine_now, SignalMask};
+use crate::sys::{fine_now, thread};
 use crate::vocabulary::{DiskSpace, Error, ErrorKind, ReadOptional};
 
 /// The time that the check waits which has asked: a disk answers within microseconds, and the thread may have to wait for
@@ -29,7 +28,7 @@ const FRESH_FOR: Duration = Duration::from_millis(20);
 
 const THREAD: &str = "highwater-disk";
 
-/// The stack of the thread, which calls one function. Said here for the reason that the engine's threads say theirs.
+/// The stack of the thread, which calls one function.
 const STACK: usize = 256 << 10;
 
 type Ask = fn(&CStr) -> io::Result<FileSystem>;
@@ -127,8 +126,7 @@ impl DiskReader {
 
     fn spawn(&self, number: u64) -> io::Result<()> {
         let (exchange, ask) = (Arc::clone(&self.exchange), self.ask);
-        let thread = thread::Builder::new().name(THREAD.to_owned()).stack_size(STACK);
-        SignalMask::all_but_faults().with(|| thread.spawn(move || exchange.answer_all(number, ask))).map(drop)
+        thread::spawn(THREAD, STACK, move || exchange.answer_all(number, ask)).map(drop)
     }
 }
 
@@ -265,7 +263,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(120);
         while exchange.strong_count() > 0 {
             assert!(Instant::now() < deadline);
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 }

@@ -8,6 +8,7 @@
 //!   [`file_system`]: the room in one.
 //! - [`process`]: handles of processes, their groups, the subreaper. [`child`]: the ends of our own children.
 //! - [`clock`]: the three clocks of the kernel, and that of a monitor, which a test may move. [`rlimit`]: limits of this process. [`signal`]: masks of signals.
+//! - [`thread`]: threads of ours in a host's process.
 //! - [`allocator`]: the memory that the C library's allocator keeps.
 //! - [`pipe`]: pipes whose writer is told that they were read.
 //! - [`shared_memory`]: words that processes share, and locks that end with their holder.
@@ -42,6 +43,7 @@ pub(crate) mod rlimit;
 pub(crate) mod shared_memory;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod thread;
 
 pub(crate) use self::allocator::Allocator;
 pub(crate) use self::bell::Bell;
