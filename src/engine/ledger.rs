@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::core::Core;
-use crate::judgement::shares::{Seat, Words};
+use crate::judgement::shares::Seat;
+use crate::judgement::slots::Words;
 use crate::sys::ProcessMark;
 use crate::vocabulary::{Error, MemoryScope};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attached::{AttachedId, End};
-use super::room::Left;
-use super::shares::{Shown, ShownLimit};
+use super::row::Left;
+use super::watching::{Shown, ShownLimit};
 use super::word::Publication;
 use super::{amount, attached, bounds, cadence, floor, judged_as, limit, unread_error, Judgement, Last, Stopped};
 use crate::vocabulary::{

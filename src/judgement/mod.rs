@@ -12,8 +12,9 @@
 //! - `gate`: the answer to work, and its reason.
 //! - `gauges`: the quantities that the host pushes.
 //! - `admission`: that answer for readers without a lock, and permits that are granted without one: `word` is the trust
-//!   in the last check, `room` what may be reserved and what is.
-//! - `shares`: what other processes have reserved, in a memory that they share.
+//!   in the last check, `room` what may be reserved and what is, with a `row` for each resource.
+//! - `shares`: what other processes have reserved, in a memory that they share: `slots` are its words, `watching` the limits
+//!   on a whole tree that one of them shows to the others.
 //! - `queue`: those who wait for room.
 //! - `schedule`: the time of the next check, from the pure functions of `cadence`.
 //! - `retained`: freed memory that the allocator keeps.
@@ -32,11 +33,14 @@ pub(crate) mod queue;
 mod record;
 mod retained;
 mod room;
+mod row;
 mod schedule;
 pub(crate) mod shares;
 pub(crate) mod shed;
+pub(crate) mod slots;
 mod threshold;
 mod unread;
+mod watching;
 pub(crate) mod word;
 mod zombies;
 

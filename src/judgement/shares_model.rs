@@ -8,7 +8,8 @@ use shuttle::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use shuttle::sync::Arc;
 use shuttle::{thread, Runner};
 
-use super::shares::{note_used, Seat, Slot, Words, WORDS};
+use super::shares::Seat;
+use super::slots::{note_used, Slot, Words, WORDS};
 use crate::vocabulary::Resource;
 
 const ROOM: u64 = 4;

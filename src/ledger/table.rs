@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
 use crate::engine::{SharedLedger, TakenSlot};
-use crate::judgement::shares::{self, Slot, Words, SLOTS, WORDS};
+use crate::judgement::slots::{self, Slot, Words, SLOTS, WORDS};
 use crate::sys::shared_memory::{FileIdentity, SharedMemory};
 use crate::sys::{process, PerProcess};
 use crate::vocabulary::Error;
@@ -174,7 +174,7 @@ impl Table {
 
     /// Buries the owners of slots who are gone.
     fn bury(&self, claims: &Claims) -> Result<(), Error> {
-        for number in 0..shares::used(self.memory.words()) {
+        for number in 0..slots::used(self.memory.words()) {
             let Some(slot) = self.slot(number) else { continue };
             let is_own = claims.slots.get(number).is_some_and(|claimed| claimed.load(SeqCst));
             let is_theirs = |number| {
@@ -203,7 +203,7 @@ impl SharedLedger for Table {
             if self.try_take(claims, number)? {
                 let Some(slot) = self.slot(number) else { continue };
                 slot.bury();
-                shares::note_used(self.memory.words(), number);
+                slots::note_used(self.memory.words(), number);
                 let started = u64::try_from(process::ticks_since_boot()).unwrap_or(0);
                 let burials = slot.take(std::process::id(), started);
                 return Ok(TakenSlot { number, burials, is_below_another: claims.is_below_another });
@@ -227,7 +227,7 @@ impl SharedLedger for Table {
     fn bury_the_dead(&self) -> Result<(), Error> {
         self.bury(self.claims())?;
         let is_damaged = |number: &usize| self.slot(*number).is_some_and(|slot| !slot.is_plausible());
-        match (0..shares::used(self.memory.words())).find(is_damaged) {
+        match (0..slots::used(self.memory.words())).find(is_damaged) {
             Some(number) => Err(self.error(format!("it is damaged: slot {number} says what no process writes"))),
             None => Ok(()),
         }
