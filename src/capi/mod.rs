@@ -246,4 +246,6 @@ unsafe extern "C" fn hw_set_callbacks(monitor: *mut Monitor, callbacks: *const C
 }
 
 #[cfg(test)]
+mod header_tests;
+#[cfg(test)]
 mod tests;
