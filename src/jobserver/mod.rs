@@ -1,13 +1,18 @@
 //! The jobserver: builds below this process start no more at once than the gate allows.
 //!
-//! - `account`: who has how many tokens. `slot_cost`: what one is taken to cost. `tally`: what became of them.
+//! - `account`: who has how many tokens. `slot_cost`: what one is taken to cost. `tally`: what became of them. `held_back`:
+//!   why the next one is not let out.
 //! - `makeflags`: how clients are told, and how this process is. `channel`: the descriptors of one job.
 //! - `outer`: the jobserver that this process is itself a client of.
+//! - `client`: a job with its channel and its tokens. `learning`: the cost of a slot, from what jobs use.
 //! - `server`: all of them together. `thread`: the thread that lets tokens out. `face`: what the host holds.
 
 mod account;
 mod channel;
+mod client;
 mod face;
+mod held_back;
+mod learning;
 mod makeflags;
 mod outer;
 mod server;

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Change};
 use super::channel::Channel;
-use super::outer::{Outer, OuterToken};
+use super::client::{Client, Learning, RunningJob, Slot, Token};
+use super::held_back::HeldBack;
+use super::outer::Outer;
 use super::slot_cost::SlotCost;
 use super::tally::{Tally, TokenTally};
 use crate::engine::{self, Core, Grant, Shared};
 use crate::sys::epoll::Epoll;
 use crate::sys::fork::Mutex;
-use crate::sys::poll::{poll, EventFd, Interest, Ready};
+use crate::sys::poll::EventFd;
 use crate::sys::process::Handle;
 use crate::sys::ProcessMark;
 use crate::vocabulary::{Error, Resource, Verdict, Work, WorkUsage};
@@ -39,17 +41,6 @@ const IDLE_OFFER: Duration = Duration::from_millis(100);
 /// The longest time for which a job is offered nothing after it did not take what it was offered.
 const LONGEST_REST: Duration = Duration::from_millis(800);
 
-/// How old a check may be on which a token is admitted, and how often one is taken while the first step of a kind is watched:
-/// they take at most a tenth of the time.
-const CLOSELY: Duration = Duration::from_millis(5);
-
-/// How long the end of the first step is waited for before a second token is let out all the same.
-const LEARNING: Duration = Duration::from_secs(10);
-
-/// Memory that falls by so much was that of a step, however soon; by less, only after the time in which clients start.
-const STEP_BYTES: u64 = 32 << 20;
-const START: Duration = Duration::from_secs(1);
-
 /// How long the thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -68,127 +59,31 @@ pub(super) struct Settings {
 
 #[derive(Debug)]
 pub(super) struct Server {
-    engine: Arc<Shared>,
+    pub(super) engine: Arc<Shared>,
     pub(super) settings: Settings,
     epoll: Epoll,
     bell: Arc<EventFd>,
     mark: ProcessMark,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
-    account: Account,
-    clients: Vec<Client>,
-    costs: BTreeMap<String, SlotCost>,
-    outer: Option<Outer>,
-    tally: Tally,
-    last_id: u64,
-    is_closed: bool,
+pub(super) struct State {
+    pub(super) account: Account,
+    pub(super) clients: Vec<Client>,
+    pub(super) costs: BTreeMap<String, SlotCost>,
+    pub(super) outer: Option<Outer>,
+    pub(super) tally: Tally,
+    pub(super) last_id: u64,
+    pub(super) is_closed: bool,
     /// The channels in which there is more to see than was read.
-    unread: Vec<u64>,
+    pub(super) unread: Vec<u64>,
     /// Why the next token is not let out, and when it is asked for again.
-    held_back: Option<HeldBack>,
-    again: Duration,
-    next_check: Instant,
+    pub(super) held_back: Option<HeldBack>,
+    pub(super) again: Duration,
+    pub(super) next_check: Instant,
     /// Until then, work that is no token waits for room.
-    wanted_until: Instant,
-}
-
-/// Why a token is not let out.
-#[derive(Debug, Clone)]
-enum HeldBack {
-    Verdict(Box<Verdict>),
-    /// As many are out as there are.
-    AllOut,
-    /// The first step of each kind is watched first.
-    Learning,
-    /// The jobserver above has none.
-    Outer,
-}
-
-impl HeldBack {
-    fn word(&self) -> String {
-        match self {
-            HeldBack::Verdict(verdict) => match verdict.resource() {
-                Some(resource) => resource.to_string(),
-                None => "want of a check".into(),
-            },
-            HeldBack::AllOut => "the number of tokens".into(),
-            HeldBack::Learning => "the first step of a kind".into(),
-            HeldBack::Outer => "the jobserver above".into(),
-        }
-    }
-}
-
-/// A job and its channel.
-#[derive(Debug)]
-struct Client {
-    id: u64,
-    kind: String,
-    channel: Channel,
-    /// The slot that it has of the jobserver above this one.
-    slot: Slot,
-    /// While it runs.
-    job: Option<RunningJob>,
-    /// As many as the account says: those that are lent first, then the one that is on offer.
-    tokens: Vec<Token>,
-    /// What the last job of this channel used at most for each of its slots.
-    own: SlotCost,
-}
-
-/// The slot of a jobserver above this one that a job runs in, its implicit one.
-#[derive(Debug)]
-enum Slot {
-    None,
-    /// That of this process.
-    Own,
-    Token(OuterToken),
-}
-
-#[derive(Debug)]
-struct RunningJob {
-    pid: u32,
-    /// Readable when it has ended.
-    handle: Handle,
-    /// Its own, where the host has attached none.
-    base: Option<Grant>,
-    usage: WorkUsage,
-    /// The most slots that it has had since that usage was measured.
-    slots: usize,
-    /// While it has a token that is the first of its kind.
-    learning: Option<Learning>,
-    /// What it is taken to need for its own slot.
-    least: Work,
-    offered: Instant,
-    /// Nothing is offered before, because nobody took what was.
-    rests_until: Option<Instant>,
-    /// For how long, the next time.
-    rest: Duration,
-}
-
-impl RunningJob {
-    fn has_ended(&self) -> bool {
-        let Some(descriptor) = self.handle.descriptor() else { return false };
-        let mut ready = [Ready::default()];
-        // It is readable from its end on.
-        let asked = poll(std::iter::once((descriptor, Interest::Input)), &mut ready, Duration::ZERO);
-        asked.is_ok() && ready[0].any()
-    }
-}
-
-/// The watch over the first step of a kind. It is over when a token comes back; or when memory falls by half of a slot's
-/// share, for clients that keep a token from one step to the next.
-#[derive(Debug, Clone, Copy)]
-struct Learning {
-    since: Instant,
-    most_bytes: u64,
-}
-
-#[derive(Debug)]
-struct Token {
-    grant: Grant,
-    outer: Option<OuterToken>,
+    pub(super) wanted_until: Instant,
 }
 
 impl Server {
@@ -578,67 +473,6 @@ impl Server {
             _ => self.give_back(token, outer),
         }
     }
-
-    /// Takes note of what a job uses, as the last check has seen it.
-    fn sample(&self, state: &mut State, id: u64) {
-        let State { clients, account, costs, .. } = state;
-        let Some(client) = clients.iter_mut().find(|client| client.id == id) else { return };
-        let Some(job) = &mut client.job else { return };
-        let slots = account.lent_to(id) + 1;
-        job.slots = job.slots.max(slots);
-        if job.learning.is_some_and(|learning| learning.since.elapsed() >= LEARNING) {
-            job.learning = None;
-            costs.entry(client.kind.clone()).or_default().set_known();
-        }
-        let Some(usage) = engine::usage_of(&self.engine, job.pid) else { return };
-        if usage == job.usage {
-            return;
-        }
-        client.own.note(usage, job.slots);
-        // Looked up first: the name is copied once a kind.
-        if !costs.contains_key(&client.kind) {
-            costs.insert(client.kind.clone(), SlotCost::default());
-        }
-        let Some(cost) = costs.get_mut(&client.kind) else { return };
-        cost.note(usage, job.slots);
-        if let Some(learning) = &mut job.learning {
-            learning.most_bytes = learning.most_bytes.max(usage.memory_bytes);
-            let fell = learning.most_bytes - usage.memory_bytes;
-            // A process that is forked counts as large as its parent until it has become another program.
-            let is_step = fell >= STEP_BYTES || learning.since.elapsed() >= START;
-            if is_step && fell * 2 * job.slots as u64 >= learning.most_bytes {
-                cost.set_known();
-                job.learning = None;
-            }
-        }
-        (job.usage, job.slots) = (usage, slots);
-        if cost.is_known() && job.least != cost.work() {
-            job.least = cost.work();
-            engine::set_least(&self.engine, job.pid, &job.least);
-        }
-    }
-
-    /// Takes a check while the first step of a kind is watched, so that its cost is seen.
-    fn learn(&self) {
-        if self.state.lock().is_learning() {
-            self.check_if_old();
-        }
-    }
-
-    /// Takes a check unless one was taken just now, and has the costs follow. What a step had that has ended would stand for
-    /// the next one otherwise.
-    fn check_if_old(&self) {
-        let now = Instant::now();
-        if now < self.state.lock().next_check {
-            return;
-        }
-        engine::check_now(&self.engine);
-        let took = now.elapsed();
-        let mut state = self.state.lock();
-        state.next_check = Instant::now() + CLOSELY.max(took * 10);
-        let ids: Vec<u64> = state.clients.iter().map(|client| client.id).collect();
-        ids.into_iter().for_each(|id| self.sample(&mut state, id));
-    }
 }
 
 impl State {
@@ -646,7 +480,7 @@ impl State {
         self.clients.iter_mut().find(|client| client.id == id).and_then(|client| client.job.as_mut())
     }
 
-    fn is_learning(&self) -> bool {
+    pub(super) fn is_learning(&self) -> bool {
         self.clients.iter().any(|client| client.job.as_ref().is_some_and(|job| job.learning.is_some()))
     }
 
