@@ -8,7 +8,7 @@
 //! - `threshold`: the thresholds of a limit or a floor, to the byte.
 //! - `climb`: the growth of a resource, and the time that it leaves.
 //! - `damping`, `unread`, `zombies`: the changes that are worth a line in the log.
-//! - `attached`: permits of which a check measures the work.
+//! - `attached`: permits of which a check measures the work. `permits`: what each of them changes.
 //! - `gate`: the answer to work, and its reason.
 //! - `gauges`: the quantities that the host pushes.
 //! - `admission`: that answer for readers without a lock, and permits that are granted without one: `word` is the trust
@@ -29,6 +29,7 @@ mod climb;
 mod damping;
 mod gate;
 mod gauges;
+mod permits;
 pub(crate) mod queue;
 mod record;
 mod retained;
