@@ -146,6 +146,17 @@ fn holder(ledger: &Ledger, work: Work) -> Forked {
     child
 }
 
+/// This process in a group of [`LIMIT_MB`], with a monitor that rarely checks by itself. `None` where none can be made.
+fn in_a_group() -> Option<(Groups, Ledger, ResourceMonitor)> {
+    let groups = Groups::new("memory")?;
+    limit_memory(&groups.outer, LIMIT_MB * MIB);
+    groups.enter();
+    let ledger = Ledger::create().unwrap();
+    let monitor = sharing(&ledger);
+    monitor.start(Duration::from_secs(60)).unwrap();
+    Some((groups, ledger, monitor))
+}
+
 fn message(monitor: &ResourceMonitor) -> String {
     monitor.verdict().to_string()
 }
@@ -173,12 +184,7 @@ rusty_fork_test! {
 
     #[test]
     fn the_room_of_a_killed_holder_is_back_within_one_check_each_time() {
-        let Some(groups) = Groups::new("memory") else { return };
-        limit_memory(&groups.outer, LIMIT_MB * MIB);
-        groups.enter();
-        let ledger = Ledger::create().unwrap();
-        let monitor = sharing(&ledger);
-        monitor.start(Duration::from_secs(60)).unwrap();
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
         let mut seed = 0x9e37_79b9_u64;
         for round in 0..200 {
             let held = shared_numbers_once();
@@ -210,12 +216,7 @@ rusty_fork_test! {
 
     #[test]
     fn what_others_have_reserved_counts_and_is_said_and_a_stopped_holder_still_holds() {
-        let Some(groups) = Groups::new("memory") else { return };
-        limit_memory(&groups.outer, LIMIT_MB * MIB);
-        groups.enter();
-        let ledger = Ledger::create().unwrap();
-        let monitor = sharing(&ledger);
-        monitor.start(Duration::from_secs(60)).unwrap();
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
         let holders: Vec<Forked> = (0..3).map(|_| holder(&ledger, Work::new().memory_mb(100))).collect();
         let verdict = message(&monitor);
         assert!(verdict.contains("+ 300.0 MB reserved by 3 others of 512.0 MB"), "{verdict}");
@@ -234,12 +235,7 @@ rusty_fork_test! {
 
     #[test]
     fn a_waiter_gets_the_room_that_another_process_gives_back() {
-        let Some(groups) = Groups::new("memory") else { return };
-        limit_memory(&groups.outer, LIMIT_MB * MIB);
-        groups.enter();
-        let ledger = Ledger::create().unwrap();
-        let monitor = sharing(&ledger);
-        monitor.start(Duration::from_secs(60)).unwrap();
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
         let holder = holder(&ledger, Work::new().memory_mb(380));
         let readiness = monitor.readiness();
         let waiting = std::thread::spawn(move || {
