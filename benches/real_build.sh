@@ -5,7 +5,8 @@
 #     benches/real_build.sh [N...]        by default 2 3
 #
 # Needs root, a control group of memory (version 1), gcc, and packages. Fails if a file is not compiled or the kernel has
-# killed for want of memory under job_runner, or if that took over 1.15 times as long as the best of the others.
+# killed for want of memory under job_runner, or if that took over 1.15 times as long as the best of the others in each of
+# three rounds: whatever else runs on the machine makes one of them slower only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 (($#)) || set -- 2 3
@@ -84,15 +85,18 @@ build() {
     echo "$name: $((took / 1000)).$(printf %03d $((took % 1000))) s, at most $peak MB$trouble"
 }
 
-build job_runner "$runner"
-tail -n 2 output
-[[ -z $trouble ]] || exit 1
-ours=$took best=
-for width; do
-    build "xargs -P$width" xargs -P"$width" -d '\n' -n 1 sh -c
-    [[ -n $trouble ]] || ((took >= ${best:-took + 1})) || best=$took
+ours='' best=''
+for round in 1 2 3; do
+    build job_runner "$runner"
+    tail -n 2 output
+    [[ -z $trouble ]] || exit 1
+    ((took >= ${ours:-took + 1})) || ours=$took
+    for width; do
+        build "xargs -P$width" xargs -P"$width" -d '\n' -n 1 sh -c
+        [[ -n $trouble ]] || ((took >= ${best:-took + 1})) || best=$took
+    done
+    ratio=$((ours * 100 / ${best:?no width has built it}))
+    echo "round $round: job_runner takes $((ratio / 100)).$(printf %02d $((ratio % 100))) times as long as the best width"
+    ((ratio > 115)) || exit 0
 done
-: "${best:?no width has built it}"
-ratio=$((ours * 100 / best))
-echo "job_runner took $((ratio / 100)).$(printf %02d $((ratio % 100))) times as long as the best width"
-((ratio <= 115)) || exit 1
+exit 1

@@ -194,7 +194,7 @@ fn three_builds_that_a_jobserver_gates_end_well_where_others_of_their_width_are_
 
 /// A process of its own, in the group.
 #[test]
-#[ignore = "started by the other test, which .ci/run builds runs"]
+#[ignore = "three_builds_that_a_jobserver_gates_end_well_where_others_of_their_width_are_killed runs it"]
 fn the_host_of_three_builds() {
     let Some(folder) = std::env::var_os("HIGHWATER_BUILDS") else { return };
     let limits = ResourceLimits::detect().unwrap();

@@ -123,9 +123,9 @@ fn host_of_a_user_whose_tasks_are_hidden() {
     assert!(reasons.iter().any(|reason| is_want_of(reason, libc::EAGAIN)), "{reasons:?}");
 }
 
-/// A job of the tests below.
+/// A job of the test below.
 #[test]
-#[ignore = "a job of the tests below, which run it: sixteen threads"]
+#[ignore = "a job of threads_of_jobs_count_where_a_group_limits_them, which runs it"]
 fn sixteen_threads() {
     thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| thread::sleep(Duration::from_millis(300))))));
 }
