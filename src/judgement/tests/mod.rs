@@ -1,5 +1,6 @@
 //! A judgement stepped by hand, through every kind of check.
 
+mod explored;
 mod gate;
 mod optional;
 mod record;
