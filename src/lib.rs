@@ -112,8 +112,8 @@ mod readme {}
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
     jobs::{
-        HeldBack, Job, JobEvent, JobHandle, JobStep, Jobs, JobsBuilder, Limiter, Limiters, Outcome, Remaining, Tally,
-        TaskShortage, Tries,
+        HeldBack, Job, JobEvent, JobHandle, JobPermit, JobStep, Jobs, JobsBuilder, Limiter, Limiters, Outcome,
+        Remaining, Tally, TaskShortage, Tries,
     },
     jobserver::{JobChannel, JobServer, JobServerBuilder, TokenTally},
     ledger::Ledger,

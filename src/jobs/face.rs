@@ -17,6 +17,7 @@ use super::job::Job;
 use super::limiter::Limiters;
 use super::log::call_logger;
 use super::outcome::JobEvent;
+use super::permit::JobPermit;
 use super::remaining::Remaining;
 use super::table::{JobTable, Settings};
 use super::tally::Tally;
@@ -26,7 +27,7 @@ use crate::host::events;
 use crate::jobserver::JobServer;
 use crate::pgroup::ProcessGroupManager;
 use crate::sys::{process, SignalMask};
-use crate::vocabulary::Error;
+use crate::vocabulary::{Error, Work};
 
 /// Runs programs under the limits of a monitor: as many at a time as fit, each under a permit that follows its processes.
 ///
@@ -197,6 +198,31 @@ impl Jobs {
         let ticket = self.table.submit(job);
         ticket.wait_until_started();
         Ok(JobHandle::new(ticket, Arc::clone(&self.table)))
+    }
+
+    /// Waits until a job of this kind may be started, for `timeout` at most, and holds the room for it: for a worker that takes
+    /// work from a queue which others share, and must take none that it cannot run. The job is waited for in its place
+    /// among those that were submitted; its cost is what its kind was seen to cost, or this work if that is more.
+    ///
+    /// # Errors
+    /// The reason why no such job may be started now; see [`Verdict::could_never_fit`](crate::Verdict::could_never_fit). At
+    /// once if none could be started ever, even alone, or if this process was forked since the jobs were made.
+    ///
+    /// ```
+    /// # use std::process::Command;
+    /// # use std::time::Duration;
+    /// # use highwater::{Job, ResourceLimits, ResourceMonitor, Work};
+    /// # let monitor = ResourceMonitor::new(ResourceLimits::builder().max_processes(20).build()?);
+    /// # monitor.start(Duration::from_secs(1))?;
+    /// # let take_from_queue = || Command::new("true");
+    /// let jobs = monitor.jobs().build()?;
+    /// let permit = jobs.admit("entry", Work::new().processes(1), Duration::from_secs(60))?;
+    /// let job = permit.start(Job::new(take_from_queue()))?;
+    /// assert!(job.wait().is_success());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn admit(&self, kind: impl Into<String>, work: Work, timeout: Duration) -> Result<JobPermit, HeldBack> {
+        self.table.admit_unknown(kind.into(), work, timeout)
     }
 
     /// What happens to jobs from now on, in its order, until the jobs are dropped. Each end is told once. A reader that does not read holds back nobody:

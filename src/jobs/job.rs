@@ -8,9 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
 use super::cost::Cost;
 use super::handle::Ticket;
 use super::held_back::HeldBack;
+use super::permit::Admitted;
 use crate::jobserver::{JobChannel, JobServer};
 use crate::vocabulary::Work;
 
@@ -118,6 +121,8 @@ pub(super) struct Waiting {
     pub(super) is_prepared: bool,
     /// For its tokens, if it has a jobserver; made once, too.
     pub(super) channel: Option<JobChannel>,
+    /// Where it is told that it is admitted, while its command is not known yet: then it is only that, and not started.
+    pub(super) asker: Option<Sender<Result<Admitted, HeldBack>>>,
 }
 
 impl Waiting {
@@ -132,6 +137,7 @@ impl Waiting {
             is_alone: false,
             is_prepared: false,
             channel: None,
+            asker: None,
         }
     }
 }
@@ -188,8 +194,11 @@ impl Queue {
         self.waiting.remove(index)
     }
 
-    pub(super) fn remove_all(&mut self) -> VecDeque<Waiting> {
-        std::mem::take(&mut self.waiting)
+    /// Removes every job. Those of which nothing is known but that room is asked for stay.
+    pub(super) fn remove_all(&mut self) -> Vec<Waiting> {
+        let (asking, jobs): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|waiting| waiting.asker.is_some());
+        self.waiting = asking.into();
+        jobs
     }
 }
 

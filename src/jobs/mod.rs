@@ -9,6 +9,7 @@
 //! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
 //!   the monitor may do to them.
 //! - `outcome`, `held_back`, `limiter`, `tally`, `handle`: what the host is told, and what it holds of a job.
+//! - `permit`: room for a job whose command is not known yet.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
@@ -25,6 +26,7 @@ mod log;
 mod manager;
 mod oom;
 mod outcome;
+mod permit;
 mod remaining;
 mod running;
 mod starting;
@@ -40,6 +42,7 @@ pub use self::held_back::HeldBack;
 pub use self::job::Job;
 pub use self::limiter::{Limiter, Limiters};
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
+pub use self::permit::JobPermit;
 pub use self::remaining::Remaining;
 pub use self::tally::Tally;
 pub use self::tasks::TaskShortage;

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::SendError;
+
 use super::cost::Cost;
 use super::family::{self, MARK};
 use super::held_back::HeldBack;
@@ -13,6 +15,7 @@ use super::job::Waiting;
 use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome};
+use super::permit::{Admitted, Open};
 use super::running::{Running, Why};
 use super::table::{JobTable, State, Told};
 use crate::engine::{self, Core, Grant};
@@ -42,12 +45,21 @@ impl JobTable {
     pub(super) fn start_waiting(&self) {
         loop {
             let mut state = self.state.lock();
-            let State { queue, running, costs, width, starting, kills, held_by_host, .. } = &mut *state;
-            let beside = running.len();
-            let now = Instant::now();
+            let (beside, now) = (state.beside(), Instant::now());
+            if let Some(Admitted { waiting, grant }) = state.admitted.pop_front() {
+                state.starting = Some(Arc::clone(&waiting.ticket));
+                if state.running.is_empty() {
+                    state.kills.begin(now, self.memory_group().as_deref());
+                }
+                drop(state);
+                self.launch(0, waiting, grant);
+                continue;
+            }
+            let State { queue, running, open, costs, width, starting, kills, held_by_host, .. } = &mut *state;
             let is_learning = |kind: &str| {
                 let is_first = |job: &Running| job.job.job.kind == kind && now - job.started < LEARNING;
-                costs.typical(kind).is_none() && running.iter().any(is_first)
+                let is_tried = running.iter().any(is_first) || open.iter().any(|open| open.kind == kind);
+                costs.typical(kind).is_none() && is_tried
             };
             if queue.len() == 0 || held_by_host.is_some() {
                 let reason = held_by_host.map(HeldBack::Host);
@@ -66,7 +78,7 @@ impl JobTable {
                     return;
                 }
             };
-            *starting = Some(Arc::clone(&waiting.ticket));
+            *starting = waiting.asker.is_none().then(|| Arc::clone(&waiting.ticket));
             if beside == 0 {
                 kills.begin(now, self.memory_group().as_deref());
             }
@@ -96,6 +108,25 @@ impl JobTable {
                 return true;
             }
         };
+        if let Some(asker) = waiting.asker.take() {
+            let open = Open { id: waiting.ticket.id, kind: waiting.job.kind.clone() };
+            let mut state = self.state.lock();
+            state.open.push(open);
+            state.crowded_since = None;
+            state.hold_back(None);
+            drop(state);
+            engine::expect_long(&self.engine, &grant);
+            if let Err(SendError(Ok(admitted))) = asker.send(Ok(Admitted { waiting, grant })) {
+                // Nobody asks any more.
+                self.give_back(&admitted);
+            }
+            return false;
+        }
+        self.launch(place, waiting, grant)
+    }
+
+    /// Starts a job in the room that was granted, or puts it back to its place. Returns `true` if no other is to be tried now.
+    fn launch(&self, place: usize, mut waiting: Waiting, grant: Grant) -> bool {
         let serial = self.family.next();
         let command = &mut waiting.job.command;
         command.stdin(Stdio::null()).process_group(0).env(MARK, serial.mark());
@@ -114,7 +145,10 @@ impl JobTable {
                 if let Some(channel) = &waiting.channel {
                     channel.rest();
                 }
-                let running = self.state.lock().running.len();
+                let mut state = self.state.lock();
+                state.close(waiting.ticket.id);
+                let running = state.running.len();
+                drop(state);
                 if self.may_pass(&error, running) {
                     self.put_back(place, waiting, HeldBack::NotStarted(Arc::new(error)));
                     return true;
@@ -153,6 +187,7 @@ impl JobTable {
         }
         state.starting = None;
         state.crowded_since = None;
+        state.close(ticket.id);
         state.running.push(running);
         let beside = state.running.len();
         state.pace.turn_to(beside, Instant::now());
@@ -199,7 +234,12 @@ impl JobTable {
     /// Tells the end of the one that was to be started, which waits no more by then.
     fn give_up(&self, waiting: &Waiting, outcome: Outcome) {
         self.state.lock().starting = None;
-        self.tell([Told::never_started(waiting, outcome)]);
+        match (&waiting.asker, outcome) {
+            (None, outcome) => self.tell([Told::never_started(waiting, outcome)]),
+            (Some(asker), Outcome::NeverFits(reason)) => drop(asker.send(Err(reason))),
+            // Nobody asks any more.
+            (Some(_), _) => {}
+        }
     }
 
     /// Whether a job that could not be started for this reason can be a moment later: others may leave what they have,
@@ -229,7 +269,7 @@ impl JobTable {
         self.look_at_tasks();
         let state = self.state.lock();
         let kind = &waiting.job.kind;
-        let beside = state.running.len();
+        let beside = state.beside();
         let known = state.costs.typical(kind).unwrap_or_else(|| {
             // Unknown, but one has been running for long.
             let peaks = state
@@ -239,7 +279,7 @@ impl JobTable {
                 .map(|job| job.learned(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
             peaks.fold(Cost::UNKNOWN, Cost::max)
         });
-        let kinds = state.running.iter().map(|job| &job.job.job.kind).chain([kind]);
+        let kinds = state.kinds_beside().chain([kind]);
         let headroom = kinds.fold(Cost::default(), |headroom, kind| headroom.max(state.costs.headroom(kind)));
         let more = if beside == 0 { Cost::default() } else { headroom.beyond(state.headroom.cost) };
         let to_come = tasks_to_come(&state, if beside == 0 { 0 } else { headroom.tasks });
@@ -326,9 +366,9 @@ impl JobTable {
 
     /// Gives back the headroom that the running jobs need no more.
     pub(super) fn fit_headroom(&self, state: &mut State) {
-        let kinds = state.running.iter().map(|job| &job.job.job.kind);
+        let kinds = state.kinds_beside();
         let needed = kinds.fold(Cost::default(), |needed, kind| needed.max(state.costs.headroom(kind)));
-        let is_needed = state.running.len() > 1 && needed.max(state.headroom.cost) == needed;
+        let is_needed = state.beside() > 1 && needed.max(state.headroom.cost) == needed;
         if !is_needed {
             // That of the next job is reserved with it.
             for grant in std::mem::take(&mut state.headroom).grants {
@@ -349,6 +389,7 @@ fn tasks_to_come(state: &State, headroom: u64) -> u64 {
         .running
         .iter()
         .map(|job| job.tasks_to_come(needed(job)))
+        .chain(state.open.iter().map(|open| (state.costs.typical(&open.kind).unwrap_or(Cost::UNKNOWN).tasks, 0)))
         .fold((0u64, 0), |(to_come, most_beyond), (more, beyond)| {
             (to_come.saturating_add(more), most_beyond.max(beyond))
         });

@@ -4,6 +4,7 @@
 //!
 //! Its lock is held for moments, to signal a job at most, and never while a job is admitted or started.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use super::limiter::{Account, Limiter, Limiters};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
+use super::permit::{Admitted, Open};
 use super::remaining::{Pace, Remaining};
 use super::running::{Running, Trouble, Why, DYING};
 use super::starting::Headroom;
@@ -88,7 +90,11 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// In the order of their start.
     pub(super) running: Vec<Running>,
-    /// The one that is being started, which is in neither.
+    /// The room that was given for jobs which are not started yet.
+    pub(super) open: Vec<Open>,
+    /// Those of them that are to be started now.
+    pub(super) admitted: VecDeque<Admitted>,
+    /// The one that is being started, which is in none of these.
     pub(super) starting: Option<Arc<Ticket>>,
     pub(super) costs: Costs,
     pub(super) width: Width,
@@ -97,7 +103,7 @@ pub(super) struct State {
     pub(super) last_id: u64,
     pub(super) is_closed: bool,
     /// Why the next job is not started. Set by [`hold_back`](State::hold_back).
-    held_back: Option<HeldBack>,
+    pub(super) held_back: Option<HeldBack>,
     account: Account,
     /// The reason for which the host has jobs wait.
     pub(super) held_by_host: Option<&'static str>,
@@ -142,6 +148,8 @@ impl JobTable {
         let state = State {
             queue: Queue::default(),
             running: Vec::new(),
+            open: Vec::new(),
+            admitted: VecDeque::new(),
             starting: None,
             costs,
             width: Width::new(settings.width),
@@ -206,7 +214,7 @@ impl JobTable {
 
     pub(super) fn tally(&self) -> Tally {
         let state = self.state.lock();
-        let waiting = state.queue.len() + usize::from(state.starting.is_some());
+        let waiting = state.queue.len() + state.admitted.len() + usize::from(state.starting.is_some());
         let paused = state.running.iter().filter(|job| job.is_paused()).count();
         Tally { waiting, running: state.running.len(), paused, ..state.tally }
     }
@@ -273,7 +281,12 @@ impl JobTable {
     /// Cancels every job, those that wait as well; `at_once` leaves those that run no time.
     pub(super) fn cancel_all(&self, at_once: bool) {
         let mut state = self.lock_with_orphans();
-        let waiting = state.queue.remove_all();
+        let mut waiting = state.queue.remove_all();
+        for admitted in std::mem::take(&mut state.admitted) {
+            state.close(admitted.waiting.ticket.id);
+            engine::finish(&self.engine, &admitted.grant);
+            waiting.push(admitted.waiting);
+        }
         // The one that is being started is in neither list: it is ended, or not put back, once it is.
         if let Some(ticket) = &state.starting {
             ticket.set_cancelled();
@@ -409,6 +422,21 @@ impl JobTable {
 }
 
 impl State {
+    /// The number of jobs that run, or for which room is held.
+    pub(super) fn beside(&self) -> usize {
+        self.running.len() + self.open.len()
+    }
+
+    /// The kind of each of these.
+    pub(super) fn kinds_beside(&self) -> impl Iterator<Item = &String> {
+        self.running.iter().map(|job| &job.job.job.kind).chain(self.open.iter().map(|open| &open.kind))
+    }
+
+    /// Notes that room which was held for a job is its own now, or nobody's.
+    pub(super) fn close(&mut self, id: u64) {
+        self.open.retain(|open| open.id != id);
+    }
+
     /// Notes why the next job is not started; `None` if none waits, or one is about to be.
     pub(super) fn hold_back(&mut self, reason: Option<HeldBack>) {
         let limiter = match &reason {
