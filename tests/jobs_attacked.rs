@@ -5,6 +5,8 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -254,5 +256,23 @@ rusty_fork_test! {
         ends.sort_unstable();
         assert_eq!(ends, Vec::from_iter(1..=count.load(Ordering::Relaxed) as u64 + 1));
         assert!(waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)).is_err(), "a child is left");
+    }
+}
+
+rusty_fork_test! {
+    /// A receive with a timeout is not restarted after a signal, and fails with `EINTR` (signal(7)): of a signal that nobody
+    /// handles, no host expects that. The kernel takes the first thread before all others.
+    #[test]
+    fn the_end_of_a_job_interrupts_no_system_call_of_the_host() {
+        in_forked_child(|| {
+            let (_monitor, jobs) = jobs_of(false);
+            let (mut own, mut other) = UnixStream::pair().unwrap();
+            thread::spawn(move || {
+                (0..20).for_each(|_| drop(jobs.submit(sh("true")).unwrap().wait()));
+                own.write_all(b".").unwrap();
+            });
+            other.set_read_timeout(Some(LONG)).unwrap();
+            other.read(&mut [0]).map(drop).map_err(|error| error.to_string())
+        });
     }
 }

@@ -72,6 +72,28 @@ impl SignalMask {
     }
 }
 
+/// Has the calling thread block `SIGCHLD` only while somebody handles it.
+///
+/// The kernel drops a signal that nobody handles, unless it is sent to a thread that blocks it; and that of a child is sent to the
+/// thread that has started it. Blocked there, it interrupts another thread of the host for nothing, and a system call
+/// that is not restarted, such as `recv(2)` on a socket with a timeout (signal(7)), fails with `EINTR`. It costs two system calls.
+pub(crate) fn block_only_handled_ends() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action changes nothing, and `action` is valid to write the old one to.
+    unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: a sigaction is plain integers and an optional function, for which zeroes are valid too.
+    let action = unsafe { action.assume_init() };
+    let is_handled = action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN;
+    let how = if is_handled { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    let mut ends = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `ends` is valid to write to; the call initialises it whole and cannot fail.
+    unsafe { libc::sigemptyset(ends.as_mut_ptr()) };
+    // SAFETY: `ends` was initialised above, and the number is a valid signal's.
+    unsafe { libc::sigaddset(ends.as_mut_ptr(), libc::SIGCHLD) };
+    // SAFETY: `ends` was initialised above, and a null old mask is allowed.
+    unsafe { libc::pthread_sigmask(how, ends.as_ptr(), ptr::null_mut()) };
+}
+
 impl fmt::Debug for SignalMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries((1..=64).filter(|&signal| self.blocks(signal))).finish()
