@@ -19,6 +19,7 @@
 //! signal stops it at once.
 
 mod agent;
+mod gauges;
 mod metrics;
 mod reading;
 mod service;
