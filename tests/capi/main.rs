@@ -260,6 +260,20 @@ fn a_server_in_c_answers_busy_near_its_limit_and_recovers() {
     assert!(server.end());
 }
 
+/// Structs have grown since, and functions have come: neither concerns a program that knows of none of it.
+#[test]
+fn a_program_built_with_the_header_of_0_1_0_runs_with_this_library() {
+    let source = Path::new(ROOT).join("tests/capi/of_0_1_0");
+    let program = target().join("busy_server_of_0_1_0");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-I"]).arg(&source).arg("-o").arg(&program);
+    compiler.arg(source.join("busy_server.c")).arg("-L").arg(shared_library());
+    run(compiler.args(["-lhighwater", "-lpthread"]));
+    let server = Server::start(Command::new(program).env("LD_LIBRARY_PATH", shared_library()).args(["0", "160"]));
+    fill_up(&server, 160);
+    assert!(server.end());
+}
+
 /// Asks for what does not fit beside what is held, and makes sure that this waits.
 fn ask_in_vain(server: &Server, request: &str) -> TcpStream {
     let waiting = server.ask(request);
