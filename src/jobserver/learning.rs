@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::server::{Server, State};
 use super::slot_cost::SlotCost;
 use crate::engine;
+use crate::vocabulary::Work;
 
 /// How old a check may be on which a token is admitted, and how often one is taken while the first step of a kind is watched:
 /// they take at most a tenth of the time.
@@ -51,9 +53,22 @@ impl Server {
             }
         }
         (job.usage, job.slots) = (usage, slots);
-        if cost.is_known() && job.least != cost.work() {
-            job.least = cost.work();
-            engine::set_least(&self.engine, job.pid, &job.least);
+        self.expect(client, slots, cost.work());
+    }
+
+    /// Takes a job to need for each of its slots what steps of its kind are known to need by now. Its tokens have declared what
+    /// was known when they were admitted, the first one nothing, and clients keep a token from one step to the next.
+    pub(super) fn expect(&self, client: &mut Client, slots: usize, cost: Work) {
+        let Some(job) = &mut client.job else { return };
+        let declared = client
+            .tokens
+            .iter()
+            .take(slots.saturating_sub(1))
+            .fold(Work::new(), |sum, token| sum.widened(&token.grant.work));
+        let least = (0..slots).fold(Work::new(), |sum, _| sum.widened(&cost)).narrowed(&declared);
+        if job.least != least {
+            job.least = least;
+            engine::set_least(&self.engine, job.pid, &least);
         }
     }
 

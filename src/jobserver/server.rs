@@ -334,6 +334,10 @@ impl Server {
             let cost = costs.entry(client.kind.clone()).or_default();
             (0..ended).for_each(|_| cost.note_end());
         }
+        if change != Change::default() {
+            let cost = costs.get(&client.kind).copied().unwrap_or_default();
+            self.expect(client, account.lent_to(id) + 1, cost.work());
+        }
     }
 
     fn give_back(&self, token: Token, outer: &mut Option<Outer>) {
