@@ -50,6 +50,8 @@ pub(super) struct RunningJob {
     /// What it is taken to need for its own slot.
     pub(super) least: Work,
     pub(super) offered: Instant,
+    /// When it last took a token, or began.
+    pub(super) took: Instant,
     /// Nothing is offered before, because nobody took what was.
     pub(super) rests_until: Option<Instant>,
     /// For how long, the next time.

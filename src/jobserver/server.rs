@@ -38,6 +38,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// have another use for it.
 const IDLE_OFFER: Duration = Duration::from_millis(100);
 
+/// The same for the job that has taken none for longest. Some clients look for a token only when a step of theirs ends, and
+/// would never find what lies there for moments.
+const PATIENT_OFFER: Duration = Duration::from_secs(1);
+
 /// The longest time for which a job is offered nothing after it did not take what it was offered.
 const LONGEST_REST: Duration = Duration::from_millis(800);
 
@@ -188,6 +192,7 @@ impl Server {
             learning: None,
             least: Work::new(),
             offered: now,
+            took: now,
             rests_until: None,
             rest: IDLE_OFFER,
         });
@@ -312,7 +317,7 @@ impl Server {
         let change = account.look(id, seen.is_offer_there, seen.came_back);
         let Some(job) = &mut client.job else { return };
         if change.taken {
-            job.rest = IDLE_OFFER;
+            (job.rest, job.took) = (IDLE_OFFER, Instant::now());
             if let Some(token) = client.tokens.last() {
                 engine::join(&self.engine, &token.grant, job.pid);
             }
@@ -399,11 +404,9 @@ impl Server {
             Some(HeldBack::Verdict(_) | HeldBack::AllOut) => state.account.next_without_limit(|_| true).is_some(),
             _ => false,
         };
-        let ids: Vec<u64> = state.clients.iter().map(|client| client.id).collect();
-        for id in ids.into_iter().filter(|_| is_wanted) {
-            let is_idle = |job: &RunningJob| now.saturating_duration_since(job.offered) >= IDLE_OFFER;
-            let is_idle = state.job(id).is_some_and(|job| is_idle(job));
-            if is_idle && self.withdraw(state, id) {
+        let idle: Vec<u64> = state.offers_end().filter(|(_, at)| is_wanted && *at <= now).map(|(id, _)| id).collect();
+        for id in idle {
+            if self.withdraw(state, id) {
                 if let Some(job) = state.job(id) {
                     job.rests_until = now.checked_add(job.rest);
                     job.rest = (job.rest * 2).min(LONGEST_REST);
@@ -522,6 +525,15 @@ impl State {
         }
     }
 
+    /// The jobs that have a token on offer, and when it is taken back if somebody else has a use for it.
+    fn offers_end(&self) -> impl Iterator<Item = (u64, Instant)> + '_ {
+        let jobs = || self.clients.iter().filter_map(|client| Some((client.id, client.job.as_ref()?)));
+        let offered = move || jobs().filter(|(id, _)| self.account.is_offered_to(*id));
+        let hungriest = offered().min_by_key(|(_, job)| job.took).map(|(id, _)| id);
+        offered()
+            .map(move |(id, job)| (id, job.offered + if hungriest == Some(id) { PATIENT_OFFER } else { IDLE_OFFER }))
+    }
+
     /// How long to sleep, if nothing happens.
     fn next_timeout(&mut self, now: Instant, is_open: bool) -> Duration {
         let mut timeout = if self.unread.is_empty() { IDLE } else { Duration::ZERO };
@@ -538,9 +550,7 @@ impl State {
             || now < self.wanted_until
             || matches!(self.held_back, Some(HeldBack::AllOut | HeldBack::Verdict(_)));
         if is_open && is_contended {
-            jobs()
-                .filter(|(id, _)| self.account.is_offered_to(*id))
-                .for_each(|(_, job)| until(job.offered + IDLE_OFFER));
+            self.offers_end().for_each(|(_, at)| until(at));
         }
         match &self.held_back {
             // A closed gate rings when it opens.
