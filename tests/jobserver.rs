@@ -302,6 +302,31 @@ fn a_token_is_offered_to_the_job_that_holds_fewest() {
 }
 
 #[test]
+fn a_token_that_was_kept_since_its_kind_was_not_known_stands_for_what_is_known_now() {
+    let host = Host::pipes(2);
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "for i in 1 2 3 4 5 6 7; do sleep 2 & done; wait; exec sleep 1000"]);
+    let (child, channel) = host.spawn(&mut sh);
+    let ends = Ends::of(&child, false);
+    let mut client = Client { child, channel, ends };
+    client.take(1);
+    wait_until("its step has ended, and the next token is on offer", || client.ends.is_offered());
+    // Of two slots one process is there, and one more slot is on offer.
+    let slot = || {
+        let costs = host.monitor.holders().into_iter().filter_map(|holder| {
+            let work = format!("{:?}", holder.work);
+            work.split_once("processes: ")?.1.split_once(',')?.0.parse::<u64>().ok()
+        });
+        costs.max().unwrap()
+    };
+    wait_until("each slot counts as much", || {
+        host.monitor.check_now();
+        let text = format!("processes 1 + {} reserved", 3 * slot() - 1);
+        slot() >= 4 && host.monitor.verdict().to_string().contains(&text)
+    });
+}
+
+#[test]
 fn tokens_of_a_killed_job_are_back_within_a_tenth_of_a_second() {
     for is_fifo in [false, true] {
         let host = Host::new(4, is_fifo);

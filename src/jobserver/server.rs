@@ -280,8 +280,9 @@ impl Server {
         }
         self.rest_idle_offers(&mut state, Instant::now());
         drop(state);
-        self.let_out(is_open);
+        // Before anything is let out: what has become known now is not looked at again until something happens.
         self.learn();
+        self.let_out(is_open);
         let mut state = self.state.lock();
         let now = Instant::now();
         let (lent, is_serving) = (state.account.lent(), state.clients.iter().any(|client| client.job.is_some()));
