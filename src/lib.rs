@@ -51,6 +51,7 @@
 //! | [freed memory](guide::freed_memory) | what an allocator keeps after `free`, and how it is given back |
 //! | [starting processes](guide::starting_processes) | programs run as jobs, as many at a time as fit |
 //! | [several processes](guide::several_processes) | workers and programs of one container that share a ledger |
+//! | [several machines](guide::several_machines) | workers that take from one queue what each can bear |
 //! | [builds](guide::builds) | `make`, `ninja` and `cargo` that start no more than fits |
 //! | [left behind](guide::left_behind) | processes whose parents have gone |
 //! | [load balancers](guide::load_balancers) | health checks, metrics, alerts, async code |

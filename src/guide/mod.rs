@@ -10,6 +10,7 @@
 //! - [`left_behind`]: processes whose parents have gone.
 //! - [`starting_processes`]: programs run as jobs, as many at a time as fit.
 //! - [`several_processes`]: workers and programs of one container that share a ledger.
+//! - [`several_machines`]: workers that take from one queue what each can bear.
 //! - [`which_job_runner`]: the example `job_runner` beside `xargs`, GNU parallel, `make` and queues.
 //! - [`builds`]: `make`, `ninja` and `cargo` that start no more than fits.
 //! - [`load_balancers`]: health checks, metrics, alerts, and asking from async code.
@@ -53,6 +54,9 @@ pub mod manners {}
 
 #[doc = include_str!("settings.md")]
 pub mod settings {}
+
+#[doc = include_str!("several_machines.md")]
+pub mod several_machines {}
 
 #[doc = include_str!("several_processes.md")]
 pub mod several_processes {}
