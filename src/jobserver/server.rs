@@ -182,6 +182,9 @@ impl Server {
             let _ = self.epoll.add(descriptor, number_of(id) + 1, true);
         }
         client.own = SlotCost::default();
+        // From the first check on it is a build.
+        let least = Work::new().processes(1);
+        engine::set_least(&self.engine, pid, &least);
         let now = Instant::now();
         client.job = Some(RunningJob {
             pid,
@@ -190,7 +193,7 @@ impl Server {
             usage: WorkUsage::default(),
             slots: 1,
             learning: None,
-            least: Work::new(),
+            least,
             offered: now,
             took: now,
             rests_until: None,

@@ -105,7 +105,9 @@ impl AttachedPermits {
         // Ended work is measured until nothing of it is left; a zombie is a process still.
         let is_there = |attached: &&Attached| attached.end != End::Over || attached.usage.processes > 0;
         let measured = self.list.iter().filter(is_there);
-        into.extend(measured.map(|attached| Subtree::of(attached.root)));
+        into.extend(
+            measured.map(|attached| Subtree { is_without_files: attached.has_steps(), ..Subtree::of(attached.root) }),
+        );
         into.sort_unstable_by_key(|subtree| subtree.root);
     }
 
@@ -256,12 +258,20 @@ impl Attached {
 
     /// The part of what was declared that steps stand for which a check has measured, if it is steps that were declared.
     fn hidden(&self, resource: Resource, scope: MemoryScope) -> u64 {
-        let has_steps = self.end == End::NotYet && (self.joined.of(resource) > 0 || self.least.of(resource) > 0);
-        if has_steps && is_counted(resource, scope) {
+        if self.end == End::NotYet && self.has_steps() && is_counted(resource, scope) {
             self.declared(resource).min(self.measured(resource))
         } else {
             0
         }
+    }
+
+    /// Whether it is a build, whose steps have declared what they need.
+    ///
+    /// Pages of files are no part of that: those of a compiler are many, and the same for all steps. The kernel takes them
+    /// back before it refuses anything, and where they stood for declared memory, the next step had room promised that
+    /// was taken.
+    fn has_steps(&self) -> bool {
+        !self.joined.is_free() || !self.least.is_free()
     }
 
     fn declared(&self, resource: Resource) -> u64 {
@@ -290,7 +300,7 @@ mod tests {
     }
 
     fn subtree(pid: u32, memory_bytes: u64, processes: u64, is_alive: bool) -> Subtree {
-        Subtree { root: root(pid), memory_bytes, processes, is_alive }
+        Subtree { memory_bytes, processes, is_alive, ..Subtree::of(root(pid)) }
     }
 
     fn work() -> Work {
@@ -462,7 +472,12 @@ mod tests {
         permits.record(1, &[subtree(7, 500, 3, true)]);
         permits.note_alone(Resource::CgroupMemory, 500, 400);
         assert_eq!(reserved(&permits, OWN), [0; 5], "it has no steps");
+        let mut listed = Vec::new();
+        permits.list_roots(&mut listed);
+        assert!(!listed[0].is_without_files);
         assert!(permits.widen(id, &Work::new().memory_bytes(100)));
+        permits.list_roots(&mut listed);
+        assert!(listed[0].is_without_files, "pages of files would stand for what steps have declared");
         assert_eq!(reserved(&permits, OWN), [0, 100, 0, 0, 0]);
         permits.note_alone(Resource::CgroupMemory, 400, 430);
         assert_eq!(reserved(&permits, OWN), [0, 70, 0, 0, 0]);

@@ -53,6 +53,8 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subtree {
     pub(crate) root: Identity,
+    /// Whether pages of files are left out of its memory.
+    pub(crate) is_without_files: bool,
     pub(crate) memory_bytes: u64,
     /// Zombies included; 0 when the process was not found.
     pub(crate) processes: u64,
@@ -63,7 +65,7 @@ pub(crate) struct Subtree {
 impl Subtree {
     /// One that was not measured yet.
     pub(crate) fn of(root: Identity) -> Subtree {
-        Subtree { root, memory_bytes: 0, processes: 0, is_alive: false }
+        Subtree { root, is_without_files: false, memory_bytes: 0, processes: 0, is_alive: false }
     }
 }
 

@@ -17,6 +17,18 @@ const STATM_BUFFER: usize = 256;
 
 /// The resident set that an open file tells now, in pages; 0 for a thread that has ended.
 pub(super) fn read(statm: BorrowedFd<'_>) -> io::Result<Result<u64, &'static str>> {
+    read_with(statm, parse)
+}
+
+/// The same without pages of files and of shared memory.
+pub(super) fn read_without_files(statm: BorrowedFd<'_>) -> io::Result<Result<u64, &'static str>> {
+    read_with(statm, parse_without_files)
+}
+
+fn read_with(
+    statm: BorrowedFd<'_>,
+    parse: impl FnOnce(&[u8]) -> Result<u64, &'static str>,
+) -> io::Result<Result<u64, &'static str>> {
     let mut buffer = [0; STATM_BUFFER];
     let length = read_line(statm, &mut buffer)?;
     Ok(match buffer.get(..length) {
@@ -33,6 +45,14 @@ fn parse(bytes: &[u8]) -> Result<u64, &'static str> {
     fields.next().map(|_| resident).ok_or("it ends within its second field")
 }
 
+/// The resident set less the third field, which is what of it belongs to files and to shared memory.
+fn parse_without_files(bytes: &[u8]) -> Result<u64, &'static str> {
+    let resident = parse(bytes)?;
+    let mut fields = bytes.split(u8::is_ascii_whitespace);
+    let of_files = fields.nth(2).and_then(parse_u64).ok_or("its third field is not a number of pages")?;
+    fields.next().map(|_| resident.saturating_sub(of_files)).ok_or("it ends within its third field")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,6 +63,15 @@ mod tests {
     fn the_second_field_is_what_is_resident() {
         assert_eq!(parse(b"13661 1152 930 41 0 508 0\n"), Ok(1152));
         assert_eq!(parse(b"13661 18446744073709551615 0"), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn the_third_field_is_what_of_it_belongs_to_files() {
+        assert_eq!(parse_without_files(b"13661 1152 930 41 0 508 0\n"), Ok(222));
+        assert_eq!(parse_without_files(b"13661 30 31 41 0 508 0\n"), Ok(0));
+        for text in [&b"13661 1152"[..], b"13661 1152 ", b"13661 1152 9", b"13661 1152 - 41"] {
+            assert!(parse_without_files(text).is_err(), "{}", text.escape_ascii());
+        }
     }
 
     #[test]
@@ -65,7 +94,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9 -]{0,40}") {
-            let _ = (parse(&bytes), parse(text.as_bytes()));
+            let _ = (parse(&bytes), parse(text.as_bytes()), parse_without_files(&bytes));
+            let _ = parse_without_files(text.as_bytes());
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The usage of some descendants, each with everything below it.
 
+use std::os::fd::AsFd;
+
 use super::climb::{Climb, Parent};
 use super::descendants::parent_index;
 use super::files::bytes;
 use super::process_table::read_process;
 use super::stat::Process;
-use super::ProcRoot;
+use super::{statm, ProcRoot};
+use crate::sys::file::stack_path;
 use crate::vocabulary::{MemoryScope, Subtree};
 
 /// The descendants of this process, sorted into the subtrees that are to be measured, in buffers that are kept from
@@ -46,7 +49,11 @@ impl Subtrees {
             let Some(subtree) = subtrees.get_mut(place) else { continue };
             subtree.processes += 1;
             subtree.is_alive |= process.identity() == subtree.root && !process.is_zombie();
-            subtree.memory_bytes = subtree.memory_bytes.saturating_add(bytes(resident_pages(root, scope, process)));
+            let pages = match subtree.is_without_files {
+                true => pages_without_files(root, process),
+                false => resident_pages(root, scope, process),
+            };
+            subtree.memory_bytes = subtree.memory_bytes.saturating_add(bytes(pages));
         }
     }
 }
@@ -64,6 +71,20 @@ fn resident_pages(root: ProcRoot<'_>, scope: MemoryScope, process: &Process) -> 
             // It may not be looked at any more, or has ended.
             Ok(None) | Err(_) => process.resident_pages,
         },
+    }
+}
+
+/// Those that are no file's; all that are resident where that is not told.
+fn pages_without_files(root: ProcRoot<'_>, process: &Process) -> u64 {
+    if process.is_zombie() {
+        return 0;
+    }
+    let read = stack_path(&mut [0; 32], format_args!("{}/statm", process.pid))
+        .and_then(|path| root.directory.open_file(path))
+        .and_then(|statm| statm::read_without_files(statm.as_fd()));
+    match read {
+        Ok(Ok(pages)) => pages,
+        Ok(Err(_)) | Err(_) => process.resident_pages,
     }
 }
 
@@ -108,6 +129,17 @@ mod tests {
         let roots = [0, 2].map(|index: usize| parsed(&lines[index])).map(|root| (root.pid, root.start_ticks));
         assert_eq!(measured(&lines, &roots, MemoryScope::Tree), [(3, 2, true), (12, 2, true)]);
         assert_eq!(measured(&lines, &roots, MemoryScope::Own), [(20, 2, true), (20, 2, true)], "as they are now");
+    }
+
+    #[test]
+    fn pages_of_files_are_left_out_of_builds_where_the_kernel_tells_of_them() {
+        let lines = [process(8, 7).pages(50), process(9, 8).pages(70), process(10, 8).pages(90).state('Z').threads(1)];
+        let files = tree(7, lines.iter().cloned().chain([process(7, 1)])).with("8/statm", "99 50 30 1 0 2 0\n");
+        let mut subtrees = [Subtree { is_without_files: true, ..Subtree::of(parsed(&lines[0]).identity()) }];
+        let mut kept = Subtrees::default();
+        lines.iter().for_each(|line| kept.add(&parsed(line)));
+        kept.measure(files.proc_root(), MemoryScope::Tree, &mut subtrees);
+        assert_eq!(subtrees[0].memory_bytes, bytes(20 + 70), "the second tells nothing");
     }
 
     #[test]
