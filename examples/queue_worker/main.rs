@@ -97,7 +97,7 @@ fn main() -> Result<(), BoxError> {
     // Before anything is taken: a signal is to stop the worker, and not to end it.
     let signals = Signals::new([SIGTERM, SIGINT])?;
     let monitor = ResourceMonitor::builder(options.limits()?).memory_scope(MemoryScope::Tree).build()?;
-    // However this ends, no job goes on without it.
+    // Every child is a job, or was left behind by one.
     let jobs = monitor.jobs().sole_parent(true).build()?;
     monitor.start(Duration::from_secs(1))?;
     log::info!("limits: {}", monitor.limits());
