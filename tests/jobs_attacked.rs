@@ -268,7 +268,13 @@ rusty_fork_test! {
             let (_monitor, jobs) = jobs_of(false);
             let (mut own, mut other) = UnixStream::pair().unwrap();
             thread::spawn(move || {
-                (0..20).for_each(|_| drop(jobs.submit(sh("true")).unwrap().wait()));
+                for _ in 0..20 {
+                    let job = jobs.submit(sh("exec sleep 1000")).unwrap();
+                    // Until its start has returned, the C library blocks every signal on the thread that starts it.
+                    wait_until("the job has started", || job.pid().is_some());
+                    job.cancel();
+                    job.wait();
+                }
                 own.write_all(b".").unwrap();
             });
             other.set_read_timeout(Some(LONG)).unwrap();

@@ -77,6 +77,9 @@ impl SignalMask {
 /// The kernel drops a signal that nobody handles, unless it is sent to a thread that blocks it; and that of a child is sent to the
 /// thread that has started it. Blocked there, it interrupts another thread of the host for nothing, and a system call
 /// that is not restarted, such as `recv(2)` on a socket with a timeout (signal(7)), fails with `EINTR`. It costs two system calls.
+///
+/// While a child is being started, the C library blocks every signal (`posix_spawn(3)`): the end of one that ends before its
+/// start has returned interrupts as ever, as it does for whoever starts a process on any thread.
 pub(crate) fn block_only_handled_ends() {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action changes nothing, and `action` is valid to write the old one to.
