@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, CString};
 use std::fmt;
-use std::mem::{size_of, MaybeUninit};
+use std::mem::{align_of, size_of, MaybeUninit};
 
 use super::reason::note_refusal;
 use crate::host::contained;
@@ -181,7 +181,8 @@ const LARGEST: usize = 4096;
 unsafe fn size<T: Versioned>(of: *const T) -> Result<usize, Failure> {
     // SAFETY: as the caller says.
     let size = unsafe { of.cast::<usize>().read_unaligned() };
-    if (T::FIRST_SIZE..=LARGEST).contains(&size) {
+    // One that is no multiple of that would end within a field, and half a pointer would be taken for one.
+    if (T::FIRST_SIZE..=LARGEST).contains(&size) && size % align_of::<T>() == 0 {
         return Ok(size);
     }
     Err(Failure::Invalid(format!("the size of {} is {size}: it is to be sizeof({})", T::NAME, T::NAME)))

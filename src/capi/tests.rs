@@ -226,6 +226,17 @@ fn work_has_a_label_and_a_class_that_is_known() {
 }
 
 #[test]
+fn a_size_that_ends_within_a_field_is_none_that_a_struct_can_have() {
+    for (size, is_possible) in [(32, true), (34, false), (39, false), (40, true)] {
+        // Two of the bytes of the label, which are no pointer.
+        let theirs = [size, 1, 1, 1, u64::from_ne_bytes([0xac; 8]) * u64::from(!is_possible)];
+        // SAFETY: the struct is at least as long as it says.
+        let read = unsafe { border::read(theirs.as_ptr().cast::<Work>()) };
+        assert_eq!(read.is_ok(), is_possible, "{size}");
+    }
+}
+
+#[test]
 fn every_setting_of_the_builder_is_made_from_c_and_has_its_default() {
     use std::time::Duration;
 
