@@ -43,6 +43,9 @@ pub(crate) fn parse_line(line: &[u8], version: Version, controller: &str) -> Opt
     if !is_it {
         return None;
     }
+    if !root.starts_with(b"/") || !point.starts_with(b"/") {
+        return None;
+    }
     let mut device = device.splitn(2, |byte| *byte == b':').map(|number| u32::try_from(parse_u64(number)?).ok());
     let device = (device.next()??, device.next()??);
     Some(Mount { id: parse_u64(id)?, device, root: unescaped(root), point: unescaped(point) })
@@ -87,7 +90,9 @@ mod tests {
 36 31 0:33 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct
 37 31 0:34 /box /mnt/with\\040blank\\134 rw - cgroup cgroup rw,memory
 38 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-39 31 0:39 / /cut/off - cgroup2\n";
+39 31 0:39 / /cut/off - cgroup2
+40 31 0:40  /no/root rw - cgroup2 cgroup2 rw
+41 31 0:41 / no/point rw - cgroup cgroup rw,memory\n";
         let pair = |root: &str, point: &str| (root.to_owned(), point.to_owned());
         assert_eq!(found(text, Version::V1), [pair("/", "/sys/fs/cgroup/memory"), pair("/box", "/mnt/with blank\\")]);
         assert_eq!(found(text, Version::V2), [pair("/", "/sys/fs/cgroup/unified")]);
