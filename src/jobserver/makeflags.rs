@@ -103,6 +103,9 @@ pub(super) fn named_in(makeflags: &OsStr) -> Option<Named> {
 
 /// The bundle of letters, the options, and the variables with the dashes before them.
 fn parts(flags: &[u8]) -> (&[u8], impl Iterator<Item = &[u8]>, Vec<u8>) {
+    // A backslash with nothing behind it would take the blank before whatever is put there.
+    let dangling = flags.iter().rev().take_while(|byte| **byte == b'\\').count() % 2;
+    let flags = &flags[..flags.len() - dangling];
     let mut words = words(flags);
     let is_bundle = |word: &&[u8]| flags.starts_with(word) && !word.starts_with(b"-") && !word.contains(&b'=');
     let bundle = if words.first().is_some_and(is_bundle) { words.remove(0) } else { &[] };
@@ -146,6 +149,8 @@ mod tests {
             ("w -j8 --jobserver-auth=3,4 --no-print-directory", "w --no-print-directory -j4 --jobserver-auth=7,10"),
             (" --jobserver-fds=3,4 --jobs=3 -l2", " -l2 -j4 --jobserver-auth=7,10"),
             ("V=1", " V=1 -j4 --jobserver-auth=7,10"),
+            ("k\\", "k -j4 --jobserver-auth=7,10"),
+            ("k -O\\\\", "k -O\\\\ -j4 --jobserver-auth=7,10"),
             ("k -- A=b\\ c\\ --\\ -j D=e", "k -j4 --jobserver-auth=7,10 -- A=b\\ c\\ --\\ -j D=e"),
         ] {
             assert_eq!(PIPES.makeflags(OsStr::new(existing), 4), flags, "{existing:?}");
