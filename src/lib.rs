@@ -103,6 +103,11 @@ mod capi;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// What holds of parsers, for the fuzzers.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod laws;
+
 #[cfg(doc)]
 pub mod guide;
 

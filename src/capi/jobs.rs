@@ -203,7 +203,7 @@ impl JobOptions {
     ///
     /// # Safety
     /// NULL or an array of strings that ends with a NULL, and options in which each pointer is NULL or as the header says.
-    unsafe fn job(self, argv: *const *mut c_char) -> Result<Job, Failure> {
+    pub(super) unsafe fn job(self, argv: *const *mut c_char) -> Result<Job, Failure> {
         if argv.is_null() {
             return Err("there is no argv: it is NULL".into());
         }

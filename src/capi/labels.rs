@@ -78,7 +78,7 @@ impl Labels {
 }
 
 /// At most [`LONGEST`] bytes of the text, and whole characters.
-fn shortened(text: &[u8]) -> Cow<'_, str> {
+pub(super) fn shortened(text: &[u8]) -> Cow<'_, str> {
     let mut length = text.len().min(LONGEST);
     let is_inside_a_character = |byte: Option<&u8>| byte.is_some_and(|byte| byte & 0xC0 == 0x80);
     if is_inside_a_character(text.get(length)) {

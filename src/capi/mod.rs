@@ -9,6 +9,8 @@ mod gauge;
 mod holders;
 mod jobs;
 mod labels;
+#[cfg(any(test, fuzzing))]
+mod laws;
 mod ledger;
 mod limits;
 mod log;
@@ -244,6 +246,9 @@ unsafe extern "C" fn hw_set_callbacks(monitor: *mut Monitor, callbacks: *const C
         Ok(0)
     })
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::laws::LAWS;
 
 #[cfg(test)]
 mod header_tests;

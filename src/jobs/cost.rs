@@ -271,6 +271,23 @@ impl fmt::Display for Costs {
     }
 }
 
+/// What was read is written so that it is read again, and no job is larger than the largest of its kind.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    // Most bytes are no file of costs, and a text that begins like one is more of a trial.
+    for text in [&*text, &format!("{HEADER}\n{text}")] {
+        let Ok(costs) = Costs::parse(text) else { continue };
+        let written = costs.to_text();
+        assert!(Costs::parse(&written)
+            .is_ok_and(|again| again.to_text() == written && again.kinds.len() == costs.kinds.len()));
+        for (name, kind) in &costs.kinds {
+            assert!(kind.seen.len() <= REMEMBERED && text.contains(&**name));
+            assert_eq!(kind.typical().and(kind.headroom()), kind.largest());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

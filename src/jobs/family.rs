@@ -171,6 +171,20 @@ fn find(environment: &[u8]) -> Option<Serial> {
     Serial::from_mark(std::str::from_utf8(mark).ok()?)
 }
 
+/// A job is only found by the mark that it was given.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    assert_eq!(find(bytes), None, "it bears the number of this process");
+    let own = Serial { family: 7, number: 9 };
+    let marked = [format!("{MARK}={}", own.mark()).as_bytes(), b"\0", bytes].concat();
+    assert_eq!(find(&marked), Some(own));
+    // What is behind a mark without a NUL is part of it.
+    let longer = [format!("{MARK}={}", own.mark()).as_bytes(), bytes].concat();
+    let is_digits = |rest: &[u8]| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit);
+    let behind = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    assert!(find(&longer).is_none() || behind.is_empty() || is_digits(behind));
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

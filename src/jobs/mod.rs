@@ -36,6 +36,15 @@ mod tasks;
 mod terminal;
 mod width;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 5] = [
+    ("cpu_ticks", width::law),
+    ("task_status", tasks::law),
+    ("oom_kills", oom::law),
+    ("environ", family::law),
+    ("costs", cost::law),
+];
+
 pub use self::face::{Jobs, JobsBuilder};
 pub use self::handle::JobHandle;
 pub use self::held_back::HeldBack;

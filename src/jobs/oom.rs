@@ -62,6 +62,14 @@ fn parse(text: &[u8]) -> u64 {
     count.unwrap_or_default()
 }
 
+/// A count is that of the line of its name, whatever other lines there are.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let text = crate::laws::after_a_line("oom_kill_disable 0\nunder_oom 0", bytes);
+    assert_eq!(parse(&text), parse(bytes));
+    assert_eq!(parse(&crate::laws::after_a_line("oom_kill 7", bytes)), 7);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -230,6 +230,18 @@ impl Status {
     }
 }
 
+/// A process has a user that its file names, and other lines change nothing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let _ = machine_tasks(bytes);
+    let status = Status::parse(bytes);
+    assert_eq!(Status::parse(&crate::laws::after_a_line("Name:\tUid: 7", bytes)), status);
+    let text = String::from_utf8_lossy(bytes);
+    assert!(status.user.map_or(true, |_| text.contains("Uid:")) && (status.threads == 1 || text.contains("Threads:")));
+    let all = format!("Uid: 7\nThreads: 9\nCapEff: 1f\n{text}");
+    assert_eq!(Status::parse(all.as_bytes()), Status { user: Some(7), threads: 9, capabilities: 0x1f });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -116,6 +116,15 @@ fn parse(stat: &[u8]) -> Option<Ticks> {
     Some(Ticks { idle: idle.saturating_add(waiting), all })
 }
 
+/// What is idle is part of all.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let Some(ticks) = parse(bytes) else { return };
+    assert!(ticks.idle <= ticks.all && bytes.starts_with(b"cpu "));
+    assert_eq!(parse(&[bytes, b"\ncpu 1 2 3 4"].concat()), Some(ticks));
+    assert!((0.0..=1.0).contains(&ticks.idle_since(Ticks { idle: 0, all: 0 })));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

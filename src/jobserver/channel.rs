@@ -172,6 +172,58 @@ impl Drop for Channel {
     }
 }
 
+/// Whatever a client reads and writes: no more is lent to it than it has taken, none is lost, and the next job begins anew.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let Some((first, steps)) = bytes.split_first() else { return };
+    let is_fifo = first % 2 == 1;
+    let path = std::env::temp_dir().join(format!("highwater-law-{:?}", std::thread::current().id()));
+    let channel = if is_fifo { Channel::fifo(path) } else { Channel::pipes() };
+    let Ok(channel) = channel else { panic!("{channel:?}") };
+    let [take, give] = &*channel.inherited;
+    let mut account = super::account::Account::new(3);
+    account.open(1);
+    // What was read of what was offered, and of that what has come back; any bytes at all that were written.
+    let (mut offered, mut lent, mut written) = (0, 0, 0);
+    for step in steps.iter().take(64) {
+        let is_offered = account.is_offered_to(1);
+        match step % 8 {
+            0 | 1 => {
+                if account.next(|_| true).is_some() && channel.offer().is_ok_and(|is_in| is_in) {
+                    account.offer(1);
+                    offered += 1;
+                }
+            }
+            // Not where there is nothing, or it would wait.
+            2 | 3 => {
+                if pipe::queued(take.as_fd()).is_ok_and(|queued| queued > 0) {
+                    assert!(pipe::read_now(take, &mut [0]).is_ok_and(|read| read == 1));
+                }
+            }
+            4 => written += pipe::write_now(give, &[*step]).unwrap_or_default(),
+            5 if written < 1500 => written += pipe::write_now(give, &[*step; 700]).unwrap_or_default(),
+            6 => {
+                if is_offered && channel.withdraw() {
+                    account.withdraw(1);
+                    offered -= 1;
+                }
+            }
+            _ => {
+                let seen = channel.look(is_offered);
+                let change = account.look(1, seen.is_offer_there, seen.came_back);
+                lent += usize::from(change.taken);
+                assert!(change.returned <= seen.came_back && change.returned <= lent);
+                lent -= change.returned;
+            }
+        }
+        assert!(account.out() <= 3 && account.lent_to(1) == lent && lent <= offered);
+    }
+    channel.drain();
+    account.close(1);
+    assert_eq!((account.out(), channel.look(false)), (0, Seen { is_offer_there: false, came_back: 0, is_more: false }));
+    assert_eq!(pipe::queued(take.as_fd()).ok(), Some(0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

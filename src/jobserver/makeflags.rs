@@ -133,6 +133,29 @@ fn is_about_jobs(option: &[u8]) -> bool {
         || option.starts_with(b"--jobserver")
 }
 
+/// Whatever the flags are: the jobserver that is named in them is the own one and no other, what they say beside stays, and
+/// to name it once more changes nothing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let existing = OsStr::from_bytes(bytes);
+    let _ = named_in(existing);
+    for fifo in [None, Some(Path::new("/tmp/highwater-7-1"))] {
+        let address = Address { reader: 7, writer: 10, fifo };
+        let own = fifo.map_or(Named::Pipes { reader: 7, writer: 10 }, |path| Named::Fifo(path.to_owned()));
+        assert_eq!(named_in(&address.cargo_makeflags()), Some(own.clone()));
+        let flags = address.makeflags(existing, 4);
+        assert_eq!(named_in(&flags), Some(own), "{flags:?}");
+        let (bundle, options, variables) = parts(bytes);
+        let others: Vec<_> = options.filter(|option| !is_about_jobs(option)).collect();
+        let (new_bundle, new_options, new_variables) = parts(flags.as_bytes());
+        let new: Vec<_> = new_options.collect();
+        assert_eq!((new_bundle, &new_variables), (bundle, &variables), "{flags:?}");
+        assert_eq!(new.split_at(others.len()).0, others, "{flags:?}");
+        assert_eq!(new.len() - others.len(), if fifo.is_some() { 3 } else { 2 }, "{flags:?}");
+        assert_eq!(address.makeflags(&flags, 4), flags);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,5 +20,8 @@ mod slot_cost;
 mod tally;
 mod thread;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 2] = [("makeflags", makeflags::law), ("jobserver", channel::law)];
+
 pub use self::face::{JobChannel, JobServer, JobServerBuilder};
 pub use self::tally::TokenTally;

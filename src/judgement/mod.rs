@@ -45,6 +45,9 @@ mod watching;
 pub(crate) mod word;
 mod zombies;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 1] = [("ledger", shares::law)];
+
 use std::sync::Arc;
 use std::time::Duration;
 

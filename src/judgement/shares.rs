@@ -231,3 +231,41 @@ impl Seat {
 pub(crate) fn amounts(work: &Work) -> Pair {
     [amount(work, Resource::CgroupMemory), amount(work, Resource::CgroupPids)]
 }
+
+/// Whatever stands in the words: sums are sane, a refusal has a reason, and what is buried counts no more once that was seen.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    #[derive(Debug)]
+    struct Memory(Vec<AtomicU64>);
+    impl Words for Memory {
+        fn words(&self) -> &[AtomicU64] {
+            &self.0
+        }
+    }
+    let words = Memory((0..super::slots::WORDS).map(|_| AtomicU64::new(0)).collect());
+    for word in bytes.chunks_exact(9) {
+        let (value, place) = crate::laws::number_first(word);
+        // Those of the header, and of the first slots.
+        words.0[usize::from(place[0])].store(value, SeqCst);
+    }
+    let words: Arc<dyn Words> = Arc::new(words);
+    let seat = Seat::new(Arc::clone(&words), 1, true);
+    let now = std::time::Duration::from_secs(7);
+    for work in [Work::new(), Work::new().memory_bytes(7).processes(1), Work::new().processes(u64::MAX)] {
+        let is_admitted = seat.is_admitted_by_watchers([0; 2], amounts(&work), work.class_of());
+        let why = seat.why_refused(&work, now);
+        assert_eq!(why.is_none(), is_admitted && seat.is_trusted(now), "{why:?}");
+        let _ = seat.could_never_fit(&work);
+    }
+    assert!(seat.pressure(now) >= 0.0);
+    for number in (0..used(words.words())).filter(|number| *number != 1) {
+        if let Some(slot) = Slot::of(words.words(), number) {
+            let _ = (slot.is_plausible(), slot.is_blank());
+            slot.bury();
+        }
+    }
+    seat.set_seen(&seat.marks());
+    let left = [Resource::CgroupMemory, Resource::CgroupPids].map(|resource| seat.others().of(resource));
+    assert_eq!((left, seat.holders(Resource::CgroupMemory)), ([0; 2], 0));
+    assert!(seat.is_admitted_by_watchers([0; 2], [0; 2], crate::vocabulary::Class::Normal));
+}

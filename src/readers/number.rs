@@ -11,6 +11,13 @@ pub(crate) fn parse_u64(field: &[u8]) -> Option<u64> {
     })
 }
 
+/// A number is what its digits say.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.starts_with('+'));
+    assert_eq!(parse_u64(bytes), text.and_then(|text| text.parse().ok()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -275,6 +275,39 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(size).unwrap_or(4096)
 }
 
+/// Lines are seen whole and in their order, each cut off at the length of the buffer, which the bytes begin with.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law_of_lines(bytes: &[u8]) {
+    let Some((room, text)) = bytes.split_first() else { return };
+    let room = usize::from(*room) + 1;
+    let mut seen = Vec::new();
+    let mut read = || {
+        // SAFETY: the name ends in a NUL.
+        let fd = syscall(|| unsafe { libc::memfd_create(b"lines\0".as_ptr().cast(), libc::MFD_CLOEXEC) })?;
+        // SAFETY: a new descriptor, which nobody else has.
+        let mut file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        file.write_all(text)?;
+        visit_lines(file.as_fd(), &mut vec![0; room], |line| seen.push(line.to_vec()))
+    };
+    let read = read();
+    assert!(read.is_ok(), "{read:?}");
+    // After the last end of a line there is none.
+    let ended = text.strip_suffix(b"\n").unwrap_or(text);
+    let lines = ended.split(|byte| *byte == b'\n').filter(|_| !text.is_empty());
+    let expected: Vec<_> = lines.map(|line| &line[..line.len().min(room)]).collect();
+    assert_eq!(seen, expected);
+}
+
+/// Entries are told one after the other, and there is an end to them.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law_of_entries(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((entry, after)) = split_entry(rest) {
+        assert!(after.len() + ENTRY_NAME + entry.name.to_bytes_with_nul().len() <= rest.len());
+        rest = after;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -52,6 +52,9 @@ pub(crate) use self::fork::{PerProcess, ProcessMark};
 pub(crate) use self::latch::Latch;
 pub(crate) use self::signal::SignalMask;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 2] = [("lines", file::law_of_lines), ("entries", file::law_of_entries)];
+
 /// The result of a system call, which is -1 when it failed. The call is made again while a signal interrupts it.
 fn syscall<T: From<i8> + PartialEq>(mut call: impl FnMut() -> T) -> io::Result<T> {
     loop {

@@ -19,7 +19,7 @@ pub(crate) fn code_in(folder: &Path) -> Vec<Line> {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() && name != "tests" {
             lines.extend(code_in(&path));
-        } else if name.ends_with(".rs") && !["tests.rs", "fixture.rs"].contains(&name) {
+        } else if name.ends_with(".rs") && !["tests.rs", "fixture.rs", "laws.rs"].contains(&name) {
             lines.extend(code_of(&path));
         }
     }
@@ -34,7 +34,7 @@ fn code_of(file: &Path) -> Vec<Line> {
     for (number, line) in source.lines().enumerate() {
         let text = line.split("//").next().unwrap();
         let indentation = text.len() - text.trim_start().len();
-        if text.trim() == "#[cfg(test)]" {
+        if ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"].contains(&text.trim()) {
             in_tests = Some(indentation);
         } else if in_tests.is_none() {
             lines.push(Line { file: file.to_owned(), number: number + 1, text: text.to_owned() });

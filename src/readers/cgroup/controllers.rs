@@ -17,6 +17,16 @@ pub(crate) fn is_switched_off(text: &[u8], controller: &str) -> bool {
     })
 }
 
+/// Off is what a line says that names the controller, whatever other lines there are.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let is_off = is_switched_off(bytes, "memory");
+    let is_named = |line: &[u8]| line.starts_with(b"memory");
+    assert!(!is_off || bytes.split(|byte| *byte == b'\n').any(is_named));
+    assert_eq!(is_switched_off(&crate::laws::after_a_line("pids\t0\t1\t0", bytes), "memory"), is_off);
+    assert!(is_switched_off(&crate::laws::after_a_line("memory\t0\t1\t0", bytes), "memory"));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -34,8 +44,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = is_switched_off(&bytes, "memory");
+        fn the_law_holds(bytes: Vec<u8>) {
+            law(&bytes);
         }
     }
 }

@@ -52,6 +52,21 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &Path)> {
     })
 }
 
+/// A group is an absolute path, of version 1 where a line names the controller.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let found = of_controller(bytes, "memory");
+    assert!(found.iter().chain(&unified(bytes)).all(|found| found.path.is_absolute()));
+    let is_named = lines(bytes).any(|(controllers, _)| controllers.windows(6).any(|name| name == b"memory"));
+    match found.map(|found| found.version) {
+        Some(Version::V1) => assert!(is_named),
+        _ => assert_eq!(found, unified(bytes)),
+    }
+    let first = crate::laws::after_a_line("4:cpu,memory:/box", bytes);
+    let first = of_controller(&first, "memory");
+    assert_eq!(first, Some(Membership { version: Version::V1, path: Path::new("/box") }));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -82,8 +97,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9a-z:/.,\n]{0,60}") {
-            let _ = (of_controller(&bytes, "memory"), of_controller(text.as_bytes(), "memory"), unified(&bytes));
+        fn the_law_holds(bytes: Vec<u8>, text in "[0-9a-z:/.,\n]{0,60}") {
+            law(&bytes);
+            law(text.as_bytes());
         }
     }
 }

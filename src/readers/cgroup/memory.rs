@@ -104,6 +104,22 @@ impl MemoryStat {
     }
 }
 
+/// No more than is charged counts, and at least what cannot be given back; what else the file says changes nothing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let (raw, text) = crate::laws::number_first(bytes);
+    for version in [Version::V1, Version::V2] {
+        let stat = MemoryStat::parse(text, version);
+        assert_eq!(MemoryStat::parse(&crate::laws::after_a_line("pgfault 18446744073709551616", text), version), stat);
+        let fixed = stat.anon.saturating_add(stat.shmem);
+        for stat in [stat, stat.with_reclaimable_kernel(raw, raw), stat.with_reclaimable_kernel(raw, 0)] {
+            assert!((raw.min(fixed)..=raw).contains(&stat.judged_usage(raw)));
+        }
+        assert!(stat.left_for_kernel(raw) <= raw && stat.least_limit().map_or(true, |limit| limit < NO_LIMIT));
+        assert!(version == Version::V1 || stat.least_limit().is_none() && stat.limit_with_swap().is_none());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -208,11 +224,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(raw: u64, bytes: Vec<u8>, text in "[a-z_]{0,12} [0-9 \n-]{0,40}") {
-            for (text, version) in [(&bytes[..], Version::V1), (text.as_bytes(), Version::V2)] {
-                let stat = MemoryStat::parse(text, version);
-                let _ = (stat.judged_usage(raw), stat.with_reclaimable_kernel(raw, raw).judged_usage(raw));
-            }
+        fn the_law_holds(raw: [u8; 8], bytes: Vec<u8>, text in "[a-z_]{0,12} [0-9 \n-]{0,40}") {
+            law(&bytes);
+            law(&[&raw, text.as_bytes()].concat());
         }
     }
 }

@@ -35,6 +35,18 @@ mod watch;
 /// The means that the files of all groups share.
 mod workspace;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 8] = [
+    ("cgroups", controllers::law),
+    ("membership", membership::law),
+    ("mounts", mounts::law),
+    ("resolve", resolve::law),
+    ("limit", limit::law),
+    ("memory_stat", memory::law),
+    ("psi", psi::law),
+    ("base64", watch::law),
+];
+
 pub(crate) use self::alarms::Alarms;
 pub(crate) use self::groups::Cgroups;
 pub(crate) use self::pressure::Growth;

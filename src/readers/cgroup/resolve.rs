@@ -220,6 +220,42 @@ impl Names {
     }
 }
 
+/// Whatever `cgroup` and, after a NUL, `mountinfo` say: a group is seen once, in a mount, and never above its point.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let mut texts = bytes.splitn(2, |byte| *byte == 0);
+    let [own, mounts] = [texts.next().unwrap_or_default(), texts.next().unwrap_or_default()];
+    let Some(membership) = super::membership::of_controller(own, "memory") else { return };
+    let mut levels = Levels::new(membership);
+    let mut points = Vec::new();
+    for line in mounts.split(|byte| *byte == b'\n') {
+        let Some(mount) = super::mounts::parse_line(line, membership.version, "memory") else { continue };
+        // Any of them, and the same one for the same place.
+        levels.look_through(&mount, &mount.point, |folder, mount| {
+            match (folder.as_os_str().len() as u64 ^ mount.id) % 4 {
+                0 => Look::Likely,
+                1 => Look::Covered,
+                2 => Look::Refused,
+                _ => Look::Certain,
+            }
+        });
+        points.push(mount.point);
+    }
+    assert!(levels.levels.len() <= MOST_LEVELS + MOST_ABOVE + 1);
+    let hidden: Vec<PathBuf> = levels.hidden().map(Path::to_owned).collect();
+    assert!(levels.own().is_some_and(|own| hidden.iter().all(|group| own.starts_with(group))));
+    let (is_refused, seen) = (levels.is_refused(), levels.seen());
+    for (index, Sighting { group, folder }) in seen.iter().enumerate() {
+        assert!(!seen[..index].iter().any(|before| before.group == *group), "{group:?} is seen twice");
+        assert!(is_refused || !hidden.contains(group), "{group:?} is seen and hidden");
+        let is_in = |point: &PathBuf| {
+            let below = folder.strip_prefix(point).ok();
+            below.is_some_and(|below| !below.components().any(|component| component == Component::ParentDir))
+        };
+        assert!(points.iter().any(is_in), "{folder:?} is in no mount");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::membership::of_controller;

@@ -164,6 +164,21 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
+/// What was encoded is itself again, wherever its lines are broken, and nothing else is longer than its text.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let encoded = bytes.chunks(3).flat_map(|chunk| {
+        let bits = (0..3).fold(0, |bits, place| bits << 8 | usize::from(chunk.get(place).copied().unwrap_or(0)));
+        let digit = move |place: usize| DIGITS[bits >> (18 - 6 * place) & 63];
+        let length = chunk.len();
+        (0..4).map(move |place| if place <= length { digit(place) } else { b'=' })
+    });
+    let encoded: Vec<u8> = encoded.flat_map(|digit| [digit, b'\n']).collect();
+    assert_eq!(decode_base64(&encoded).as_deref(), Some(bytes));
+    assert!(decode_base64(bytes).map_or(true, |decoded| decoded.len() * 4 <= bytes.len() * 3));
+}
+
 #[cfg(test)]
 impl Watch {
     pub(super) fn naming(path: &Path, write: Option<&str>) -> Watch {

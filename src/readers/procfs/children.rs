@@ -98,6 +98,18 @@ fn parse(list: &[u8], pids: &mut Vec<u32>) -> bool {
     fields.map(|field| stat::pid(field).map(|pid| pids.push(pid))).all(|pushed| pushed.is_some())
 }
 
+/// What is a list is numbers that can be those of processes, all of them.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let mut pids = Vec::new();
+    if parse(bytes, &mut pids) {
+        let words: Vec<_> = pids.iter().map(u32::to_string).collect();
+        let text = String::from_utf8_lossy(bytes);
+        assert_eq!(text.split_ascii_whitespace().collect::<Vec<_>>(), words);
+    }
+    assert!(!pids.contains(&0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

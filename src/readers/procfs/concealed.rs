@@ -137,6 +137,17 @@ fn hidepid(line: &[u8]) -> Option<bool> {
     Some(values.any(|value| !matches!(value, b"0" | b"off")))
 }
 
+/// Only a mount of a proc file system says something, and only by its last field.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let has = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    let says = hidepid(bytes);
+    assert!(says.is_none() || has(b"- proc"));
+    assert!(says != Some(true) || has(b"hidepid="));
+    let shown = [bytes, b" rw"].concat();
+    assert!(says.is_none() || hidepid(&shown) == Some(false));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,6 +37,16 @@ fn entry(text: &[u8], name: &str) -> Option<u64> {
     parse_u64(fields.next()?).filter(|_| fields.next() == Some(b"kB"))?.checked_mul(1024)
 }
 
+/// Amounts are whole kilobytes, none is more than the total where it is a part of that, and other lines change nothing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn law(bytes: &[u8]) {
+    let told = |text: &[u8]| [total(text).ok(), available(text).ok(), beyond_reclaim(text)];
+    let [total, available, beyond] = told(bytes);
+    assert!([total, available, beyond].into_iter().flatten().all(|bytes| bytes % 1024 == 0));
+    assert!(total != Some(0) && beyond <= entry(bytes, "MemTotal:"));
+    assert_eq!(told(&crate::laws::after_a_line("Percpu: 7 kB", bytes)), [total, available, beyond]);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -78,8 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, text in "MemTotal:[ 0-9]{0,24}( kB)?") {
-            let _ = (total(&bytes), total(text.as_bytes()), available(&bytes), beyond_reclaim(&bytes));
+        fn the_law_holds(bytes: Vec<u8>, text in "MemTotal:[ 0-9]{0,24}( kB)?") {
+            law(&bytes);
+            law(text.as_bytes());
         }
     }
 }

@@ -35,6 +35,18 @@ mod tracker;
 /// `zoneinfo`: bytes to free pages that no sum of `meminfo` has.
 pub(crate) mod zoneinfo;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) const LAWS: [crate::laws::Law; 8] = [
+    ("stat", stat::law),
+    ("statm", statm::law),
+    ("status", status::law),
+    ("meminfo", meminfo::law),
+    ("smaps_rollup", smaps_rollup::law),
+    ("zoneinfo", zoneinfo::law),
+    ("children", children::law),
+    ("hidepid", concealed::law),
+];
+
 pub(crate) use self::files::{bytes, ProcFiles};
 pub(crate) use self::source::ProcRoot;
 pub(crate) use self::stat::Process;

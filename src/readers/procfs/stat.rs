@@ -7,6 +7,8 @@
 //! The surprise: field 2, the name in brackets, is the process's own choice, blanks, brackets and newlines included.
 //! This one calls itself `a) Z 1 (x`; it sleeps, and its parent is 4200. The fields start after the LAST bracket.
 
+#[cfg(any(test, fuzzing))]
+use crate::laws::beginnings;
 use crate::readers::number::parse_u64;
 use crate::vocabulary::Identity;
 
@@ -132,6 +134,31 @@ pub(crate) fn pid(field: &[u8]) -> Option<u32> {
 
 fn pid_or_zero(field: &[u8]) -> Option<u32> {
     parse_u64(field)?.try_into().ok()
+}
+
+/// A process is what stands behind the last bracket, whatever its name; a part of a line is malformed or says the same.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    let _ = (is_ending(bytes), pid(bytes));
+    assert!(stopped_by(bytes).map_or(true, |signal| signal > 0));
+    let Ok(process) = parse(bytes) else { return };
+    let [Some(start), Some(end)] =
+        [bytes.iter().position(|byte| *byte == b'('), bytes.iter().rposition(|byte| *byte == b')')]
+    else {
+        panic!("{process:?} has no name")
+    };
+    let renamed = [&bytes[..=start], b") Z 1 (x\n", &bytes[end..]].concat();
+    assert_eq!(parse(&renamed), Ok(process));
+    assert!(!process.is_zombie() || !matches!(process.state, b'X' | b'x'));
+    let fields: Vec<_> = bytes[end + 2..].split(u8::is_ascii_whitespace).map(String::from_utf8_lossy).collect();
+    let number = |field: usize| fields[field - STATE].parse::<u64>().ok();
+    assert_eq!(*fields[0], char::from(process.state).to_string());
+    assert_eq!((number(4), number(5)), (Some(process.parent.into()), process.group.map(u64::from)));
+    assert_eq!((number(20), number(24)), (Some(process.threads), Some(process.resident_pages)));
+    // Longer than any program can have, so that a part of the name could be all of a line.
+    if end - start <= 16 {
+        assert!(beginnings(bytes).filter_map(|part| parse(part).ok()).all(|part| part == process));
+    }
 }
 
 #[cfg(test)]
@@ -270,8 +297,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9]{1,5} \\([a-z )(\n]{0,16}\\)[0-9A-Z -]{0,90}") {
-            let _ = (parse(&bytes), parse(text.as_bytes()), pid(&bytes));
+        fn the_law_holds(bytes: Vec<u8>, text in "[0-9]{1,5} \\([a-z )(\n]{0,16}\\)[0-9A-Z -]{0,90}") {
+            law(&bytes);
+            law(text.as_bytes());
         }
 
         #[test]

@@ -46,6 +46,18 @@ fn numbers<'a>(status: &'a [u8], line_name: &[u8]) -> Option<impl Iterator<Item 
     Some(values.split(u8::is_ascii_whitespace).filter(|value| !value.is_empty()))
 }
 
+/// Values are words, and those of one line whatever other lines there are.
+#[cfg(any(test, fuzzing))]
+pub(super) fn law(bytes: &[u8]) {
+    for name in [&b"Tgid:"[..], b"NSpid:"] {
+        let values = |status| numbers(status, name).map(|values| values.map(<[u8]>::to_vec).collect::<Vec<_>>());
+        let found = values(bytes);
+        assert_eq!(found, values(&crate::laws::after_a_line("Name:\tTgid: 1", bytes)));
+        let is_word = |value: &Vec<u8>| !value.is_empty() && !value.iter().any(u8::is_ascii_whitespace);
+        assert!(found.iter().flatten().all(is_word));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
