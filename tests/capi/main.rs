@@ -291,7 +291,10 @@ fn a_request_to_the_server_waits_for_room_until_another_ends_it_is_tired_or_the_
     let hold = || {
         let holding = server.ask("100 3600000");
         wait_until("the memory is there", || server.resident_megabytes() >= 100);
-        wait_until("a check has seen it once and no more twice", || Server::answer(server.ask("1 1")) == "done");
+        wait_until("a check has seen it, and it is reserved no more", || {
+            let refusal = Server::answer(server.ask("320 1"));
+            refusal.starts_with("busy: refused: memory 10") && !refusal.contains("reserved")
+        });
         holding
     };
     let holding = hold();
