@@ -118,8 +118,8 @@ mod readme {}
 pub use crate::{
     host::{BoxError, JobManager, ProcessGroup, Snapshots},
     jobs::{
-        HeldBack, Job, JobEvent, JobHandle, JobPermit, JobStep, Jobs, JobsBuilder, Limiter, Limiters, Outcome,
-        Remaining, Tally, TaskShortage, Tries,
+        Extent, Grouping, HeldBack, Job, JobEvent, JobHandle, JobOutput, JobPermit, JobStep, Jobs, JobsBuilder,
+        Limiter, Limiters, Origin, Outcome, Progress, Remaining, Stream, Summary, Tally, TaskShortage, Tries,
     },
     jobserver::{JobChannel, JobServer, JobServerBuilder, TokenTally},
     ledger::Ledger,

@@ -172,6 +172,8 @@ fn half_way_the_remaining_time_is_about_right_and_before_anything_is_known_none_
     let handles: Vec<_> = (1..=40).map(|n| host.submit(&format!("exec sleep 0.{}", n * 5 % 7 + 1))).collect();
     assert_eq!(host.jobs.remaining(0), None);
     wait_until("half of them have ended", || host.jobs.waiting() + host.jobs.running() <= 20);
+    assert_eq!(host.jobs.remaining(0).unwrap().at_most, None, "more may come");
+    host.jobs.expect_no_more();
     let (told, twice, began) = (host.jobs.remaining(0).unwrap(), host.jobs.remaining(20).unwrap(), Instant::now());
     handles.iter().for_each(|handle| drop(handle.wait_timeout(LONG)));
     let took = began.elapsed();

@@ -388,6 +388,13 @@ pub(crate) fn costs_unreadable(path: &Path, error: &io::Error) {
     );
 }
 
+pub(crate) fn output_lost(error: &io::Error) {
+    warn!(
+        target: TARGET, event = "jobs.output_lost", error:% = error;
+        "not everything could be printed: {error}"
+    );
+}
+
 pub(crate) fn costs_unwritable(path: &Path, error: &io::Error) {
     warn!(
         target: TARGET, event = "jobs.costs_unwritable", path:% = path.display(), error:% = error;

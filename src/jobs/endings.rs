@@ -77,6 +77,7 @@ impl JobTable {
             let pressure = self.latest_cpu_pressure();
             self.state.lock().width.look(now, pressure);
         }
+        self.extent();
         self.look_for_terminal(now);
         self.check_closely(now);
         self.follow_growth(now);
@@ -199,6 +200,8 @@ impl JobTable {
         let (took, why, trouble) = (now - job.started, job.why(), job.take_trouble());
         let peak = job.peak_with(usage);
         let mut waiting = job.job;
+        // Before its end is told.
+        waiting.capture = None;
         waiting.ticket.set_usage(usage);
         let critical = match why {
             Some(Why::Shed(critical)) => Some(critical),

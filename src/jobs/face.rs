@@ -17,8 +17,10 @@ use super::job::Job;
 use super::limiter::Limiters;
 use super::log::call_logger;
 use super::outcome::JobEvent;
+use super::output::JobOutput;
 use super::permit::JobPermit;
 use super::remaining::Remaining;
+use super::report::{Extent, Progress, Summary};
 use super::table::{JobTable, Settings};
 use super::tally::Tally;
 use super::terminal;
@@ -91,6 +93,7 @@ impl JobsBuilder {
             patience: None,
             mask: SignalMask::current(),
             jobserver: None,
+            output: None,
             costs_file: None,
         };
         JobsBuilder { engine, settings }
@@ -112,6 +115,13 @@ impl JobsBuilder {
     /// Gives every job a channel of this [jobserver](JobServer), which is one of the same monitor. Default: none.
     pub fn jobserver(mut self, server: &JobServer) -> JobsBuilder {
         self.settings.jobserver = Some(server.clone());
+        self
+    }
+
+    /// Has this read what jobs write to their standard output and standard error, whatever their commands say of these. Default:
+    /// none, and they write where their commands say.
+    pub fn output(mut self, output: &JobOutput) -> JobsBuilder {
+        self.settings.output = Some(output.clone());
         self
     }
 
@@ -277,6 +287,21 @@ impl Jobs {
         self.table.remaining(more)
     }
 
+    /// How things stand, for people, where so many more jobs are to come. It costs what [`remaining`](Self::remaining) does.
+    pub fn progress(&self, more: usize) -> Progress {
+        let extent = if self.table.is_inherited() { Extent::default() } else { self.table.extent().0 };
+        Progress { tally: self.tally(), extent, remaining: self.remaining(more), held_back: self.held_back() }
+    }
+
+    /// What came of the run so far, for people.
+    pub fn summary(&self) -> Summary {
+        let is_inherited = self.table.is_inherited();
+        let peak = if is_inherited { Extent::default() } else { self.table.extent().1 };
+        let jobserver = self.table.settings.jobserver.as_ref().filter(|_| !is_inherited);
+        let tokens = jobserver.map(JobServer::tally);
+        Summary { tally: self.tally(), limiters: self.limiters(), peak, tokens }
+    }
+
     /// What is known of the cost of each kind, for people: one line a kind.
     pub fn costs(&self) -> impl fmt::Display {
         if self.table.is_inherited() {
@@ -300,7 +325,8 @@ impl Jobs {
         }
     }
 
-    /// Says that no more jobs will be submitted: then the host is not what [limits](Self::limiters) the rest of the run.
+    /// Says that no jobs will be submitted but those that the host counts already ([`remaining`](Self::remaining)): then the host
+    /// is not what [limits](Self::limiters) the rest of the run, and the time is known that it takes at most.
     pub fn expect_no_more(&self) {
         if !self.table.is_inherited() {
             self.table.expect_no_more();

@@ -30,6 +30,8 @@ pub enum HeldBack {
     Learning(String),
     /// The next job had too little room before, and waits for all others to end.
     Alone,
+    /// What jobs write is not printed as fast as they write it ([`JobOutput`](crate::JobOutput)).
+    Output,
     /// The host holds back its jobs for this reason ([`hold`](crate::Jobs::hold)).
     Host(&'static str),
     /// It could not be started, for a reason that may pass: want of tasks, memory, or descriptors.
@@ -46,6 +48,7 @@ impl HeldBack {
             HeldBack::Width(_) => Limiter::Width,
             HeldBack::Learning(_) => Limiter::Learning,
             HeldBack::Alone => Limiter::Alone,
+            HeldBack::Output => Limiter::Output,
             HeldBack::Host(reason) => Limiter::Host(reason),
             HeldBack::NotStarted(_) => Limiter::NotStarted,
         }
@@ -63,6 +66,7 @@ impl fmt::Display for HeldBack {
             HeldBack::Width(width) => write!(f, "{width} jobs run, as many as may"),
             HeldBack::Learning(kind) => write!(f, "the first job of kind {kind:?} shows what one costs"),
             HeldBack::Alone => f.write_str("the next job is to run alone, for it had too little room before"),
+            HeldBack::Output => f.write_str("what jobs write is not read as fast"),
             HeldBack::Host(reason) => f.write_str(reason),
             HeldBack::NotStarted(error) => write!(f, "could not be started: {error}"),
         }

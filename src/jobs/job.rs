@@ -13,6 +13,7 @@ use crossbeam_channel::Sender;
 use super::cost::Cost;
 use super::handle::Ticket;
 use super::held_back::HeldBack;
+use super::output::Capture;
 use super::permit::Admitted;
 use crate::jobserver::{JobChannel, JobServer};
 use crate::vocabulary::Work;
@@ -121,6 +122,8 @@ pub(super) struct Waiting {
     pub(super) is_prepared: bool,
     /// For its tokens, if it has a jobserver; made once, too.
     pub(super) channel: Option<JobChannel>,
+    /// What its try writes, if that is read.
+    pub(super) capture: Option<Capture>,
     /// Where it is told that it is admitted, while its command is not known yet: then it is only that, and not started.
     pub(super) asker: Option<Sender<Result<Admitted, HeldBack>>>,
 }
@@ -137,6 +140,7 @@ impl Waiting {
             is_alone: false,
             is_prepared: false,
             channel: None,
+            capture: None,
             asker: None,
         }
     }

@@ -17,6 +17,8 @@ pub enum Limiter {
     LastJobs,
     /// The host, which held them back for this reason ([`hold`](super::Jobs::hold)).
     Host(&'static str),
+    /// Whoever reads what jobs write ([`JobOutput`](super::JobOutput)).
+    Output,
     /// The start itself: there was room, and jobs were being started one after the other.
     Starting,
     /// A resource that the monitor watches.
@@ -43,6 +45,7 @@ impl fmt::Display for Limiter {
             Limiter::Resource(resource) => return write!(f, "{resource}"),
             Limiter::NoJob => "input",
             Limiter::LastJobs => "the last jobs",
+            Limiter::Output => "printing",
             Limiter::Host(reason) => reason,
             Limiter::Starting => "starting",
             Limiter::Monitor => "the monitor",
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn shares_below_a_percent_are_not_said() {
-        let seconds = [(Limiter::Host("printing"), 5), (Limiter::LastJobs, 1), (Limiter::Tasks, 994)];
+        let seconds = [(Limiter::Output, 5), (Limiter::LastJobs, 1), (Limiter::Tasks, 994)];
         let times = Limiters(seconds.map(|(limiter, seconds)| (limiter, Duration::from_secs(seconds))).into());
         assert_eq!(times.to_string(), "tasks 99 %");
         assert_eq!(Limiters::default().to_string(), "");

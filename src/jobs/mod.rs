@@ -8,8 +8,9 @@
 //! - `tasks`: limits on threads, which count what others have as well. `terminal`: whether a signal stops the host.
 //! - `table`: all of them together. `driver`: the thread of the jobs. `starting`, `endings`: what it does. `manager`: what
 //!   the monitor may do to them.
-//! - `outcome`, `held_back`, `limiter`, `tally`, `handle`: what the host is told, and what it holds of a job.
-//! - `permit`: room for a job whose command is not known yet.
+//! - `outcome`, `held_back`, `limiter`, `tally`, `handle`: what the host is told, and what it holds of a job. `report`: what it
+//!   tells people.
+//! - `permit`: room for a job whose command is not known yet. `output`: what jobs write.
 //! - `face`: what the host holds of all. `log`: how its logger is called.
 
 mod cost;
@@ -26,8 +27,10 @@ mod log;
 mod manager;
 mod oom;
 mod outcome;
+mod output;
 mod permit;
 mod remaining;
+mod report;
 mod running;
 mod starting;
 mod table;
@@ -51,7 +54,9 @@ pub use self::held_back::HeldBack;
 pub use self::job::Job;
 pub use self::limiter::{Limiter, Limiters};
 pub use self::outcome::{JobEvent, JobStep, Outcome, Tries};
+pub use self::output::{Grouping, JobOutput, Origin, Stream};
 pub use self::permit::JobPermit;
 pub use self::remaining::Remaining;
+pub use self::report::{Extent, Progress, Summary};
 pub use self::tally::Tally;
 pub use self::tasks::TaskShortage;

@@ -41,9 +41,17 @@ impl Outcome {
         Outcome::Lost(Arc::new(io::Error::new(io::ErrorKind::Other, why)))
     }
 
+    /// The status that the program has ended with by itself, if it has.
+    pub fn status(&self) -> Option<ExitStatus> {
+        match self {
+            Outcome::Ended(status) => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Returns `true` if the program has ended with exit code 0.
     pub fn is_success(&self) -> bool {
-        matches!(self, Outcome::Ended(status) if status.success())
+        self.status().is_some_and(|status| status.success())
     }
 }
 
@@ -129,4 +137,18 @@ pub enum JobStep {
         /// The time that its last try took.
         took: Duration,
     },
+}
+
+/// What is said of the job after its name: `failed: exit status: 3`.
+impl fmt::Display for JobStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobStep::Started { pid } => write!(f, "was started as process {pid}"),
+            JobStep::Requeued { tries } => write!(f, "waits to be run again, as it had too little room {tries}"),
+            JobStep::Failed { outcome } => write!(f, "failed and is run again: {outcome}"),
+            JobStep::Ended { outcome, .. } if outcome.is_success() => f.write_str("is done"),
+            JobStep::Ended { outcome: Outcome::Cancelled, .. } => f.write_str("was cancelled"),
+            JobStep::Ended { outcome, .. } => write!(f, "failed: {outcome}"),
+        }
+    }
 }

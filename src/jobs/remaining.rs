@@ -43,7 +43,8 @@ const ALIKE: f64 = 1.25;
 pub struct Remaining {
     /// The time that it takes at least.
     pub at_least: Duration,
-    /// The time that it takes at most. `None`: it is not known how many jobs are to come.
+    /// The time that it takes at most. `None`: it is not known how many jobs are to come
+    /// ([`expect_no_more`](super::Jobs::expect_no_more)).
     pub at_most: Option<Duration>,
 }
 

@@ -15,14 +15,15 @@ use super::job::Waiting;
 use super::limiter::Limiter;
 use super::log::call_logger;
 use super::outcome::{JobStep, Outcome};
+use super::output::{Capture, JobOutput};
 use super::permit::{Admitted, Open};
 use super::running::{Running, Why};
-use super::table::{JobTable, State, Told};
+use super::table::{JobTable, Settings, State, Told};
 use crate::engine::{self, Core, Grant};
 use crate::host::events;
 use crate::sys::process::Handle;
 use crate::sys::signal;
-use crate::vocabulary::Resource;
+use crate::vocabulary::{Resource, Work};
 
 /// How long the first job of a kind is watched at most before others of its kind are started beside it.
 pub(super) const LEARNING: Duration = Duration::from_secs(10);
@@ -64,6 +65,10 @@ impl JobTable {
             if queue.len() == 0 || held_by_host.is_some() {
                 let reason = held_by_host.map(HeldBack::Host);
                 state.hold_back(reason);
+                return;
+            }
+            if self.settings.output.as_ref().is_some_and(JobOutput::is_behind) {
+                state.hold_back(Some(HeldBack::Output));
                 return;
             }
             if !width.has_room(beside) {
@@ -138,13 +143,19 @@ impl JobTable {
         // here what the host blocks would hand a signal to this thread that the host waits for in another.
         let spawn =
             |command: &mut Command| if mask.is_empty() { mask.with(|| command.spawn()) } else { command.spawn() };
-        let child = match self.open_channel(&mut waiting).and_then(|()| spawn(&mut waiting.job.command)) {
+        let prepared = self.open_channel(&mut waiting).and_then(|()| self.capture(&mut waiting));
+        let child = prepared.and_then(|()| spawn(&mut waiting.job.command));
+        if waiting.capture.is_some() {
+            Capture::release(&mut waiting.job.command);
+        }
+        let child = match child {
             Ok(child) => child,
             Err(error) => {
                 engine::finish(&self.engine, &grant);
                 if let Some(channel) = &waiting.channel {
                     channel.rest();
                 }
+                waiting.capture = None;
                 let mut state = self.state.lock();
                 state.close(waiting.ticket.id);
                 let running = state.running.len();
@@ -212,6 +223,14 @@ impl JobTable {
             Some(number) => io::Error::from_raw_os_error(number),
             None => io::Error::new(io::ErrorKind::Other, error),
         })
+    }
+
+    /// Has what this try writes read, if it is to be.
+    fn capture(&self, waiting: &mut Waiting) -> io::Result<()> {
+        if let Some(output) = &self.settings.output {
+            waiting.capture = Some(output.capture(waiting.ticket.id, &mut waiting.job.command)?);
+        }
+        Ok(())
     }
 
     /// Puts a job back that cannot be started yet, unless it was cancelled meanwhile: then it has ended.
@@ -283,6 +302,7 @@ impl JobTable {
         let headroom = kinds.fold(Cost::default(), |headroom, kind| headroom.max(state.costs.headroom(kind)));
         let more = if beside == 0 { Cost::default() } else { headroom.beyond(state.headroom.cost) };
         let to_come = tasks_to_come(&state, if beside == 0 { 0 } else { headroom.tasks });
+        let unseen = self.unseen_descriptors(&state);
         drop(state);
 
         let declared = waiting.job.declared;
@@ -290,6 +310,12 @@ impl JobTable {
         let least = Cost::declared(&declared).max(Cost::UNKNOWN).tasks;
         if let Some(lacking) = self.lacking_tasks(asked, least, to_come, beside) {
             return lacking;
+        }
+        if beside > 0 {
+            match engine::try_admit(&self.engine, &Work::new().open_files(unseen)) {
+                Ok(grant) => engine::finish(&self.engine, &grant),
+                Err(verdict) => return Admission::NotNow(HeldBack::Verdict(verdict)),
+            }
         }
         let verdict = match engine::try_admit(&self.engine, &known.max(waiting.needed).at_least_in(declared)) {
             Ok(grant) => return self.with_headroom(grant, more),
@@ -304,6 +330,16 @@ impl JobTable {
             Err(verdict) if verdict.could_never_fit() => Admission::Never(HeldBack::Verdict(verdict)),
             Err(verdict) => Admission::NotNow(HeldBack::Verdict(verdict)),
         }
+    }
+
+    /// The descriptors that this process will have, once another job runs, beyond those that the last check has seen.
+    fn unseen_descriptors(&self, state: &State) -> u64 {
+        let Settings { output, jobserver, .. } = &self.settings;
+        // That which tells its end, two pipes, and a channel (`JobServer`).
+        let each = 1 + if output.is_some() { 2 } else { 0 } + if jobserver.is_some() { 5 } else { 0 };
+        let checked = Core::of(&self.engine).publisher.lock().latest().map(|latest| latest.timestamp);
+        let is_unseen = |job: &&Running| checked.map_or(true, |checked| job.started >= checked);
+        each * (state.running.iter().filter(is_unseen).count() + state.open.len() + 1) as u64
     }
 
     /// Why there are too few tasks left for a job, if there are. One that would run alone and asks for more than the host

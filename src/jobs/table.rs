@@ -22,14 +22,16 @@ use super::limiter::{Account, Limiter, Limiters};
 use super::log::{call_logger, Damped};
 use super::oom::OomKills;
 use super::outcome::{JobEvent, JobStep, Outcome};
+use super::output::JobOutput;
 use super::permit::{Admitted, Open};
 use super::remaining::{Pace, Remaining};
+use super::report::Extent;
 use super::running::{Running, Trouble, Why, DYING};
 use super::starting::Headroom;
 use super::tally::Tally;
 use super::tasks::Tasks;
 use super::width::Width;
-use crate::engine::{self, Shared};
+use crate::engine::{self, Core, Shared};
 use crate::host::events;
 use crate::jobserver::JobServer;
 use crate::pgroup::ProcessGroupManager;
@@ -67,6 +69,8 @@ pub(super) struct Settings {
     pub(super) mask: SignalMask,
     /// That of jobs which have none of their own.
     pub(super) jobserver: Option<JobServer>,
+    /// Where what they write goes.
+    pub(super) output: Option<JobOutput>,
     /// Where the costs are written at the end.
     pub(super) costs_file: Option<PathBuf>,
 }
@@ -110,6 +114,7 @@ pub(super) struct State {
     /// Whether the host will submit no more jobs.
     is_last_known: bool,
     tally: Tally,
+    peak: Extent,
     pub(super) pace: Pace,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     pub(super) leftovers: Vec<(u32, Instant)>,
@@ -162,6 +167,7 @@ impl JobTable {
             held_by_host: None,
             is_last_known: false,
             tally: Tally::default(),
+            peak: Extent::default(),
             pace: Pace::new(now),
             leftovers: Vec::new(),
             crowded_since: None,
@@ -256,7 +262,18 @@ impl JobTable {
         let now = Instant::now();
         let state = self.state.lock();
         let running = state.running.iter().map(|job| (job.kind(), now.saturating_duration_since(job.started)));
-        state.pace.remaining(now, running, state.queue.kinds(), more)
+        let mut remaining = state.pace.remaining(now, running, state.queue.kinds(), more)?;
+        remaining.at_most = remaining.at_most.filter(|_| state.is_last_known);
+        Some(remaining)
+    }
+
+    /// What is used now, by the last check, and the most that was.
+    pub(super) fn extent(&self) -> (Extent, Extent) {
+        let latest = Core::of(&self.engine).publisher.lock().latest();
+        let now = latest.map(|latest| Extent::of(&latest)).unwrap_or_default();
+        let mut state = self.state.lock();
+        state.peak = state.peak.max(now);
+        (now, state.peak)
     }
 
     pub(super) fn usage_of(&self, ticket: &Ticket) -> WorkUsage {
