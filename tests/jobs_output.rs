@@ -51,7 +51,9 @@ fn sh(script: &str) -> Job {
 
 /// Each text that was handed over, and who has written it.
 #[derive(Clone, Default)]
-struct Texts(Arc<Mutex<Vec<(Option<u64>, Stream, String)>>>);
+struct Texts(Arc<Mutex<Vec<Text>>>);
+
+type Text = (Option<u64>, Stream, String);
 
 impl Texts {
     fn print(&self) -> impl FnMut(Origin, &mut dyn Read) -> io::Result<()> + Send + 'static {
@@ -98,9 +100,9 @@ fn each_text_has_its_job_and_stream_and_comes_before_what_is_said_of_the_end() {
             assert_eq!(texts.of(Some(id), Stream::Stdout), lines, "{grouping:?}");
             assert_eq!(texts.of(Some(id), Stream::Stderr), ["error\n"], "{grouping:?}");
             let order = texts.0.lock().unwrap();
-            let place = |wanted: &dyn Fn(&(Option<u64>, Stream, String)) -> bool| order.iter().rposition(wanted);
-            let said = place(&|(by, _, text)| by.is_none() && *text == format!("{id} is done\n"));
-            assert!(said.unwrap() > place(&|(by, ..)| *by == Some(id)).unwrap(), "{order:?}");
+            let said = order.iter().position(|(by, _, text)| by.is_none() && *text == format!("{id} is done\n"));
+            let written = order.iter().rposition(|(by, ..)| *by == Some(id));
+            assert!(said > written && written.is_some(), "{order:?}");
         }
         assert!(!host.output.is_lost());
     }

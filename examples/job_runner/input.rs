@@ -1,9 +1,9 @@
 //! The commands. A thread reads them ahead, so that it is known how many there are.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
-use std::mem;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{bounded, Receiver};
@@ -21,22 +21,24 @@ pub(crate) struct Line {
 /// The lines of standard input, one command each; blank ones are left out.
 fn lines() -> impl Iterator<Item = io::Result<Line>> {
     let lines = (1..).zip(io::stdin().lock().split(b'\n')).map(|(number, line)| {
-        let mut line = line?;
+        let mut command = line?;
         // Of a file from elsewhere.
-        line.truncate(line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len));
-        Ok(Line { number, command: OsString::from_vec(line) })
+        command.truncate(command.strip_suffix(b"\r").map_or(command.len(), <[u8]>::len));
+        Ok((number, command))
     });
-    let is_blank = |line: &Line| line.command.as_bytes().iter().all(u8::is_ascii_whitespace);
-    let mut has_failed = false;
-    // What cannot be read once cannot be read again.
-    let lines = lines.take_while(move |line| !mem::replace(&mut has_failed, line.is_err()));
-    lines.filter(move |line| !line.as_ref().is_ok_and(is_blank))
+    let is_blank = |(_, command): &(usize, Vec<u8>)| command.iter().all(u8::is_ascii_whitespace);
+    let lines = lines.filter(move |line| !line.as_ref().is_ok_and(is_blank));
+    lines.map(|line| line.map(|(number, command)| Line { number, command: OsString::from_vec(command) }))
 }
 
-/// The lines, and the thread that reads them, which has ended once it knows them all.
-pub(crate) fn read() -> io::Result<(Receiver<io::Result<Line>>, JoinHandle<()>)> {
+/// The lines but for those with these numbers, and the thread that reads them.
+pub(crate) fn read(left_out: HashSet<usize>) -> io::Result<(Receiver<Line>, JoinHandle<io::Result<()>>)> {
     let (sender, receiver) = bounded(AHEAD);
-    let send_all = move || drop(lines().try_for_each(|line| sender.send(line)));
+    let send_all = move || {
+        let mut lines = lines().filter(|line| !line.as_ref().is_ok_and(|line| left_out.contains(&line.number)));
+        // An error: the run is over.
+        lines.try_for_each(|line| line.map(|line| drop(sender.send(line))))
+    };
     Ok((receiver, thread::Builder::new().name("commands".into()).spawn(send_all)?))
 }
 

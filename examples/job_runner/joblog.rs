@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater::Outcome;
@@ -24,7 +25,7 @@ impl JobLog {
         match text.last() {
             None => file.write_all(HEADER.as_bytes())?,
             Some(b'\n') => {}
-            // Of a disk that was full.
+            // A disk was full.
             Some(_) => file.write_all(b"\n")?,
         }
         let done = String::from_utf8_lossy(&text).lines().filter_map(done_by).collect();
@@ -33,12 +34,8 @@ impl JobLog {
 
     /// One write, so that no line is half there, as soon as the job has ended: a runner that is killed has lost none.
     pub(crate) fn write(&mut self, line: &Line, outcome: &Outcome, took: Duration) -> io::Result<()> {
-        let status = match outcome {
-            Outcome::Ended(status) => Some(status),
-            _ => None,
-        };
-        let code = status.and_then(|status| status.code()).unwrap_or(-1);
-        let signal = status.and_then(|status| status.signal()).unwrap_or(0);
+        let ended = |status: ExitStatus| (status.code().unwrap_or(-1), status.signal().unwrap_or(0));
+        let (code, signal) = outcome.status().map_or((-1, 0), ended);
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(took);
         let (began, took, number) = (began.as_secs_f64(), took.as_secs_f64(), line.number);
         let command = line.command.to_string_lossy().replace('\t', " ");

@@ -1,14 +1,13 @@
 //! The command line, and the limits that it gives.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs};
 
-use clap::builder::RangedU64ValueParser;
-use clap::{value_parser, Parser, ValueEnum};
-use highwater::{Error, ResourceLimits};
-
-use crate::output::Grouping;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::{value_parser, Parser};
+use highwater::{BoxError, Grouping, JobServer, ResourceLimits, ResourceLimitsBuilder, ResourceMonitor};
 
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
@@ -20,10 +19,10 @@ use crate::output::Grouping;
 pub(crate) struct Options {
     /// The most jobs that run at once
     #[arg(short, long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    pub(crate) jobs: Option<usize>,
+    jobs: Option<usize>,
     /// The most processes that all jobs together may have; a job's shell counts as one
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
-    pub(crate) max_processes: Option<u64>,
+    max_processes: Option<u64>,
     /// The most memory that all jobs and the runner may use, in MB of 1024 x 1024 bytes
     #[arg(long, value_name = "MB", value_parser = value_parser!(u64).range(1..=u64::MAX >> 20))]
     max_memory_mb: Option<u64>,
@@ -55,64 +54,58 @@ pub(crate) struct Options {
     /// The room on the disk of this folder that is left free, in MB
     #[arg(long, value_name = "MB", value_parser = value_parser!(u64).range(1..=u64::MAX >> 20))]
     min_free_disk_mb: Option<u64>,
-    /// Be the jobserver of builds among the jobs, which then start no more at once than fits; through fifos for clients that
-    /// know nothing else
+    /// Be the jobserver of builds among the jobs, for steps that fit; through fifos for clients that know nothing else
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "pipes")]
-    pub(crate) jobserver: Option<Channels>,
+    #[arg(value_parser = PossibleValuesParser::new(["pipes", "fifo"]))]
+    jobserver: Option<String>,
     /// Learn what jobs cost by their first word, not from all of them together
     #[arg(long)]
     pub(crate) kind: bool,
-    /// When to print what a job writes; by default each line on a terminal, and the whole elsewhere
-    #[arg(long, value_name = "WHEN")]
+    /// When to print what a job writes: all of it at its end, or each line; by default lines on a terminal, and all elsewhere
+    #[arg(long, value_name = "WHEN", value_parser = PossibleValuesParser::new(["grouped", "lines"])
+        .map(|when| if when == "lines" { Grouping::Lines } else { Grouping::Whole }))]
     pub(crate) output: Option<Grouping>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Channels {
-    Pipes,
-    Fifo,
 }
 
 impl Options {
     /// Reads the command line, and the file of limits as more of it. The error is one line.
-    pub(crate) fn read() -> Result<Options, String> {
-        let arguments = || env::args_os();
-        let options = parse(Options::try_parse_from(arguments()))?;
+    pub(crate) fn read() -> Result<Options, BoxError> {
+        let options = parse(env::args_os())?;
         let Some(path) = &options.limits else { return Ok(options) };
         let text = fs::read_to_string(path).map_err(|error| format!("could not read {}: {error}", path.display()))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let limits = lines.map(|line| match line.split_once('=') {
-            Some((name, number)) => format!("--{}={}", name.trim().replace('_', "-"), number.trim()),
-            None => format!("--{}", line.replace('_', "-")),
-        });
-        parse(Options::try_parse_from(arguments().chain(limits.map(Into::into))))
-            .map_err(|error| format!("{}: {error}", path.display()))
+        let limits = lines.map(|line| format!("--{}", line.replace('_', "-").replace(char::is_whitespace, "")).into());
+        parse(env::args_os().chain(limits)).map_err(|error| format!("{}: {error}", path.display()).into())
     }
 
-    pub(crate) fn limits(&self) -> Result<ResourceLimits, Error> {
+    pub(crate) fn limits(&self) -> Result<ResourceLimits, BoxError> {
         let mut limits = ResourceLimits::builder();
         if self.max_processes.is_none() && self.max_memory_mb.is_none() {
             limits = limits.detect()?;
         }
-        if let Some(processes) = self.max_processes {
-            limits = limits.max_processes(processes);
-        }
-        if let Some(mb) = self.max_memory_mb {
-            limits = limits.max_memory_mb(mb);
-        }
-        if let Some(mb) = self.min_free_mb {
-            limits = limits.min_available_memory_mb(mb);
-        }
-        if let Some(mb) = self.min_free_disk_mb {
-            limits = limits.min_free_disk_mb(".", mb);
-        }
-        limits.build()
+        limits = self.max_processes.into_iter().fold(limits, ResourceLimitsBuilder::max_processes);
+        limits = self.max_memory_mb.into_iter().fold(limits, ResourceLimitsBuilder::max_memory_mb);
+        limits = self.min_free_mb.into_iter().fold(limits, ResourceLimitsBuilder::min_available_memory_mb);
+        limits = self.min_free_disk_mb.into_iter().fold(limits, |limits, mb| limits.min_free_disk_mb(".", mb));
+        Ok(limits.build()?)
+    }
+
+    /// The most jobs that run at once. Whoever limits processes wants as many jobs as these allow.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.jobs.or(self.max_processes.map(|_| usize::MAX))
+    }
+
+    pub(crate) fn jobserver(&self, monitor: &ResourceMonitor) -> Result<Option<JobServer>, BoxError> {
+        let Some(channels) = &self.jobserver else { return Ok(None) };
+        let jobserver = monitor.jobserver();
+        let jobserver = if channels == "fifo" { jobserver.fifos_in(env::temp_dir()) } else { jobserver };
+        Ok(Some(jobserver.build()?))
     }
 }
 
 /// Ends here where help was asked for.
-fn parse(parsed: clap::error::Result<Options>) -> Result<Options, String> {
-    parsed.map_err(|error| {
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
+    Options::try_parse_from(arguments).map_err(|error| {
         if !error.use_stderr() {
             error.exit();
         }
@@ -124,9 +117,5 @@ fn parse(parsed: clap::error::Result<Options>) -> Result<Options, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "not a number of seconds")?;
     let seconds = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    if seconds.is_zero() {
-        Err("must be longer than 0 seconds".into())
-    } else {
-        Ok(seconds)
-    }
+    (!seconds.is_zero()).then_some(seconds).ok_or("must be longer than 0 seconds".to_owned())
 }
