@@ -10,13 +10,17 @@ use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::groups::{limit_memory, Groups};
 use common::{ensure, in_forked_child, ms, wait_until, Forked};
 use highwater::{ErrorKind, Ledger, MemoryScope, Permit, Readiness, ResourceLimits, ResourceMonitor, Work};
+use nix::sched::{unshare, CloneFlags};
 use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
@@ -304,6 +308,117 @@ rusty_fork_test! {
         drop(child);
         monitor.check_now();
         assert!(!message(&monitor).contains("other"), "{}", message(&monitor));
+    }
+
+    /// A fork copies the memory of a thread in the middle of anything. What the parent has reserved stays its own, and the child
+    /// begins with nothing.
+    #[test]
+    fn forks_while_other_threads_reserve_leave_everybody_with_what_is_theirs() {
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
+        let kept = monitor.try_admit(Work::new().memory_mb(100)).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let reserve = |readiness: Readiness, is_over: Arc<AtomicBool>| {
+            while !is_over.load(SeqCst) {
+                if let Ok(permit) = readiness.try_admit(Work::new().memory_mb(100)) {
+                    permit.finish();
+                }
+            }
+        };
+        let threads = [(); 2].map(|()| {
+            let (readiness, is_over) = (monitor.readiness(), Arc::clone(&is_over));
+            std::thread::spawn(move || reserve(readiness, is_over))
+        });
+        for _ in 0..100 {
+            in_forked_child(|| {
+                ensure(!monitor.is_accepting_work(), "open before its first check")?;
+                monitor.check_now();
+                let own = monitor.try_admit(Work::new().memory_mb(1)).map_err(|verdict| verdict.to_string())?;
+                let refused = monitor.try_admit(Work::new().memory_mb(400)).unwrap_err().to_string();
+                own.finish();
+                ensure(refused.contains("+ 1.0 MB reserved + "), &refused)?;
+                ensure(refused.contains("MB reserved by 1 other + 400.0 MB asked"), &refused)
+            });
+        }
+        is_over.store(true, SeqCst);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        monitor.check_now();
+        let verdict = message(&monitor);
+        assert!(verdict.contains("+ 100.0 MB reserved of 512.0 MB"), "{verdict}");
+        kept.finish();
+        drop(ledger);
+    }
+
+    /// `posix_spawn(3)` and `vfork(2)` start a program in memory, and with descriptors, that it shares with its parent for a
+    /// moment, and closes.
+    #[test]
+    fn programs_that_a_participant_starts_take_nothing_of_its() {
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
+        let (mut told, mut tells) = UnixStream::pair().unwrap();
+        let (mut goes, mut go) = UnixStream::pair().unwrap();
+        let child = Forked::run(|| {
+            let monitor = sharing(&ledger);
+            monitor.start(Duration::from_secs(1)).map_err(|error| error.to_string())?;
+            let permit = monitor.try_admit(Work::new().memory_mb(100)).map_err(|verdict| verdict.to_string())?;
+            for round in 0..40 {
+                let mut program = Command::new("true");
+                if round % 2 == 0 {
+                    // Then it is started by `fork`.
+                    // SAFETY: nothing is run in the child.
+                    #[allow(unsafe_code)]
+                    unsafe { program.pre_exec(|| Ok(())) };
+                }
+                ensure(program.status().is_ok_and(|status| status.success()), "no program")?;
+                tells.write_all(b"1").unwrap();
+                goes.read_exact(&mut [0]).unwrap();
+            }
+            ensure(monitor.is_accepting_work(), &message(&monitor))?;
+            std::mem::forget((monitor, permit));
+            Ok(())
+        });
+        drop(tells);
+        for _ in 0..40 {
+            told.read_exact(&mut [0]).unwrap();
+            monitor.check_now();
+            assert!(message(&monitor).contains("+ 100.0 MB reserved by 1 other of"), "{}", message(&monitor));
+            go.write_all(b"1").unwrap();
+        }
+        drop(child);
+        monitor.check_now();
+        assert!(!message(&monitor).contains("other"), "{}", message(&monitor));
+    }
+
+    /// Neither can see the number of the other, and both have the number 1 in their own.
+    #[test]
+    fn participants_in_pid_namespaces_of_their_own_share_it_all_the_same() {
+        let Some((_groups, ledger, monitor)) = in_a_group() else { return };
+        let in_a_namespace = || {
+            let (mut told, mut tells) = UnixStream::pair().unwrap();
+            let outer = Forked::run(|| {
+                unshare(CloneFlags::CLONE_NEWPID).map_err(|error| error.to_string())?;
+                let first = holder(&ledger, Work::new().memory_mb(100));
+                tells.write_all(&first.0.as_raw().to_ne_bytes()).unwrap();
+                std::mem::forget(first);
+                Ok(())
+            });
+            let mut first = [0; 4];
+            told.read_exact(&mut first).unwrap();
+            (outer, Pid::from_raw(i32::from_ne_bytes(first)))
+        };
+        let holders = [in_a_namespace(), in_a_namespace()];
+        monitor.check_now();
+        assert!(message(&monitor).contains("+ 200.0 MB reserved by 2 others of"), "{}", message(&monitor));
+        for (left, (_, first)) in [(1, &holders[0]), (0, &holders[1])] {
+            kill(*first, Signal::SIGKILL).unwrap();
+            let is_seen = || {
+                monitor.check_now();
+                let verdict = message(&monitor);
+                match left {
+                    0 => !verdict.contains("other"),
+                    _ => verdict.contains("+ 100.0 MB reserved by 1 other of"),
+                }
+            };
+            wait_until("its room is back", is_seen);
+        }
     }
 
     #[test]

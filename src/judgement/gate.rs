@@ -326,9 +326,14 @@ impl Judgement {
 
     /// The amount of a resource that permits have reserved, attached or not, those of other processes included.
     pub(super) fn reserved(&self, resource: Resource) -> u64 {
-        let attached = self.attached.reserved(resource, self.settings.memory_scope);
         let (others, _) = self.admission.room.reserved_by_others(resource);
-        attached.saturating_add(self.admission.room.reserved(resource)).saturating_add(others)
+        self.reserved_here(resource).saturating_add(others)
+    }
+
+    /// The same of this process alone.
+    fn reserved_here(&self, resource: Resource) -> u64 {
+        let attached = self.attached.reserved(resource, self.settings.memory_scope);
+        attached.saturating_add(self.admission.room.reserved(resource))
     }
 
     /// The amounts that stand against each limit; `None` where nothing was read.
@@ -337,10 +342,12 @@ impl Judgement {
         PerResource::from_fn(|resource| {
             let found = found?;
             let amount = amount(found, resource)?;
+            // Read once: they reserve and give back meanwhile, and the sum says what is reserved here.
+            let others = self.admission.room.reserved_by_others(resource);
             Some(Usage {
                 measured: amount.usage,
-                reserved: self.reserved(resource),
-                others: self.admission.room.reserved_by_others(resource),
+                reserved: self.reserved_here(resource).saturating_add(others.0),
+                others,
                 asked: asked.of(resource),
                 limit: limit(resource, found, limits),
                 floor: floor(resource, limits),

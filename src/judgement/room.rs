@@ -122,7 +122,10 @@ impl Room {
 
     /// The amount of a resource that other processes have reserved, and how many have.
     pub(crate) fn reserved_by_others(&self, resource: Resource) -> (u64, usize) {
-        self.seat().map_or((0, 0), |seat| (seat.others().of(resource), seat.holders(resource)))
+        let Some(seat) = self.seat() else { return (0, 0) };
+        let amount = seat.others().of(resource);
+        // Whoever had reserved it may have given it back since.
+        (amount, seat.holders(resource).max(usize::from(amount > 0)))
     }
 
     /// Replaces what is left of each resource, then takes back the reservations that the new measurement has seen.
