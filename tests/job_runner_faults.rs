@@ -251,3 +251,22 @@ fn jobs_of_a_killed_runner_are_found_by_their_mark_and_end_with_it_where_they_as
     assert!(BufReader::new(&*environment).split(0).any(|entry| entry.unwrap().starts_with(mark.as_bytes())));
     kill(Pid::from_raw(pid("one").parse().unwrap()), Signal::SIGKILL).unwrap();
 }
+
+#[test]
+fn a_job_that_nobody_may_signal_has_failed_when_its_time_is_over_and_does_not_keep_the_runner() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only the first user makes a program with his rights");
+        return;
+    }
+    let shell = Shell::new();
+    // It becomes the first user wholly, and the runner is another one.
+    let script = "cp $RUNNER runner && cp $(command -v setpriv) privileged && chmod 4755 privileged && chmod 777 .
+        echo 'exec ./privileged --reuid=0 --regid=0 --clear-groups sh -c \"echo \\$\\$ > pid; exec sleep 1000\"' > jobs
+        echo 'echo 2 >> done' >> jobs
+        exec setpriv --reuid=100000 --regid=100000 --clear-groups ./runner --timeout 0.5 --jobs 2 < jobs";
+    let code = shell.run(script);
+    let _ = kill(Pid::from_raw(shell.text("pid").trim().parse().unwrap()), Signal::SIGKILL);
+    assert_eq!((code, shell.done()), (Some(1), vec![2]), "{}", shell.text("stdout"));
+    let said = shell.text("stdout");
+    assert!(said.contains("job 1 failed: it may not be signalled, and goes on: exec ./privileged"), "{said}");
+}

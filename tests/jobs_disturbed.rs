@@ -1,20 +1,22 @@
-//! Jobs that somebody else has a hand in, who need not know of the library: a tracer. A host traces and forks as a whole
-//! process, so each test has one of its own.
+//! Jobs that somebody else has a hand in, who knows nothing of the library: a tracer, and a program that nobody may signal. A
+//! process traces, forks and changes its user as a whole, so each test has one of its own.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{wait_until, Forked};
+use common::{wait_until, Forked, LogCapture};
 use highwater::{Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{kill, Signal};
+use nix::sys::statvfs::{statvfs, FsFlags};
 use nix::sys::wait::{waitpid, WaitStatus};
-use nix::unistd::{mkfifo, Pid};
+use nix::unistd::{geteuid, mkfifo, seteuid, setresuid, Pid, Uid};
 use rusty_fork::rusty_fork_test;
 use tempfile::TempDir;
 
@@ -38,10 +40,15 @@ impl Host {
         Host { jobs, _monitor: monitor, folder }
     }
 
+    fn spawn(&self, job: Job) -> JobHandle {
+        self.jobs.spawn(job).unwrap()
+    }
+
+    /// A job of the shell.
     fn job(&self, kind: &str, script: &str) -> JobHandle {
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(&self.folder);
-        self.jobs.spawn(Job::new(command).kind(kind)).unwrap()
+        self.spawn(Job::new(command).kind(kind))
     }
 
     /// A job that does nothing, and waits for nothing but the gate. Then it ends with 7.
@@ -93,6 +100,75 @@ fn stop_by_tracing(pid: Pid, mut stopped: impl FnMut(&str)) {
     assert_eq!(stop("by a signal"), WaitStatus::Stopped(pid, Signal::SIGTTIN));
     ptrace::interrupt(pid).unwrap();
     assert!(matches!(stop("by the tracer"), WaitStatus::PtraceEvent(..)));
+}
+
+/// A program with the rights of the first user, which becomes him wholly: the rest of us may not signal it. This process
+/// is another user from now on.
+struct SetUserId(TempDir);
+
+impl SetUserId {
+    fn new() -> Option<SetUserId> {
+        if !geteuid().is_root() {
+            println!("skipped: only the first user makes a program with his rights");
+            return None;
+        }
+        let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+        if statvfs(folder.path()).unwrap().flags().contains(FsFlags::ST_NOSUID) {
+            println!("skipped: a program here has the rights of whoever starts it");
+            return None;
+        }
+        let program = folder.path().join("setpriv");
+        let found = Command::new("sh").args(["-c", "command -v setpriv"]).output().unwrap().stdout;
+        fs::copy(String::from_utf8(found).unwrap().trim(), &program).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+        let user = Uid::from_raw(100_000);
+        setresuid(user, user, Uid::from_raw(0)).unwrap();
+        // Or nobody but the first user might look at this process any more.
+        nix::sys::prctl::set_dumpable(true).unwrap();
+        Some(SetUserId(folder))
+    }
+
+    fn command(&self) -> String {
+        let program = self.0.path().join("setpriv");
+        // In another session it has a child without any rights.
+        let child = "setsid setpriv --reuid=100000 --clear-groups sleep 1000 & echo $! > child";
+        let script = format!("{child}; echo $$ > privileged; exec sleep 1000");
+        format!("{} --reuid=0 --regid=0 --clear-groups sh -c '{script}'", program.display())
+    }
+
+    fn job(&self, host: &Host) -> Job {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {}", self.command())]).current_dir(&host.folder);
+        Job::new(command).kind("privileged")
+    }
+
+    /// The process and its child, once they are what they are to be.
+    fn started(&self, host: &Host) -> (Pid, Pid) {
+        let [privileged, child] = ["privileged", "child"].map(|file| {
+            let text = || fs::read_to_string(host.path(file)).unwrap_or_default();
+            wait_until("it is there", || text().ends_with('\n') && comm(text().trim()) == "sleep\n");
+            Pid::from_raw(text().trim().parse().unwrap())
+        });
+        (privileged, child)
+    }
+
+    fn kill(&self, pid: Pid) {
+        seteuid(Uid::from_raw(0)).unwrap();
+        kill(pid, Signal::SIGKILL).unwrap();
+        seteuid(Uid::from_raw(100_000)).unwrap();
+    }
+}
+
+impl Drop for SetUserId {
+    fn drop(&mut self) {
+        seteuid(Uid::from_raw(0)).unwrap();
+        // Its folder is the first user's.
+        let _ = fs::remove_dir_all(self.0.path());
+    }
+}
+
+fn comm(pid: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
 }
 
 fn touch(path: &Path) {
@@ -159,6 +235,27 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn jobs_are_dropped_although_a_tracer_has_not_heard_of_an_end() {
+        let log = LogCapture::install();
+        let host = Host::new();
+        let (job, pid) = host.waiting_job();
+        let tracer = Forked::run(|| {
+            ptrace::seize(pid, Options::empty()).unwrap();
+            touch(&host.path("traced"));
+            Ok(())
+        });
+        wait_until("it is traced", || host.path("traced").exists());
+        job.cancel();
+        let said = || log.named("jobs.signal_failed").iter().any(|event| event.keys["error"].contains("has not ended"));
+        wait_until("that it does not end is said", said);
+        assert!(state_of(pid) == Some('Z') && job.wait_timeout(Duration::ZERO).is_none());
+        drop(host);
+        let outcome = job.wait();
+        assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
+        drop(tracer);
+    }
+
+    #[test]
     fn a_job_that_its_tracer_keeps_stopped_is_killed_when_its_grace_is_over() {
         let host = Host::new();
         let events = host.jobs.events();
@@ -177,5 +274,52 @@ rusty_fork_test! {
         assert!(matches!(outcome, Some(Outcome::Cancelled)), "{outcome:?}");
         drop((tracer, host));
         assert_eq!(ends(events.iter(), &job), 1);
+    }
+
+    #[test]
+    fn a_job_that_may_not_be_signalled_is_lost_5_s_after_its_grace_and_the_log_says_so() {
+        let Some(program) = SetUserId::new() else { return };
+        let log = LogCapture::install();
+        let host = Host::new();
+        let events = host.jobs.events();
+        let job = host.spawn(program.job(&host));
+        let (pid, child) = program.started(&host);
+        assert_eq!(job.pid(), Some(pid.as_raw() as u32));
+        job.cancel();
+        let outcome = job.wait_timeout(LONG);
+        assert!(matches!(&outcome, Some(Outcome::Lost(_))), "{outcome:?}");
+        assert_eq!(outcome.unwrap().to_string(), "it may not be signalled, and goes on");
+        let said = log.named("jobs.signal_failed");
+        assert!(said.iter().any(|event| event.keys["error"].contains("may not be signalled")), "{said:?}");
+        assert!(state_of(pid) == Some('S') && host.jobs.running() == 0);
+        // What may be signalled was.
+        assert!(matches!(state_of(child), None | Some('Z')));
+        assert!(host.job("other", "exit 0").wait_timeout(LONG).unwrap().is_success());
+        // It is a child still, and waited for one day.
+        program.kill(pid);
+        wait_until("its status was taken", || state_of(pid).is_none());
+        drop(host);
+        assert_eq!(ends(events.iter(), &job), 1);
+    }
+
+    #[test]
+    fn what_a_job_leaves_behind_and_may_not_be_signalled_holds_back_no_end_for_ever() {
+        let Some(program) = SetUserId::new() else { return };
+        let log = LogCapture::install();
+        let host = Host::new();
+        let job = host.job("leaves", &format!("{} & wait", program.command()));
+        let (pid, _) = program.started(&host);
+        job.cancel();
+        let outcome = job.wait_timeout(LONG);
+        assert!(matches!(outcome, Some(Outcome::Cancelled)), "{outcome:?}");
+        let said = log.named("jobs.signal_failed");
+        assert!(said.iter().any(|event| event.keys["error"].contains("left behind")), "{said:?}");
+        assert_eq!(state_of(pid), Some('S'));
+        let second = host.spawn(program.job(&host));
+        wait_until("another one is there", || program.started(&host).0 != pid);
+        let (second_pid, _) = program.started(&host);
+        drop(host);
+        assert!(matches!(second.wait(), Outcome::Lost(_)));
+        [pid, second_pid].into_iter().for_each(|pid| program.kill(pid));
     }
 }

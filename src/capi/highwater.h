@@ -852,7 +852,8 @@ enum {
     HW_OUTCOME_KILLED_FOR_MEMORY = 5, /* by the kernel, as often as it may be */
     HW_OUTCOME_TIMED_OUT = 6,
     HW_OUTCOME_CANCELLED = 7,         /* by the host, or by hw_jobs_free() */
-    HW_OUTCOME_LOST = 8,              /* ended, and the host has taken its status */
+    HW_OUTCOME_LOST = 8,              /* ended, and the host has taken its status; or it may not be
+                                         signalled, and goes on: the text says which */
     HW_OUTCOME_WANTS_TERMINAL = 9,    /* which no job has, and was ended */
     HW_OUTCOME_OTHER = 255            /* one without a number: the text says it */
 };

@@ -23,8 +23,10 @@ const TERMINAL_LOOK: Duration = Duration::from_secs(1);
 
 /// What is known of the end of a job.
 struct End {
-    /// `None` if somebody else has taken it.
+    /// `None` if somebody else has taken it, or it has not ended.
     status: Option<ExitStatus>,
+    /// Why its end is waited for no longer, if it has not ended.
+    lost: Option<&'static str>,
     usage: WorkUsage,
     /// Whether the kernel has killed it for want of memory.
     for_memory: bool,
@@ -59,6 +61,7 @@ impl JobTable {
         if any_ended || is_due {
             self.adopt_orphans(&mut state, now);
         }
+        state.abandoned.retain(|process| matches!(process.take_status(), Ok(None)));
         let mut told = Vec::new();
         if is_due && !state.running.is_empty() {
             state.kills.look(now, self.memory_group().as_deref());
@@ -149,12 +152,18 @@ impl JobTable {
         let mut index = 0;
         let mut any = false;
         let mut kills = None;
+        let is_closed = state.is_closed;
         while index < state.running.len() {
             let job = &mut state.running[index];
+            let mut lost = None;
             let status = match job.try_finish(now, self.settings.grace, &self.processes) {
                 Ok(None) => {
-                    index += 1;
-                    continue;
+                    lost = job.beyond_reach(now, is_closed, &self.processes);
+                    if lost.is_none() {
+                        index += 1;
+                        continue;
+                    }
+                    None
                 }
                 Ok(Some(status)) => Some(status),
                 // Somebody else has taken it.
@@ -170,7 +179,7 @@ impl JobTable {
             if let Some(channel) = &job.job.channel {
                 channel.rest();
             }
-            // Nothing of it is left.
+            // Nothing of it is left, or no more can be done about it: what goes on is measured as others are.
             engine::finish(&self.engine, &job.grant);
             let was_killed = status.is_some_and(was_killed);
             let for_memory = was_killed
@@ -179,7 +188,7 @@ impl JobTable {
             if !job.is_ending() && !for_memory {
                 state.costs.note(&job.job.job.kind, learned, job.growth.longest_pause());
             }
-            told.push(self.account(state, job, End { status, usage, for_memory }, now));
+            told.push(self.account(state, job, End { status, lost, usage, for_memory }, now));
         }
         if any {
             state.pace.turn_to(state.running.len(), now);
@@ -196,28 +205,32 @@ impl JobTable {
 
     /// The news of a job that has ended: its outcome, or that it waits again.
     fn account(&self, state: &mut State, mut job: Running, end: End, now: Instant) -> Told {
-        let End { status, usage, for_memory } = end;
+        let End { status, lost, usage, for_memory } = end;
         let (took, why, trouble) = (now - job.started, job.why(), job.take_trouble());
         let peak = job.peak_with(usage);
         let mut waiting = job.job;
         // Before its end is told.
         waiting.capture = None;
         waiting.ticket.set_usage(usage);
+        if lost.is_some() {
+            state.abandoned.push(job.handle);
+        }
         let critical = match why {
             Some(Why::Shed(critical)) => Some(critical),
             _ => None,
         };
         let tries = Tries { tries: waiting.tried, usage, critical };
-        let outcome = match (status, why) {
+        let outcome = match (status, lost, why) {
             // One that has finished before the signal reached it has done its work, and must not be run again.
-            (Some(status), _) if status.success() => Outcome::Ended(status),
-            (_, Some(Why::Cancelled)) => Outcome::Cancelled,
-            (_, Some(Why::TimedOut)) => Outcome::TimedOut(waiting.job.timeout.unwrap_or_default()),
-            (_, Some(Why::WantsTerminal)) => Outcome::WantsTerminal,
-            (_, Some(Why::Shed(_))) => Outcome::Shed(tries.clone()),
-            (_, None) if for_memory => Outcome::KilledForMemory(tries.clone()),
-            (Some(status), None) => Outcome::Ended(status),
-            (None, None) => Outcome::lost("somebody else has taken its exit status"),
+            (Some(status), ..) if status.success() => Outcome::Ended(status),
+            (_, Some(lost), _) => Outcome::lost(lost),
+            (.., Some(Why::Cancelled)) => Outcome::Cancelled,
+            (.., Some(Why::TimedOut)) => Outcome::TimedOut(waiting.job.timeout.unwrap_or_default()),
+            (.., Some(Why::WantsTerminal)) => Outcome::WantsTerminal,
+            (.., Some(Why::Shed(_))) => Outcome::Shed(tries.clone()),
+            (.., None) if for_memory => Outcome::KilledForMemory(tries.clone()),
+            (Some(status), ..) => Outcome::Ended(status),
+            (None, ..) => Outcome::lost("somebody else has taken its exit status"),
         };
         let ticket = Arc::clone(&waiting.ticket);
         let has_failed = match &outcome {

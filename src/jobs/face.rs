@@ -50,8 +50,9 @@ use crate::vocabulary::{Error, Work};
 /// - **Manners**: a job gets `/dev/null` as its input, a process group of its own, an empty signal mask and the default
 ///   disposition of each signal that is not ignored; `HIGHWATER_JOB` in its environment says whose it is.
 ///
-/// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment. The thread of the
-/// jobs, which calls the host's logger, does not wait for itself there. In a forked child it does nothing, and has no jobs.
+/// Dropping it ends the jobs, and waits until nothing of them is left: for the grace at most and a moment, and 5 s more if
+/// something does not end although it was killed. The thread of the jobs, which calls the host's logger, does not wait for
+/// itself there. In a forked child it does nothing, and has no jobs.
 ///
 /// ```
 /// use std::process::Command;

@@ -123,7 +123,8 @@ impl JobHandle {
     }
 
     /// Ends the job: one that waits at once, one that runs with `SIGTERM`, and with `SIGKILL` when its grace is over.
-    /// This does not wait for that. A job that has ended stays as it is.
+    /// This does not wait for that. A job that has ended stays as it is, and one that may not be signalled is
+    /// [`Lost`](Outcome::Lost) 5 s after its grace.
     pub fn cancel(&self) {
         if self.table.is_inherited() {
             return;

@@ -32,7 +32,8 @@ pub enum Outcome {
     /// The host has cancelled it.
     Cancelled,
     /// It has ended, and somebody else has taken its exit status: a `waitpid(-1)` of the host's. Or it is the job of the
-    /// parent of this process.
+    /// parent of this process. Or it was told to end and killed, and goes on, since it may not be signalled: a set-user-ID
+    /// program that has changed its user. Then it is nobody's job any more.
     Lost(Arc<io::Error>),
 }
 

@@ -87,6 +87,9 @@ pub(super) struct Running {
     /// When to kill what the first process has left behind, and then when to wait for it no longer.
     leaving: Option<Instant>,
     has_killed_orphans: bool,
+    /// When it was killed.
+    killed_at: Option<Instant>,
+    is_delay_said: bool,
     trouble: Option<Trouble>,
 }
 
@@ -129,6 +132,8 @@ impl Running {
             counted_bytes,
             leaving: None,
             has_killed_orphans: false,
+            killed_at: None,
+            is_delay_said: false,
             trouble: None,
         }
     }
@@ -307,7 +312,13 @@ impl Running {
 
     pub(super) fn pause(&mut self, by: By, processes: &ProcessGroupManager) -> io::Result<()> {
         match self.state {
-            State::Running => self.signal(libc::SIGSTOP, processes)?,
+            State::Running => {
+                if let Err(error) = self.signal(libc::SIGSTOP, processes) {
+                    // What of it could be stopped.
+                    let _ = self.signal(libc::SIGCONT, processes);
+                    return Err(error);
+                }
+            }
             State::Paused(_) => {}
             State::Ending { .. } => return Ok(()),
         }
@@ -333,6 +344,7 @@ impl Running {
     pub(super) fn go_on(&mut self, stopped: Duration, processes: &ProcessGroupManager) -> io::Result<()> {
         self.started += stopped;
         self.leaving = self.leaving.map(|kill_at| kill_at + stopped);
+        self.killed_at = self.killed_at.map(|at| at + stopped);
         if let State::Ending { kill_at: Some(kill_at), .. } = &mut self.state {
             *kill_at += stopped;
         }
@@ -349,9 +361,9 @@ impl Running {
         }
         // Noted even where it fails: one that may not be signalled may still be killed by somebody who may.
         self.state = State::Ending { kill_at: Instant::now().checked_add(grace), why };
-        self.signal(libc::SIGTERM, processes)?;
+        let told = self.signal(libc::SIGTERM, processes);
         // A stopped process dies of nothing but SIGKILL, and whoever stopped it may have been the job itself.
-        self.signal(libc::SIGCONT, processes)
+        told.and(self.signal(libc::SIGCONT, processes))
     }
 
     /// Leaves it no more time to end.
@@ -370,6 +382,7 @@ impl Running {
         if let State::Ending { kill_at, .. } = &mut self.state {
             if kill_at.is_some_and(|at| at <= now) {
                 *kill_at = None;
+                self.killed_at = Some(now);
                 return self.signal(libc::SIGKILL, processes);
             }
         }
@@ -397,11 +410,12 @@ impl Running {
     fn signal(&mut self, signal: i32, processes: &ProcessGroupManager) -> io::Result<()> {
         // Before a signal ends the first process, which is what tells whose the others are.
         self.track(processes);
-        match process::signal_group(self.pid, signal) {
+        let sent = match process::signal_group(self.pid, signal) {
             // Its first process has gone to another group.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            sent => sent?,
-        }
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            // None of the group may be signalled. What is elsewhere may be.
+            sent => sent,
+        };
         for orphan in &self.orphans {
             // One that has ended meanwhile is tracked no more, here and below.
             let _ = processes.track_backend_pid(*orphan);
@@ -415,7 +429,32 @@ impl Running {
                 _ => {}
             }
         }
-        Ok(())
+        sent
+    }
+
+    /// Why its end is waited for no longer, if it is not. It was killed a while ago and has not ended: it may not be
+    /// signalled, as a set-user-ID program that has changed its user, and goes on for as long as it likes; or it waits for a
+    /// device, or its tracer has not heard of its end, and nobody is left to wait for it (`is_last`).
+    pub(super) fn beyond_reach(
+        &mut self,
+        now: Instant,
+        is_last: bool,
+        processes: &ProcessGroupManager,
+    ) -> Option<&'static str> {
+        let killed_at = self.killed_at.filter(|_| !self.has_ended)?;
+        if now.saturating_duration_since(killed_at) < DYING {
+            return None;
+        }
+        let is_refused = self.handle.signal(0).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM));
+        let why = if is_refused { "it may not be signalled, and goes on" } else { "it was killed, and has not ended" };
+        let is_given_up = is_refused || is_last;
+        if is_given_up {
+            processes.untrack_backend_pid(self.pid);
+        }
+        if is_given_up || !std::mem::replace(&mut self.is_delay_said, true) {
+            self.complain("end", Err(io::Error::new(io::ErrorKind::Other, why)));
+        }
+        is_given_up.then_some(why)
     }
 
     /// The status once nothing of it is left. What the first process has left behind is told to end when that has
@@ -448,7 +487,10 @@ impl Running {
                     self.complain("kill", killed);
                     return Ok(None);
                 }
-                Some(_) => {}
+                Some(_) => {
+                    let why = "what it has left behind was killed, and has not ended";
+                    self.complain("end all of", Err(io::Error::new(io::ErrorKind::Other, why)));
+                }
             }
         }
         if self.is_tracked {

@@ -38,6 +38,7 @@ use crate::pgroup::ProcessGroupManager;
 use crate::sys::epoll::Epoll;
 use crate::sys::fork::Mutex;
 use crate::sys::poll::EventFd;
+use crate::sys::process::Handle;
 use crate::sys::{ProcessMark, SignalMask};
 use crate::vocabulary::WorkUsage;
 
@@ -118,6 +119,8 @@ pub(super) struct State {
     pub(super) pace: Pace,
     /// What jobs that have ended left behind, and was seen too late to keep them from ending; when to kill it.
     pub(super) leftovers: Vec<(u32, Instant)>,
+    /// The first processes of jobs whose end was waited for no longer. Each is a child, whose status is taken one day.
+    pub(super) abandoned: Vec<Handle>,
     /// Since when the host alone has been too large for any job.
     pub(super) crowded_since: Option<Instant>,
     pub(super) next_look: Instant,
@@ -170,6 +173,7 @@ impl JobTable {
             peak: Extent::default(),
             pace: Pace::new(now),
             leftovers: Vec::new(),
+            abandoned: Vec::new(),
             crowded_since: None,
             next_look: now,
             next_check: None,
