@@ -3,44 +3,26 @@
 
 mod common;
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::groups::{limit_memory, limit_pids, Groups};
+use common::runner::{job_runner, processes_of, MARK};
 use common::{wait_until, wait_within};
-use escargot::CargoRun;
 use nix::fcntl::{Flock, FlockArg};
-use nix::pty::{openpty, OpenptyResult, Winsize};
 use nix::sys::signal::{kill, SigSet, Signal};
 use nix::unistd::{chown, Pid};
-use procfs::process::{all_processes, Process};
+use procfs::process::Process;
 use procfs::CurrentSI;
 use tempfile::TempDir;
 
 /// Long enough for a run of many jobs on a loaded machine; reached only by a failure.
 const RUN_DEADLINE: Duration = Duration::from_secs(300);
-
-/// In the environment of a runner and of everything it starts: the folder that they run in.
-const MARK: &str = "HIGHWATER_TEST_RUN";
-
-fn job_runner() -> Command {
-    // A shell that was to start these tests with `&`, or `nohup`, has signals ignored, and so they would stay.
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP] {
-        // SAFETY: the default runs no code of this process.
-        #[allow(unsafe_code)]
-        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }.unwrap();
-    }
-    static BUILT: OnceLock<CargoRun> = OnceLock::new();
-    BUILT.get_or_init(|| common::build_example("job_runner")).command()
-}
 
 /// What jobs wait at until it is opened: their command `flock -s NAME true`, one process, ends when this lock does.
 struct Gate(Flock<File>);
@@ -149,99 +131,6 @@ impl Drop for Run {
             let _ = kill(Pid::from_raw(process.pid()), Signal::SIGKILL);
         }
     }
-}
-
-/// A shell with job control at a terminal of its own, in the folder of a run that it shall start.
-struct Terminal {
-    master: File,
-    shell: Child,
-    folder: TempDir,
-    shown: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Terminal {
-    fn new() -> Terminal {
-        let folder = tempfile::tempdir().unwrap();
-        let OpenptyResult { master, slave } =
-            openpty(&Winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }, None).unwrap();
-        let slave = || Stdio::from(slave.try_clone().unwrap());
-        let shell = Command::new("setsid")
-            .args(["--ctty", "dash", "-i"])
-            .current_dir(&folder)
-            .env(MARK, folder.path())
-            .env("RUNNER", job_runner().get_program())
-            .env_remove("RUST_LOG")
-            .stdin(slave())
-            .stdout(slave())
-            .stderr(slave())
-            .spawn()
-            .unwrap();
-        let master = File::from(master);
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, into) = (master.try_clone().unwrap(), Arc::clone(&shown));
-        // Ends with an error once nobody has the terminal any more.
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut bytes) {
-                into.lock().unwrap().extend_from_slice(&bytes[..length]);
-            }
-        });
-        Terminal { master, shell, folder, shown }
-    }
-
-    /// Has the shell start a runner of these jobs.
-    fn run(&self, options: &str, jobs: &str) {
-        fs::write(self.folder.path().join("jobs"), jobs).unwrap();
-        self.press(&format!("\"$RUNNER\" {options}; echo ended with $?\n"));
-    }
-
-    /// Ctrl and a letter are one byte.
-    fn press(&self, keys: &str) {
-        (&self.master).write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn shows(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.shown.lock().unwrap()).contains(text)
-    }
-
-    #[track_caller]
-    fn wait_for(&self, text: &str) {
-        wait_until(&format!("the terminal shows `{text}`"), || self.shows(text));
-    }
-
-    fn has(&self, file: &str) -> bool {
-        self.folder.path().join(file).exists()
-    }
-
-    /// The one process of this name, shells of jobs aside.
-    fn process(&self, name: &str) -> Process {
-        let mut found = processes_of(self.folder.path()).into_iter();
-        found.find(|process| process.stat().is_ok_and(|stat| stat.comm == name)).unwrap()
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-        for process in processes_of(self.folder.path()) {
-            let _ = kill(Pid::from_raw(process.pid()), Signal::SIGKILL);
-        }
-    }
-}
-
-fn is_stopped(process: &Process) -> bool {
-    process.stat().unwrap().state == 'T'
-}
-
-/// Every process that carries the mark of this folder and is more than a zombie.
-fn processes_of(folder: &Path) -> Vec<Process> {
-    let is_marked = |process: &Process| {
-        process
-            .environ()
-            .is_ok_and(|environ| environ.get(OsStr::new(MARK)).is_some_and(|mark| mark == folder.as_os_str()))
-    };
-    all_processes().unwrap().flatten().filter(is_marked).collect()
 }
 
 /// What a run has left behind.
@@ -719,57 +608,6 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored_by_the_runner_and_its_jo
 }
 
 #[test]
-fn ctrl_z_stops_the_jobs_with_the_runner_and_fg_continues_them() {
-    let terminal = Terminal::new();
-    terminal.run("< jobs > stdout", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
-    wait_until("the job runs", || terminal.has("started"));
-    let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
-    for _ in 0..2 {
-        terminal.press("\x1a");
-        wait_until("both are stopped", || is_stopped(&runner) && is_stopped(&job));
-        terminal.press("fg\n");
-        wait_until("both go on", || !is_stopped(&runner) && !is_stopped(&job));
-    }
-    fs::write(terminal.folder.path().join("go"), "").unwrap();
-    wait_until("the job is done", || terminal.has("done"));
-    wait_until("the runner has ended", || !runner.is_alive());
-}
-
-#[test]
-fn ctrl_c_and_ctrl_backslash_end_the_jobs_too() {
-    for (key, code) in [("\x03", 130), ("\x1c", 131)] {
-        let terminal = Terminal::new();
-        terminal.run("< jobs > stdout", "touch started; sleep 1000; :\n");
-        wait_until("the job runs", || terminal.has("started"));
-        let job = terminal.process("sh");
-        terminal.press(key);
-        terminal.wait_for(&format!("ended with {code}"));
-        assert!(!job.is_alive());
-    }
-}
-
-#[test]
-fn a_runner_that_reads_its_jobs_from_the_terminal_in_the_background_stops_with_them() {
-    let terminal = Terminal::new();
-    terminal.run("> stdout", "");
-    terminal.press("touch started; until [ -e go ]; do sleep 0.05; done\n");
-    wait_until("the job runs", || terminal.has("started"));
-    let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
-    terminal.press("\x1a");
-    wait_until("both are stopped", || is_stopped(&runner) && is_stopped(&job));
-    terminal.press("bg\n");
-    terminal.wait_for("[1]");
-    // It asks for the next job once this one is started, and so at once.
-    wait_until("both are stopped again", || is_stopped(&runner) && is_stopped(&job));
-    terminal.press("fg\n");
-    wait_until("both go on", || !is_stopped(&runner) && !is_stopped(&job));
-    fs::write(terminal.folder.path().join("go"), "").unwrap();
-    terminal.press("touch second\n\x04");
-    wait_until("the second job is done", || terminal.has("second"));
-    wait_until("the runner has ended", || !runner.is_alive());
-}
-
-#[test]
 fn ctrl_z_stops_nothing_where_no_shell_could_continue_it() {
     let mut run = Run::start_by("exec setsid \"$@\"", &[]);
     let go = run.gate("go");
@@ -840,20 +678,6 @@ fn output_is_complete_however_much_and_wherever_it_is_written() {
         assert_eq!((written[0], written[99_999], written[100_000]), ("job-one-1", "job-one-100000", "job-one-last"));
         assert!(ended.stdout.contains("\njob-two\n"), "{grouping}");
     }
-}
-
-#[test]
-fn a_line_of_a_job_is_whole_on_a_terminal_too() {
-    let terminal = Terminal::new();
-    terminal.run("< jobs", "printf first-; touch started; until [ -e go ]; do sleep 0.05; done; echo second\n");
-    wait_until("the job runs", || terminal.has("started"));
-    wait_until("the progress line was drawn again and again", || {
-        let shown = terminal.shown.lock().unwrap();
-        String::from_utf8_lossy(&shown).matches("running 1, paused 0").count() > 3
-    });
-    fs::write(terminal.folder.path().join("go"), "").unwrap();
-    terminal.wait_for("ended with 0");
-    assert!(terminal.shows("first-second"), "{}", String::from_utf8_lossy(&terminal.shown.lock().unwrap()));
 }
 
 #[test]
@@ -1015,17 +839,6 @@ fn what_cannot_be_seen_of_jobs_is_said_once() {
     // The library says once of each hook that it fails.
     let others = ended.stderr.lines().filter(|line| !line.contains("event=monitor.process_group_failed"));
     assert_eq!(others.count(), 2, "{ended:?}");
-}
-
-#[test]
-fn a_job_that_wants_the_terminal_has_failed() {
-    let terminal = Terminal::new();
-    terminal.run("< jobs", "cat < /dev/tty\nstty sane < /dev/tty\necho 3 >> done\n");
-    terminal.wait_for("ended with 1");
-    for job in [1, 2] {
-        assert!(terminal.shows(&format!("job {job} failed: it wants the terminal, which no job has: ")));
-    }
-    assert!(terminal.shows("1 done, 2 failed, "));
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod groups;
 mod jobs;
 mod log_capture;
 mod proc_tree;
+pub mod runner;
 mod waiting;
 
 pub use children::*;
