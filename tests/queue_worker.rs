@@ -118,7 +118,12 @@ struct Worker {
 
 impl Worker {
     fn start(command: &mut Command) -> Worker {
-        let mut child = command.args(["--metrics", "127.0.0.1:0"]).stderr(Stdio::null()).spawn().unwrap();
+        Worker::run(command.args(["--metrics", "127.0.0.1:0"]))
+    }
+
+    /// One that was told where to say how many permits it holds.
+    fn run(command: &mut Command) -> Worker {
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let metrics = line.trim().strip_prefix("metrics at http://").unwrap().strip_suffix("/metrics").unwrap();
@@ -183,6 +188,35 @@ fn a_key_that_is_no_stream_is_refused_by_name() {
     redis.ask::<String>("SET jobs text");
     let (status, said) = redis.work();
     assert!(status.code() == Some(1) && said.contains("WRONGTYPE"), "{status}: {said}");
+}
+
+/// What stands for a name of the machine or the pod is replaced, and so are addresses, which are not there.
+#[test]
+fn the_arguments_in_the_deployment_files_start_a_worker() {
+    let Some(redis) = Redis::start() else { return };
+    let deploy = |file: &str| fs::read_to_string(Path::new("examples/deploy").join(file)).unwrap();
+    let unit = deploy("queue-worker@.service");
+    let command_line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let of_unit: Vec<String> = command_line.split_whitespace().skip(1).map(str::to_owned).collect();
+    let set = deploy("queue-workers.yaml");
+    let of_set = set.lines().find_map(|line| line.trim().strip_prefix("args: ")).unwrap();
+    let of_set: Vec<String> = serde_json::from_str(of_set).unwrap();
+    for arguments in [of_unit, of_set] {
+        let arguments = arguments.iter().map(|argument| match argument.as_str() {
+            url if url.starts_with("redis://") => redis.url(),
+            "0.0.0.0:9100" => "127.0.0.1:0".to_owned(),
+            name => name.replace("%H", "machine").replace("%i", "1").replace("$(NAME)", "worker-0"),
+        });
+        let mut command = build_example("queue_worker").command();
+        command.current_dir(&redis.folder).stdin(Stdio::null()).stdout(Stdio::piped()).args(arguments);
+        let worker = Worker::run(&mut command);
+        redis.add("echo done >> log");
+        wait_until("an entry is done", || redis.log() == "done\n");
+        assert!(worker.metric("queue_permits_taken_total").is_some());
+        terminate(&worker.child);
+        worker.ends_well();
+        fs::remove_file(redis.folder.path().join("log")).unwrap();
+    }
 }
 
 #[test]
