@@ -316,6 +316,12 @@ fn a_request_to_the_server_waits_for_room_until_another_ends_it_is_tired_or_the_
 }
 
 #[test]
+fn workers_that_are_forked_in_c_keep_one_limit_together_and_are_replaced() {
+    let server = busy_server().with_file_name("prefork_server");
+    common::serves_below_its_limit(Command::new(server).args(["0", "8", "400", "60"]));
+}
+
+#[test]
 fn the_same_with_the_shared_library() {
     let mut server = Command::new(shared_library().with_file_name("busy_server_shared"));
     let server = Server::start(server.env("LD_LIBRARY_PATH", shared_library()).args(["0", "160"]));

@@ -7,6 +7,7 @@ mod forked;
 pub mod groups;
 mod jobs;
 mod log_capture;
+mod prefork;
 mod proc_tree;
 pub mod runner;
 mod waiting;
@@ -16,6 +17,7 @@ pub use clients::*;
 pub use forked::*;
 pub use jobs::*;
 pub use log_capture::*;
+pub use prefork::*;
 pub use proc_tree::*;
 pub use waiting::*;
 
