@@ -146,6 +146,7 @@ impl Room {
             self.has_bounded_gauges.store(false, SeqCst);
         }
         self.settle(seen);
+        self.show_waiters();
         if self.are_open(Class::Normal) {
             // If this fails, somebody has reserved that much since.
             let _ = self.reached.compare_exchange(reached.wrapping_add(1), 0, SeqCst, SeqCst);
@@ -390,12 +391,22 @@ impl Room {
 
     /// Announces a waiter, before it looks whether there is room. Returns `true` if it is the only one.
     pub(crate) fn add_waiter(&self) -> bool {
-        self.waiters.fetch_add(1, SeqCst) == 0
+        let is_only = self.waiters.fetch_add(1, SeqCst) == 0;
+        self.show_waiters();
+        is_only
     }
 
     /// Takes back the announcement of a waiter that waits no more.
     pub(crate) fn remove_waiter(&self) {
         self.waiters.fetch_sub(1, SeqCst);
+        self.show_waiters();
+    }
+
+    /// Two at once may show them in the wrong order: each publication does it again.
+    fn show_waiters(&self) {
+        if let Some(seat) = self.seat() {
+            seat.show_waiters(self.waiters());
+        }
     }
 
     /// Returns `true` if somebody waits for room; to be asked after room was reserved or freed.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::shares::Seat;
 use super::{cadence, limit, Judgement};
 use crate::vocabulary::{Exhaustion, MemoryScope, Resource, ResourceLimits, Unit};
 
@@ -32,11 +33,12 @@ impl Judgement {
             return earliest;
         }
         let mut due = last_own_check.saturating_add(timer);
-        if self.admission.room.has_waiters() {
+        let room = &self.admission.room;
+        // Those below wait for what this process has seen.
+        let is_watching = room.seat().is_some_and(Seat::is_watching_others);
+        if room.has_waiters() || room.seat().is_some_and(Seat::do_others_wait) {
             due = due.min(ended.saturating_add(cadence::waited_gap(self.gap())));
         }
-        // Those below wait for what this process has seen.
-        let is_watching = self.admission.room.seat().is_some_and(super::shares::Seat::is_watching_others);
         if is_watching || self.is_closed_until_checked(limits) {
             due = due.min(ended.saturating_add(self.refresh_age()));
         }

@@ -29,7 +29,8 @@
 //! # Watching
 //!
 //! A process whose memory limit is one on its whole tree *watches* over the others: it shows its limit, what it has
-//! measured, and what that reading had seen of `released`. Everybody judges the sum of all slots by that too.
+//! measured, and what that reading had seen of `released`. Everybody judges the sum of all slots by that too. Each shows how
+//! many of its threads wait for room: the watcher checks for them as often as for its own.
 //!
 //! # Orders of memory
 //!
@@ -46,7 +47,7 @@ use super::atomics::{
     Ordering::{Relaxed, SeqCst},
 };
 use super::row::amount;
-use super::slots::{column, noted_in, only, sane, used, Pair, Slot, Words, COLUMNS, ENDED, RAISED, RELEASED};
+use super::slots::{column, noted_in, only, sane, used, Pair, Slot, Words, COLUMNS, ENDED, RAISED, RELEASED, WAITERS};
 use crate::vocabulary::{Resource, Work};
 
 /// What was released when a reading began: of the others, and of all.
@@ -177,6 +178,13 @@ impl Seat {
             falls[column] = before.saturating_sub(amounts[column]);
         }
         falls
+    }
+
+    /// Shows how many threads of this process wait for room, to who watches over it.
+    pub(crate) fn show_waiters(&self, waiters: usize) {
+        if let Some(own) = self.own() {
+            own.word(WAITERS).store(waiters as u64, SeqCst);
+        }
     }
 
     /// The sums of what was released up to now: for a reading that begins now.

@@ -42,7 +42,10 @@ pub(super) const MEASURED: usize = 3;
 pub(super) const LIMIT: usize = 4;
 pub(super) const SEEN: usize = 5;
 
-const _: () = assert!(LIMITS + 2 * LIMIT_WORDS <= SLOT_WORDS);
+/// The number of threads that wait for room.
+pub(super) const WAITERS: usize = 28;
+
+const _: () = assert!(LIMITS + 2 * LIMIT_WORDS <= WAITERS && WAITERS < SLOT_WORDS);
 
 /// More than anybody reserves: a sum beyond it says that the words were damaged.
 const ABSURD: u64 = u64::MAX >> 2;
@@ -117,6 +120,7 @@ impl<'a> Slot<'a> {
     /// Takes back all that an owner who is gone has reserved. Whoever calls this holds the lock of the slot.
     pub(crate) fn bury(self) {
         self.word(WATCHES).store(0, SeqCst);
+        self.word(WAITERS).store(0, SeqCst);
         self.word(BURIALS).fetch_add(1, SeqCst);
         for column in COLUMNS {
             let [raised, released] = [RAISED, RELEASED].map(|word| self.word(word + column).load(SeqCst));

@@ -8,7 +8,7 @@ use super::row::{is_below, share, Left};
 use super::shares::{amounts, Marks, Seat};
 use super::slots::{
     limited, sane, Limits, Pair, Slot, BACKGROUND, CLOSED_BY, COLUMNS, HARD, LIMIT, MEASURED, PID, SEEN, TRUSTED_UNTIL,
-    WARN, WATCHES,
+    WAITERS, WARN, WATCHES,
 };
 use crate::vocabulary::{Class, Resource, Watched, WatchedWhy, Work};
 
@@ -33,6 +33,11 @@ impl Seat {
     /// Whether there are others who are judged by what this process shows.
     pub(crate) fn is_watching_others(&self) -> bool {
         self.is_watcher && self.others_slots().any(|slot| !slot.is_blank())
+    }
+
+    /// Returns `true` if somebody waits who is judged by what this process shows.
+    pub(crate) fn do_others_wait(&self) -> bool {
+        self.is_watcher && self.others_slots().any(|slot| slot.word(WAITERS).load(SeqCst) != 0)
     }
 
     /// Returns `true` if the work is too much for one that watches even with nothing else running.

@@ -1,6 +1,10 @@
 //! The times of checks, and of readings of memory alone.
 
 use super::*;
+use crate::judgement::atomics::AtomicU64;
+use crate::judgement::room::Room;
+use crate::judgement::shares::Seat;
+use crate::judgement::slots::{self, Slot, Words};
 
 #[test]
 fn a_fresh_check_is_needed_only_when_the_last_is_older_than_refresh_and_gap() {
@@ -241,4 +245,36 @@ fn a_check_that_says_nothing_of_now_foretells_nothing() {
             bench.text()
         );
     }
+}
+
+#[test]
+fn those_who_wait_below_a_watcher_are_checked_for_as_its_own_are() {
+    #[derive(Debug)]
+    struct Memory(Vec<AtomicU64>);
+    impl Words for Memory {
+        fn words(&self) -> &[AtomicU64] {
+            &self.0
+        }
+    }
+    let words: Arc<dyn Words> = Arc::new(Memory((0..slots::WORDS).map(|_| AtomicU64::new(0)).collect()));
+    let mut bench = Bench::running();
+    bench.judgement.admission.room.sit(Seat::new(Arc::clone(&words), 0, true));
+    let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
+    bench.costing(ms(0));
+    assert_eq!(due(&bench), INTERVAL, "nobody is below it");
+    let (below, slot) = (Room::new(), Slot::of(words.words(), 1).unwrap());
+    slots::note_used(words.words(), 1);
+    slot.take(7, 7);
+    below.sit(Seat::new(Arc::clone(&words), 1, false));
+    assert_eq!(due(&bench), ms(100));
+    below.add_waiter();
+    below.add_waiter();
+    assert_eq!(due(&bench), ms(5));
+    below.remove_waiter();
+    assert_eq!(due(&bench), ms(5));
+    below.remove_waiter();
+    assert_eq!(due(&bench), ms(100));
+    below.add_waiter();
+    slot.bury();
+    assert_eq!(due(&bench), INTERVAL);
 }
