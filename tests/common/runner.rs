@@ -47,7 +47,7 @@ pub fn processes_of(folder: &Path) -> Vec<Process> {
 pub struct Terminal {
     master: File,
     shell: Child,
-    pub folder: TempDir,
+    folder: TempDir,
     pub shown: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -83,7 +83,7 @@ impl Terminal {
 
     /// Has the shell start a runner of these jobs.
     pub fn run(&self, options: &str, jobs: &str) {
-        fs::write(self.folder.path().join("jobs"), jobs).unwrap();
+        self.write("jobs", jobs);
         self.press(&format!("\"$RUNNER\" {options}; echo ended with $?\n"));
     }
 
@@ -99,6 +99,14 @@ impl Terminal {
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         wait_until(&format!("the terminal shows `{text}`"), || self.shows(text));
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.path().join(file), text).unwrap();
+    }
+
+    pub fn text(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.path().join(file)).unwrap_or_default()
     }
 
     pub fn has(&self, file: &str) -> bool {
@@ -122,6 +130,8 @@ impl Drop for Terminal {
     }
 }
 
+/// Whether it is there and stands still. A shell that has just started a program by `vfork` cannot be stopped (`D`): it waits
+/// for that, which was.
 pub fn is_stopped(process: &Process) -> bool {
-    process.stat().unwrap().state == 'T'
+    process.stat().is_ok_and(|stat| ['T', 'D'].contains(&stat.state))
 }
