@@ -1,5 +1,6 @@
-//! Jobs that somebody else has a hand in, who knows nothing of the library: a tracer, and a program that nobody may signal. A
-//! process traces, forks and changes its user as a whole, so each test has one of its own.
+//! Jobs that somebody else has a hand in, who knows nothing of the library: a tracer, somebody who continues what was paused,
+//! and a program that nobody may signal. A process traces, forks and changes its user as a whole, so each test has one of its
+//! own.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,7 +12,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{wait_until, Forked, LogCapture};
-use highwater::{Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor};
+use highwater::{
+    Job, JobEvent, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceLimitsBuilder,
+    ResourceMonitor,
+};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::statvfs::{statvfs, FsFlags};
@@ -25,19 +29,23 @@ const LONG: Duration = Duration::from_secs(120);
 /// Jobs of any width, in a folder of their own.
 struct Host {
     jobs: Jobs,
-    _monitor: ResourceMonitor,
+    monitor: ResourceMonitor,
     folder: TempDir,
 }
 
 impl Host {
     fn new() -> Host {
-        let limits = ResourceLimits::builder().max_processes(1000).build().unwrap();
+        Host::within(ResourceLimits::builder().max_processes(1000), Duration::from_millis(200))
+    }
+
+    fn within(limits: ResourceLimitsBuilder, interval: Duration) -> Host {
+        let limits = limits.build().unwrap();
         let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build().unwrap();
         let jobs = monitor.jobs().width(usize::MAX).grace(Duration::from_millis(200)).build().unwrap();
-        monitor.start(Duration::from_millis(200)).unwrap();
+        monitor.start(interval).unwrap();
         let folder = tempfile::tempdir().unwrap();
         mkfifo(&folder.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        Host { jobs, _monitor: monitor, folder }
+        Host { jobs, monitor, folder }
     }
 
     fn spawn(&self, job: Job) -> JobHandle {
@@ -274,6 +282,35 @@ rusty_fork_test! {
         assert!(matches!(outcome, Some(Outcome::Cancelled)), "{outcome:?}");
         drop((tracer, host));
         assert_eq!(ends(events.iter(), &job), 1);
+    }
+
+    #[test]
+    fn a_paused_job_that_somebody_continues_goes_on_whole_and_counts_as_running() {
+        // What is done about pressure is done once in an interval.
+        let host = Host::within(ResourceLimits::builder().max_memory_mb(150), LONG * 10);
+        let pid_in = |file: &str| {
+            let text = || fs::read_to_string(host.path(file)).unwrap_or_default();
+            wait_until(file, || text().ends_with('\n'));
+            Pid::from_raw(text().trim().parse().unwrap())
+        };
+        // Known to be small, so nobody watches how they grow.
+        assert!(host.job("sh", "exit 0").wait_timeout(LONG).unwrap().is_success());
+        let below = "sh -c 'echo $$ > below; read line < gate'";
+        let oldest = host.job("sh", &format!("setsid {below} & echo $$ > first; read line < gate"));
+        let processes = [pid_in("first"), pid_in("below")];
+        let are_stopped = || processes.map(|pid| state_of(pid) == Some('T'));
+        let large = host.job("sh", "x=$(head -c 160M /dev/zero | tr '\\0' x); : > grown; read line < gate");
+        // No check has seen it grow, or it would have been held.
+        wait_until("it has grown", || host.path("grown").exists());
+        host.monitor.check_now();
+        wait_until("the oldest is paused", || are_stopped() == [true, true]);
+        // The first process alone, as by somebody who knows no other.
+        kill(processes[0], Signal::SIGCONT).unwrap();
+        wait_until("all of it goes on", || are_stopped() == [false, false]);
+        // The other one may be held now, or be let go, as nothing else may run.
+        let is_other_paused = || large.pid().and_then(|pid| state_of(Pid::from_raw(pid as i32))) == Some('T');
+        wait_until("it counts as running", || host.jobs.paused() == usize::from(is_other_paused()));
+        assert!(oldest.wait_timeout(Duration::ZERO).is_none());
     }
 
     #[test]

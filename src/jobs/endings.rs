@@ -53,6 +53,10 @@ impl JobTable {
                 let done = job.end(Why::WantsTerminal, self.settings.grace, &self.processes);
                 job.complain("end", done);
             }
+            for job in running.iter_mut().filter(|job| job.is_paused()) {
+                let done = job.note_continuation(now, &self.processes);
+                job.complain("continue", done);
+            }
             // One a look: each costs one of the process table.
             if let Some(job) = running.iter_mut().find(|job| job.is_to_be_tracked(now)) {
                 job.track(&self.processes);

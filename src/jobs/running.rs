@@ -14,7 +14,7 @@ use crate::engine::Grant;
 use crate::host::events;
 use crate::jobserver::JobChannel;
 use crate::pgroup::ProcessGroupManager;
-use crate::sys::child::{self, Child};
+use crate::sys::child::{self, Child, Turn};
 use crate::sys::process::{self, Handle};
 use crate::sys::reserve::is_exhausted;
 use crate::vocabulary::{Resource, WorkUsage};
@@ -68,6 +68,9 @@ pub(super) struct Running {
     pub(super) started: Instant,
     serial: Serial,
     state: State,
+    /// Whether it was seen to have stopped since it was paused, or the kernel had no news of a continuation by then: the next
+    /// is somebody else's doing.
+    heeds_continuation: bool,
     has_ended: bool,
     /// Those of its processes that were handed over to this one, as of the last list of them.
     orphans: Vec<u32>,
@@ -120,6 +123,7 @@ impl Running {
             started: Instant::now(),
             serial,
             state: State::Running,
+            heeds_continuation: false,
             has_ended: false,
             orphans: Vec::new(),
             with_orphans: Cost::default(),
@@ -313,6 +317,7 @@ impl Running {
     pub(super) fn pause(&mut self, by: By, processes: &ProcessGroupManager) -> io::Result<()> {
         match self.state {
             State::Running => {
+                self.heeds_continuation = child::last_turn(self.pid) != Some(Turn::Continued);
                 if let Err(error) = self.signal(libc::SIGSTOP, processes) {
                     // What of it could be stopped.
                     let _ = self.signal(libc::SIGCONT, processes);
@@ -331,6 +336,21 @@ impl Running {
         if self.state == State::Paused(by) {
             self.signal(libc::SIGCONT, processes)?;
             self.state = State::Running;
+        }
+        Ok(())
+    }
+
+    /// Takes note that somebody else has continued it while it is paused. Then all of it goes on, lest a part stands still
+    /// for ever, and it may be paused anew.
+    pub(super) fn note_continuation(&mut self, now: Instant, processes: &ProcessGroupManager) -> io::Result<()> {
+        let State::Paused(by) = self.state else { return Ok(()) };
+        match child::last_turn(self.pid) {
+            Some(Turn::Stopped) => self.heeds_continuation = true,
+            Some(Turn::Continued) if self.heeds_continuation => {
+                self.growth.skip_to(now.saturating_duration_since(self.started));
+                return self.resume(by, processes);
+            }
+            _ => {}
         }
         Ok(())
     }

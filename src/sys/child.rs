@@ -29,6 +29,14 @@ enum News {
     End(ExitStatus),
     /// A stop by this signal; `None` if it is one of those that only a tracer is told of.
     Stop(Option<i32>),
+    Continuation,
+}
+
+/// What has happened last to a child of ours that was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Stopped,
+    Continued,
 }
 
 /// Returns `true` if any child may have ended that nobody has waited for. One system call, however many children there
@@ -42,7 +50,7 @@ pub(crate) fn any_has_ended() -> bool {
 pub(crate) fn find(pid: u32) -> Child {
     match look(libc::P_PID, pid) {
         Ok(News::End(_)) => Child::Ended,
-        Ok(News::None | News::Stop(_)) => Child::Alive,
+        Ok(News::None | News::Stop(_) | News::Continuation) => Child::Alive,
         Err(_) => Child::Unknown,
     }
 }
@@ -53,6 +61,18 @@ pub(crate) fn stopped_by(pid: u32) -> Option<i32> {
     let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;
     match wait(libc::P_PID, pid.unsigned_abs(), libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) {
         Ok(News::Stop(by)) => by,
+        _ => None,
+    }
+}
+
+/// What has happened last to a child of ours, as long as nobody has taken the news: that it was continued stays, too, until it
+/// is stopped again.
+pub(crate) fn last_turn(pid: u32) -> Option<Turn> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0)?;
+    let turns = libc::WSTOPPED | libc::WCONTINUED;
+    match wait(libc::P_PID, pid.unsigned_abs(), turns | libc::WNOHANG | libc::WNOWAIT | libc::__WALL) {
+        Ok(News::Stop(Some(_))) => Some(Turn::Stopped),
+        Ok(News::Continuation) => Some(Turn::Continued),
         _ => None,
     }
 }
@@ -76,11 +96,11 @@ pub(super) fn take(kind: libc::idtype_t, id: libc::id_t) -> io::Result<Option<Ex
     }
     match look(kind, id)? {
         News::End(_) => {}
-        News::None | News::Stop(_) => return Ok(None),
+        News::None | News::Stop(_) | News::Continuation => return Ok(None),
     }
     match wait(kind, id, libc::WEXITED | libc::WNOHANG | libc::__WALL)? {
         News::End(status) => Ok(Some(status)),
-        News::None | News::Stop(_) => Ok(None),
+        News::None | News::Stop(_) | News::Continuation => Ok(None),
     }
 }
 
@@ -106,6 +126,7 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
         libc::CLD_KILLED => News::End(ExitStatus::from_raw(status & 0x7f)),
         libc::CLD_DUMPED => News::End(ExitStatus::from_raw((status & 0x7f) | 0x80)),
         libc::CLD_STOPPED => News::Stop(Some(status)),
+        libc::CLD_CONTINUED => News::Continuation,
         _ => News::Stop(None),
     })
 }
@@ -157,23 +178,26 @@ mod tests {
             // In a group of its own: nobody is stopped by SIGTTIN in one that has no parent in its session.
             let mut child = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
             let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-            assert_eq!(stopped_by(child.id()), None);
+            assert_eq!((stopped_by(child.id()), last_turn(child.id())), (None, None));
             for signal in [Signal::SIGTTIN, Signal::SIGSTOP] {
                 kill(pid, signal).unwrap();
                 while stopped_by(child.id()).is_none() {
                     std::thread::yield_now();
                 }
-                assert_eq!(stopped_by(child.id()), Some(signal as i32));
+                assert_eq!((stopped_by(child.id()), last_turn(child.id())), (Some(signal as i32), Some(Turn::Stopped)));
                 assert!(find(child.id()) == Child::Alive && take(libc::P_PID, child.id()).unwrap().is_none());
                 assert_eq!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap(), WaitStatus::Stopped(pid, signal));
+                assert_eq!((stopped_by(child.id()), last_turn(child.id())), (None, None), "somebody has taken the news");
                 kill(pid, Signal::SIGCONT).unwrap();
+                assert_eq!(last_turn(child.id()), Some(Turn::Continued));
+                assert!(find(child.id()) == Child::Alive && take(libc::P_PID, child.id()).unwrap().is_none());
                 assert_eq!(waitpid(pid, Some(WaitPidFlag::WCONTINUED)).unwrap(), WaitStatus::Continued(pid));
-                assert_eq!(stopped_by(child.id()), None);
+                assert_eq!((stopped_by(child.id()), last_turn(child.id())), (None, None));
             }
             child.kill().unwrap();
             child.wait().unwrap();
             assert_eq!(stopped_by(child.id()), None);
-            assert!([0, 1, u32::MAX].into_iter().all(|pid| stopped_by(pid).is_none()));
+            assert!([0, 1, u32::MAX].into_iter().all(|pid| stopped_by(pid).is_none() && last_turn(pid).is_none()));
         }
 
         #[test]
