@@ -12,9 +12,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::groups::{limit_pids, Groups};
+use common::groups::{limit_memory, limit_pids, Groups};
 use common::{wait_until, Children};
-use highwater::{HeldBack, Job, JobHandle, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor, Work};
+use highwater::{HeldBack, Job, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor, Work};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::unistd::chown;
 use rusty_fork::rusty_fork_test;
@@ -242,6 +242,41 @@ rusty_fork_test! {
             assert!(outcome.unwrap().is_success());
             assert!(!is_left, "limited: {is_limited}");
         }
+    }
+
+    /// The kernel says how many processes it has killed in a group, and not whose they were.
+    #[test]
+    fn jobs_that_the_kernel_kills_for_memory_are_run_again_and_so_are_those_that_fail_for_it() {
+        let Some(groups) = Groups::new("memory") else { return };
+        // In version 1 a kill counts in the group of what was killed, and in none above.
+        limit_memory(&groups.inner, 96 << 20);
+        groups.enter();
+        // Checked so rarely that the kernel is first.
+        let (_monitor, jobs) = jobs_checked_every(Duration::from_secs(60));
+        let events = jobs.events();
+        let ends_with = |script: &str| {
+            let job = jobs.submit(sh(script)).unwrap();
+            let outcome = job.wait_timeout(LONG).unwrap();
+            (outcome.status().unwrap_or_else(|| panic!("{outcome}")).code(), job.tries())
+        };
+        // Until the kind is known, checks are taken often.
+        for _ in 0..3 {
+            assert_eq!(ends_with("exit 4"), (Some(4), 1));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let fill = "dd if=/dev/zero of=/dev/null bs=200M count=1";
+        for (name, killed) in [("itself", format!("exec {fill}")), ("a part", format!("{fill} || exit 3"))] {
+            let tried = folder.path().join(name);
+            let script = format!("[ -e '{0}' ] && exit 0; touch '{0}'; {killed}", tried.display());
+            assert_eq!(ends_with(&script), (Some(0), 2), "{name}");
+            // No kill is left to explain this one by.
+            assert_eq!(ends_with("exit 4"), (Some(4), 1), "after {name}");
+        }
+        let requeued = events.try_iter().filter_map(|event| match event.what {
+            JobStep::Requeued { tries } => Some(tries.critical),
+            _ => None,
+        });
+        assert_eq!(requeued.collect::<Vec<_>>(), [None, None], "by the kernel");
     }
 
     #[test]

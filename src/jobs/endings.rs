@@ -185,10 +185,11 @@ impl JobTable {
             }
             // Nothing of it is left, or no more can be done about it: what goes on is measured as others are.
             engine::finish(&self.engine, &job.grant);
-            let was_killed = status.is_some_and(was_killed);
-            let for_memory = was_killed
-                && job.why().is_none()
-                && *kills.get_or_insert_with(|| state.kills.have_grown(self.memory_group().as_deref()));
+            let for_memory = job.why().is_none()
+                && status.filter(|status| !status.success()).is_some_and(|status| {
+                    let kills = kills.get_or_insert_with(|| state.kills.recent(self.memory_group().as_deref()));
+                    state.kills.explain(*kills, was_killed(status))
+                });
             if !job.is_ending() && !for_memory {
                 state.costs.note(&job.job.job.kind, learned, job.growth.longest_pause());
             }

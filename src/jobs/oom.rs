@@ -2,7 +2,9 @@
 //!
 //! `oom_kill` of `/proc/vmstat` (Linux 4.13) counts those of the whole machine, of control groups as well, and
 //! `memory.events` or `memory.oom_control` those of one group. Who was killed is not said: a job that was killed within
-//! seconds of a count is taken to be meant.
+//! seconds of a count is taken to be meant. What was killed may be something that the job has started, as a compiler of a build,
+//! and the job then fails in its own way: one that has failed is taken to be meant by a kill in its own group that no
+//! other job has died of (in version 1 that is the group of what was killed, and none above it).
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +17,19 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// The last two counts. A kill counts for five to ten seconds while jobs run.
 #[derive(Debug, Default)]
 pub(super) struct OomKills {
-    before: u64,
-    latest: u64,
+    before: Kills,
+    latest: Kills,
     looked: Option<Instant>,
+    /// The kills since the first count that jobs have died of.
+    explained: u64,
+}
+
+/// Numbers of kills.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kills {
+    in_group: u64,
+    /// Those of the group may be among them, or not.
+    elsewhere: u64,
 }
 
 impl OomKills {
@@ -25,8 +37,7 @@ impl OomKills {
     pub(super) fn begin(&mut self, now: Instant, group: Option<&Path>) {
         if self.is_due(now) {
             self.latest = count(group);
-            self.before = self.latest;
-            self.looked = Some(now);
+            (self.before, self.looked, self.explained) = (self.latest, Some(now), 0);
         }
     }
 
@@ -34,8 +45,9 @@ impl OomKills {
     /// much.
     pub(super) fn look(&mut self, now: Instant, group: Option<&Path>) {
         if self.is_due(now) {
+            let forgotten = self.latest.since(self.before).in_group;
             self.before = std::mem::replace(&mut self.latest, count(group));
-            self.looked = Some(now);
+            (self.looked, self.explained) = (Some(now), self.explained.saturating_sub(forgotten));
         }
     }
 
@@ -43,17 +55,37 @@ impl OomKills {
         self.looked.map_or(true, |looked| now - looked >= WINDOW)
     }
 
-    /// Whether there were any of late. Some 100 us.
-    pub(super) fn have_grown(&self, group: Option<&Path>) -> bool {
-        self.before < count(group)
+    /// The kills of late. Some 100 us.
+    pub(super) fn recent(&self, group: Option<&Path>) -> Kills {
+        count(group).since(self.before)
+    }
+
+    /// Whether a job that ended while there were these kills died of one; then no other has died of that one. `was_killed`
+    /// says that it was killed itself.
+    pub(super) fn explain(&mut self, recent: Kills, was_killed: bool) -> bool {
+        let is_meant = recent.in_group > self.explained || (was_killed && recent != Kills::default());
+        self.explained += u64::from(is_meant);
+        is_meant
     }
 }
 
-/// Another group, or a file that is gone, is another sum.
-fn count(group: Option<&Path>) -> u64 {
+impl Kills {
+    fn since(self, before: Kills) -> Kills {
+        Kills {
+            in_group: self.in_group.saturating_sub(before.in_group),
+            elsewhere: self.elsewhere.saturating_sub(before.elsewhere),
+        }
+    }
+}
+
+fn count(group: Option<&Path>) -> Kills {
     let files = group.into_iter().flat_map(|group| [group.join("memory.events"), group.join("memory.oom_control")]);
-    let files = files.chain([Path::new("/proc/vmstat").into()]);
-    files.filter_map(|file| fs::read(file).ok()).map(|text| parse(&text)).fold(0, u64::wrapping_add)
+    let in_group = files.map(|file| count_in(&file)).fold(0, u64::wrapping_add);
+    Kills { in_group, elsewhere: count_in(Path::new("/proc/vmstat")) }
+}
+
+fn count_in(file: &Path) -> u64 {
+    fs::read(file).map(|text| parse(&text)).unwrap_or_default()
 }
 
 fn parse(text: &[u8]) -> u64 {
@@ -84,25 +116,39 @@ mod tests {
     }
 
     #[test]
-    fn only_growth_within_the_last_seconds_counts() {
+    fn only_kills_of_the_last_seconds_count_and_each_for_one_job() {
         let group = tempfile::tempdir().unwrap();
         let set = |count: u64| fs::write(group.path().join("memory.events"), format!("oom_kill {count}\n")).unwrap();
+        let in_group = |kills: &OomKills| kills.recent(Some(group.path())).in_group;
         let (mut kills, now) = (OomKills::default(), Instant::now());
-        // Many, lest those of the machine matter.
-        const MANY: u64 = 1 << 40;
-        set(MANY);
+        set(7);
         kills.begin(now, Some(group.path()));
-        assert!(!kills.have_grown(Some(group.path())));
-        set(2 * MANY);
-        assert!(kills.have_grown(Some(group.path())));
+        assert_eq!(in_group(&kills), 0);
+        set(9);
+        assert_eq!(in_group(&kills), 2);
         // However late the first look after it comes, it remembers the count before.
-        for (after, has_grown) in [(WINDOW / 2, true), (5 * WINDOW, true), (6 * WINDOW, false)] {
+        for (after, counted) in [(WINDOW / 2, 2), (5 * WINDOW, 2), (6 * WINDOW, 0)] {
             kills.look(now + after, Some(group.path()));
-            assert_eq!(kills.have_grown(Some(group.path())), has_grown, "after {after:?}");
+            assert_eq!(in_group(&kills), counted, "after {after:?}");
         }
         // While no job ran nobody has looked.
-        set(3 * MANY);
+        set(10);
         kills.begin(now + 60 * WINDOW, Some(group.path()));
-        assert!(!kills.have_grown(Some(group.path())));
+        assert_eq!(in_group(&kills), 0);
+    }
+
+    #[test]
+    fn a_job_that_fails_is_meant_by_a_kill_in_its_group_that_no_other_has_died_of() {
+        let kills = |in_group, elsewhere| Kills { in_group, elsewhere };
+        let (killed, failed) = (true, false);
+        let mut one = OomKills::default();
+        assert!(!one.explain(kills(0, 0), killed) && !one.explain(kills(0, 5), failed));
+        assert!(one.explain(kills(1, 5), failed));
+        assert!(!one.explain(kills(1, 5), failed), "explained");
+        assert!(one.explain(kills(1, 5), killed), "one that was killed itself says more");
+        let mut two = OomKills::default();
+        assert!(two.explain(kills(2, 0), killed) && two.explain(kills(2, 0), failed));
+        assert!(!two.explain(kills(2, 0), failed));
+        assert!(OomKills::default().explain(kills(0, 1), killed), "where the group counts none");
     }
 }
