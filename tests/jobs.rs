@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use common::groups::Groups;
 use common::wait_until;
 use highwater::{
-    HeldBack, Job, JobEvent, JobStep, Jobs, JobsBuilder, MemoryScope, Outcome, ResourceLimits, ResourceLimitsBuilder,
-    ResourceMonitor, Work,
+    HeldBack, Job, JobEvent, JobStep, Jobs, JobsBuilder, Limiter, MemoryScope, Outcome, Resource, ResourceLimits,
+    ResourceLimitsBuilder, ResourceMonitor, Work,
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -234,6 +234,23 @@ fn what_could_never_fit_is_refused_and_the_others_run() {
     }
     assert!(host.jobs.spawn(host.sh("exit 0")).unwrap().wait().is_success());
     assert!(!host.has("ran"));
+}
+
+#[test]
+fn the_patience_with_a_host_that_is_too_large_goes_on_after_a_stop_where_it_was() {
+    // A machine that is held up for all of it shows nothing: it is asked again.
+    wait_until("a job waits on after a stop that was longer than the patience", || {
+        let patience = Duration::from_millis(1500);
+        let host = Host::new(ResourceLimits::builder().max_memory_mb(1), |jobs| jobs.patience(patience));
+        let job = host.jobs.submit(host.sh("exit 0")).unwrap();
+        let is_crowded = |held_back: HeldBack| matches!(held_back.limiter(), Limiter::Resource(Resource::Memory));
+        wait_until("it is refused", || host.jobs.held_back().is_some_and(is_crowded));
+        host.jobs.stop_with(|| std::thread::sleep(patience));
+        let has_waited = job.wait_timeout(Duration::from_millis(300)).is_none();
+        let outcome = job.wait_timeout(LONG).unwrap();
+        assert!(matches!(outcome, Outcome::NeverFits(_)), "{outcome:?}");
+        has_waited
+    });
 }
 
 #[test]

@@ -352,6 +352,7 @@ impl JobTable {
         let stopped = stopped.elapsed();
         state.account.leave_out(stopped);
         state.pace.leave_out(stopped);
+        state.crowded_since = state.crowded_since.map(|since| since + stopped);
         for job in &mut state.running {
             let done = job.go_on(stopped, &self.processes);
             job.complain("continue", done);
