@@ -18,6 +18,11 @@ const IDLE: f64 = 0.25;
 /// two CPUs make less than 5 % of it, three make 50.
 const CROWDED: f64 = 25.0;
 
+/// The share of the CPUs from which on, idle over a second, they are not crowded whatever that is: jobs that fill their memory
+/// at the same moment, and wait for the rest of their time, have one wait for another and the CPUs for both.
+const UNUSED: f64 = 0.25;
+const SECOND: Duration = Duration::from_secs(1);
+
 /// How long the width stays after it was too large; twice as long the next time, up to the last.
 const HOLD: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
@@ -30,6 +35,8 @@ pub(super) struct Width {
     /// Whether a job was held back by it since the last look.
     is_felt: bool,
     looked: Option<(Instant, Ticks)>,
+    /// The CPUs that were idle in the last second or so.
+    idle_cpus: f64,
     hold: Duration,
     hold_until: Option<Instant>,
 }
@@ -51,6 +58,7 @@ impl Width {
             is_fixed: fixed.is_some(),
             is_felt: false,
             looked: None,
+            idle_cpus: 0.0,
             hold: HOLD[0],
             hold_until: None,
         }
@@ -78,19 +86,24 @@ impl Width {
             return;
         }
         let Some(ticks) = fs::read("/proc/stat").ok().as_deref().and_then(parse) else { return };
-        if let Some((_, before)) = self.looked.replace((now, ticks)) {
+        if let Some((at, before)) = self.looked.replace((now, ticks)) {
             let all = thread::available_parallelism().map_or(self.cpus, usize::from);
-            self.judge(now, ticks.idle_since(before) * all as f64, pressure.unwrap_or_default());
+            let idle_cpus = ticks.idle_since(before) * all as f64;
+            self.judge(now, now - at, idle_cpus, pressure.unwrap_or_default());
         }
     }
 
-    fn judge(&mut self, now: Instant, idle_cpus: f64, pressure: f64) {
+    /// These CPUs were idle for so long, up to now.
+    fn judge(&mut self, now: Instant, during: Duration, idle_cpus: f64, pressure: f64) {
+        let weight = (during.as_secs_f64() / SECOND.as_secs_f64()).min(1.0);
+        self.idle_cpus += (idle_cpus - self.idle_cpus) * weight;
+        let is_crowded = pressure >= CROWDED && self.idle_cpus < self.cpus as f64 * UNUSED;
         let is_held = self.hold_until.is_some_and(|until| now < until);
-        if pressure >= CROWDED && self.jobs > self.cpus && !is_held {
+        if is_crowded && self.jobs > self.cpus && !is_held {
             self.jobs = self.cpus.max(self.jobs - (self.jobs / 4).max(1));
             self.hold_until = Some(now + self.hold);
             self.hold = (self.hold * 2).min(HOLD[1]);
-        } else if pressure < CROWDED && idle_cpus >= IDLE && self.is_felt && !is_held {
+        } else if !is_crowded && idle_cpus >= IDLE && self.is_felt && !is_held {
             self.jobs += (self.jobs / 2).max(1);
         }
         self.is_felt = false;
@@ -148,14 +161,32 @@ mod tests {
         let mut judge = |width: &mut Width, running, idle, pressure| {
             now += WINDOW;
             width.has_room(running);
-            width.judge(now, idle, pressure);
+            width.judge(now, WINDOW, idle, pressure);
             width.jobs
         };
         assert_eq!(judge(&mut width, 3, 4.0, 0.0), 4); // nobody was held back
         assert_eq!(judge(&mut width, 4, 0.1, 0.0), 4); // nothing was idle
         assert_eq!(judge(&mut width, 4, 3.0, 0.0), 6);
-        assert_eq!(judge(&mut width, 6, 1.0, 30.0), 5);
+        assert_eq!(judge(&mut width, 6, 0.1, 30.0), 5);
         assert_eq!(judge(&mut width, 5, 1.0, 0.0), 5); // not again at once
+    }
+
+    #[test]
+    fn cpus_that_are_idle_for_long_are_not_crowded_by_moments_in_which_they_are_not() {
+        let mut width = Width { cpus: 4, jobs: 8, idle_cpus: 3.0, ..Width::new(None) };
+        let now = Instant::now();
+        for look in 1..=6 {
+            width.has_room(7);
+            width.judge(now + WINDOW * look, WINDOW, 0.0, 60.0);
+            assert_eq!(width.jobs, 8, "after {look} looks");
+        }
+        width.has_room(8);
+        width.judge(now + WINDOW * 7, WINDOW, 3.0, 60.0);
+        assert_eq!(width.jobs, 12, "idle again");
+        for look in 8..=20 {
+            width.judge(now + WINDOW * look, WINDOW, 0.0, 60.0);
+        }
+        assert!(width.jobs < 12, "not idle for a second");
     }
 
     #[test]
