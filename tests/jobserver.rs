@@ -106,8 +106,12 @@ struct Ends {
 impl Ends {
     /// Those that a process has inherited.
     fn of(child: &Child, is_fifo: bool) -> Ends {
-        let environment = fs::read(format!("/proc/{}/environ", child.id())).unwrap();
-        let environment = String::from_utf8(environment).unwrap();
+        let mut environment = String::new();
+        // A program is told to have begun a moment before it has an environment.
+        wait_until("the program has begun", || {
+            environment = fs::read_to_string(format!("/proc/{}/environ", child.id())).unwrap();
+            !environment.is_empty()
+        });
         let flags = environment.split('\0').find_map(|variable| variable.strip_prefix("MAKEFLAGS=")).unwrap();
         let option = if is_fifo { "--jobserver-aut=" } else { "--jobserver-auth=" };
         let (_, address) = flags.split_once(option).unwrap();

@@ -66,18 +66,23 @@ impl JobTable {
         if growth_seen.replace(latest.timestamp) == Some(latest.timestamp) {
             return;
         }
-        let mut grown_by = 0u64;
+        let (mut grown_by, mut has_outgrown) = (0u64, false);
         for job in running.iter_mut().filter(|job| job.is_active() && !job.has_tokens()) {
             let Some(usage) = engine::usage(&self.engine, &job.grant) else { continue };
             grown_by = grown_by.saturating_add(job.note_growth(usage, latest.timestamp));
             job.has_grown = costs.has_grown(&job.job.job.kind, &job.growth);
             // What its kind is taken to cost may be known better by now than when it was started.
             let typical = costs.typical(&job.job.job.kind);
+            let outgrown = typical.map(|typical| Cost { memory_bytes: usage.memory_bytes, ..typical }.beyond(typical));
+            has_outgrown |= outgrown.is_some_and(|outgrown| std::mem::replace(&mut job.outgrown, outgrown) != outgrown);
             let Some(least) = (if job.has_grown { Some(Cost::default()) } else { typical }) else { continue };
             let counted = least.max(job.job.needed).max(Cost::declared(&job.job.job.declared)).memory_bytes;
             if std::mem::replace(&mut job.counted_bytes, counted) != counted {
                 engine::declare_memory(&self.engine, &job.grant, counted);
             }
+        }
+        if has_outgrown {
+            self.fit_headroom(&mut state);
         }
         // As much again before the next check, and once more before what is told to stop has stopped.
         if engine::is_too_much_memory(&self.engine, grown_by.saturating_mul(2)) {

@@ -87,6 +87,8 @@ pub(super) struct Running {
     pub(super) has_grown: bool,
     /// The memory that it counts at while it uses less.
     pub(super) counted_bytes: u64,
+    /// The memory that it has beyond what its kind is taken to cost.
+    pub(super) outgrown: Cost,
     /// When to kill what the first process has left behind, and then when to wait for it no longer.
     leaving: Option<Instant>,
     has_killed_orphans: bool,
@@ -134,6 +136,7 @@ impl Running {
             growth: Growth::default(),
             has_grown: false,
             counted_bytes,
+            outgrown: Cost::default(),
             leaving: None,
             has_killed_orphans: false,
             killed_at: None,

@@ -1,5 +1,6 @@
 //! The starts of jobs: which of those that wait may run, and the room that is reserved for it. On the thread of the jobs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -298,8 +299,7 @@ impl JobTable {
                 .map(|job| job.learned(engine::usage(&self.engine, &job.grant).unwrap_or_default()));
             peaks.fold(Cost::UNKNOWN, Cost::max)
         });
-        let kinds = state.kinds_beside().chain([kind]);
-        let headroom = kinds.fold(Cost::default(), |headroom, kind| headroom.max(state.costs.headroom(kind)));
+        let headroom = state.headroom_needed(Some(kind));
         let more = if beside == 0 { Cost::default() } else { headroom.beyond(state.headroom.cost) };
         let to_come = tasks_to_come(&state, if beside == 0 { 0 } else { headroom.tasks });
         let unseen = self.unseen_descriptors(&state);
@@ -402,8 +402,7 @@ impl JobTable {
 
     /// Gives back the headroom that the running jobs need no more.
     pub(super) fn fit_headroom(&self, state: &mut State) {
-        let kinds = state.kinds_beside();
-        let needed = kinds.fold(Cost::default(), |needed, kind| needed.max(state.costs.headroom(kind)));
+        let needed = state.headroom_needed(None);
         let is_needed = state.beside() > 1 && needed.max(state.headroom.cost) == needed;
         if !is_needed {
             // That of the next job is reserved with it.
@@ -411,6 +410,22 @@ impl JobTable {
                 engine::finish(&self.engine, &grant);
             }
         }
+    }
+}
+
+impl State {
+    /// The headroom for those that run and this one: of each kind what the largest takes beyond typical, less what one that
+    /// runs has taken of that already.
+    fn headroom_needed(&self, next: Option<&String>) -> Cost {
+        let mut outgrown: BTreeMap<&str, Cost> =
+            self.kinds_beside().chain(next).map(|kind| (&**kind, Cost::default())).collect();
+        for job in &self.running {
+            if let Some(most) = outgrown.get_mut(job.kind()) {
+                *most = most.max(job.outgrown);
+            }
+        }
+        let needed = outgrown.into_iter().map(|(kind, outgrown)| self.costs.headroom(kind).beyond(outgrown));
+        needed.fold(Cost::default(), Cost::max)
     }
 }
 
