@@ -1,4 +1,4 @@
-//! Jobs where the system itself has too little for them: tasks, descriptors, a terminal. All of these are process-wide, so each
+//! Jobs where the system itself has too little for them: tasks, memory, room for an environment, descriptors, a terminal. All of these are process-wide, so each
 //! test has a process of its own.
 #![allow(clippy::unwrap_used)]
 
@@ -123,6 +123,31 @@ fn host_of_a_user_whose_tasks_are_hidden() {
     assert!(reasons.iter().any(|reason| is_want_of(reason, libc::EAGAIN)), "{reasons:?}");
 }
 
+#[test]
+fn jobs_wait_while_the_limit_of_their_user_is_lowered_and_run_when_it_is_raised_again() {
+    as_limited_user(300_000, &[], "host_of_a_user_whose_limit_changes");
+}
+
+#[test]
+#[ignore = "jobs_wait_while_the_limit_of_their_user_is_lowered_and_run_when_it_is_raised_again runs it, as another user"]
+fn host_of_a_user_whose_limit_changes() {
+    let (_monitor, jobs) = jobs();
+    let job = |number| sh(&format!("echo {number} >> done; exec sleep 0.05"));
+    let handles: Vec<_> = (1..=40).map(|number| jobs.submit(job(number)).unwrap()).collect();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+    for limit in [46, 40, 10] {
+        wait_until("another one has ended", || jobs.running() > 0 || jobs.waiting() == 0);
+        // Others have as many, and this process has its threads.
+        setrlimit(Resource::RLIMIT_NPROC, limit, hard).unwrap();
+        let is_refused = |reason| matches!(reason, HeldBack::Tasks(shortage) if shortage.limit == limit);
+        wait_until("the others wait", || jobs.running() == 0 && jobs.held_back().is_some_and(is_refused));
+        assert!(jobs.waiting() > 0, "all ran before the limit was lowered");
+        setrlimit(Resource::RLIMIT_NPROC, soft, hard).unwrap();
+    }
+    reasons_until_all_succeed(&jobs, &handles);
+    assert_eq!(fs::read_to_string("done").unwrap().lines().count(), 40);
+}
+
 /// A job of the test below.
 #[test]
 #[ignore = "a job of threads_of_jobs_count_where_a_group_limits_them, which runs it"]
@@ -166,6 +191,48 @@ rusty_fork_test! {
             outcome => panic!("{outcome:?}"),
         }
         assert!(jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG).unwrap().is_success());
+    }
+
+    /// The stack on which a program is started is mapped (`posix_spawn(3)`): where no more may be, that fails with `ENOMEM`, as
+    /// where the machine has no memory for another process.
+    #[test]
+    fn a_job_that_cannot_be_started_for_want_of_memory_is_started_later_also_if_none_runs() {
+        let (_monitor, jobs) = jobs();
+        // On a thread, whose allocator has mapped what it will use.
+        let host = thread::spawn(move || {
+            let job = jobs.spawn(sh("exec sleep 0.5").kind("first")).unwrap();
+            let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+            let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+            setrlimit(Resource::RLIMIT_AS, pages * 4096, hard).unwrap();
+            let waits = jobs.submit(sh("exit 0").kind("second")).unwrap();
+            let is_refused = || jobs.held_back().is_some_and(|reason| is_want_of(&reason, libc::ENOMEM));
+            wait_until("it is refused", is_refused);
+            // Its end is told all the same, and the other one has nobody to wait for.
+            assert!(job.wait_timeout(LONG).unwrap().is_success());
+            wait_until("it waits", || jobs.running() == 0 && jobs.waiting() == 1 && is_refused());
+            setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+            assert!(waits.wait_timeout(LONG).unwrap().is_success());
+            assert_eq!(waits.tries(), 1);
+        });
+        host.join().unwrap();
+    }
+
+    #[test]
+    fn an_environment_that_is_too_large_is_the_reason_of_each_job_that_has_it_and_the_others_run() {
+        let (_monitor, jobs) = jobs();
+        // More than may be passed, whatever the limit on stacks (execve(2)).
+        for number in 0..80 {
+            std::env::set_var(format!("LARGE_{number}"), "x".repeat(100 << 10));
+        }
+        for _ in 0..3 {
+            match jobs.spawn(sh("exit 0")).unwrap().wait_timeout(LONG) {
+                Some(Outcome::NotStarted(error)) => assert_eq!(error.raw_os_error(), Some(libc::E2BIG)),
+                outcome => panic!("{outcome:?}"),
+            }
+            let mut other = Command::new("sh");
+            other.args(["-c", "exit 0"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+            assert!(jobs.spawn(Job::new(other)).unwrap().wait_timeout(LONG).unwrap().is_success());
+        }
     }
 
     #[test]
