@@ -235,6 +235,31 @@ rusty_fork_test! {
         }
     }
 
+    /// What a job leaves behind is known by a mark in its environment, which the standard library sorts.
+    #[test]
+    fn what_a_job_of_a_large_environment_leaves_behind_is_ended_with_it() {
+        let (_monitor, jobs) = jobs();
+        let folder = tempfile::tempdir().unwrap();
+        let pid = || fs::read_to_string(folder.path().join("pid")).unwrap_or_default();
+        for round in 1..=5 {
+            // Which changes nothing of its environment, as a shell does, and is not there for long.
+            let mut leaves = Command::new("perl");
+            leaves.args(["-MPOSIX=setsid", "-e"]).arg(
+                "if (fork) { select(undef, undef, undef, 0.001) until -s 'pid'; exit }
+                 setsid; open(PID, '>', 'pid.new'); print PID $$; close PID; rename 'pid.new', 'pid'; sleep 1000",
+            );
+            for number in 0..15 {
+                leaves.env(format!("A_LARGE_{number}"), "x".repeat(100 << 10));
+            }
+            leaves.current_dir(&folder);
+            let job = jobs.spawn(Job::new(leaves)).unwrap();
+            assert!(job.wait_timeout(LONG).unwrap().is_success());
+            let is_left = Path::new("/proc").join(pid()).exists();
+            assert!(!is_left, "{} of round {round}", pid());
+            fs::remove_file(folder.path().join("pid")).unwrap();
+        }
+    }
+
     #[test]
     fn a_job_waits_for_a_descriptor_while_others_run_and_is_told_when_none_do() {
         // Without a descriptor no check succeeds either, so none is taken meanwhile.

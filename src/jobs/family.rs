@@ -7,7 +7,7 @@
 //! change its own. A list costs about 10 us, and each orphan in it 30 us.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::cost::Cost;
@@ -19,8 +19,9 @@ use crate::sys::reserve::is_exhausted;
 /// The name of the mark in the environment.
 pub(super) const MARK: &str = "HIGHWATER_JOB";
 
-/// The longest environment that is looked through.
-const LONGEST: u64 = 1 << 20;
+/// The longest environment that is looked through: longer than any that a program is started with (6 MB, execve(2)). A
+/// process can have the kernel show another one.
+const LONGEST: u64 = 8 << 20;
 
 /// The starts of one table of jobs.
 #[derive(Debug)]
@@ -160,15 +161,19 @@ fn visit(pid: u32, mut look: impl FnMut(&[u8])) {
 
 fn serial_of(pid: u32) -> io::Result<Option<Serial>> {
     let Some(file) = unless_exhausted(File::open(format!("/proc/{pid}/environ")))? else { return Ok(None) };
-    let mut environment = Vec::new();
-    let read = file.take(LONGEST).read_to_end(&mut environment);
-    Ok(read.ok().and_then(|_| find(&environment)))
+    Ok(find(BufReader::new(file.take(LONGEST))))
 }
 
-fn find(environment: &[u8]) -> Option<Serial> {
-    let mut variables = environment.split(|byte| *byte == 0);
-    let mark = variables.find_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="))?;
-    Serial::from_mark(std::str::from_utf8(mark).ok()?)
+fn find(mut environment: impl BufRead) -> Option<Serial> {
+    let mut variable = Vec::new();
+    while environment.read_until(0, &mut variable).ok()? > 0 {
+        let text = variable.strip_suffix(b"\0").unwrap_or(&variable);
+        if let Some(mark) = text.strip_prefix(MARK.as_bytes()).and_then(|text| text.strip_prefix(b"=")) {
+            return Serial::from_mark(std::str::from_utf8(mark).ok()?);
+        }
+        variable.clear();
+    }
+    None
 }
 
 /// A job is only found by the mark that it was given.
@@ -177,12 +182,12 @@ pub(super) fn law(bytes: &[u8]) {
     assert_eq!(find(bytes), None, "it bears the number of this process");
     let own = Serial { family: 7, number: 9 };
     let marked = [format!("{MARK}={}", own.mark()).as_bytes(), b"\0", bytes].concat();
-    assert_eq!(find(&marked), Some(own));
+    assert_eq!(find(marked.as_slice()), Some(own));
     // What is behind a mark without a NUL is part of it.
     let longer = [format!("{MARK}={}", own.mark()).as_bytes(), bytes].concat();
     let is_digits = |rest: &[u8]| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit);
     let behind = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    assert!(find(&longer).is_none() || behind.is_empty() || is_digits(behind));
+    assert!(find(longer.as_slice()).is_none() || behind.is_empty() || is_digits(behind));
 }
 
 #[cfg(test)]
