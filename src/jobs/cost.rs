@@ -237,7 +237,8 @@ impl Costs {
             let error = format!("line {line} is no cost: `memory processes tasks milliseconds kind`");
             io::Error::new(io::ErrorKind::InvalidData, error)
         };
-        let mut lines = text.lines();
+        // Not `lines`, which takes a carriage return off the end of a name.
+        let mut lines = text.split_terminator('\n');
         if lines.next() != Some(HEADER) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it does not begin with `{HEADER}`")));
         }
@@ -363,12 +364,14 @@ mod tests {
         let mut costs = costs("a kind of three words", &[1, 2, 3]);
         costs.note("", cost(7, 2).with_tasks(16), SOON);
         costs.note("two\nlines", cost(9, 1), SOON);
+        costs.note("of a file from elsewhere\r", cost(9, 1), SOON);
         let text = costs.to_text();
         let again = Costs::parse(&text).unwrap();
         assert_eq!(again.to_text(), text);
         assert_eq!(again.typical("a kind of three words"), Some(cost(2, 1)));
         assert_eq!(again.typical(""), Some(cost(7, 2).with_tasks(16)));
         assert_eq!(again.typical("two\nlines"), None);
+        assert_eq!(again.typical("of a file from elsewhere\r"), Some(cost(9, 1)));
     }
 
     #[test]
