@@ -73,14 +73,16 @@ pub(super) fn least(
     // Reading `memory.stat` is the dear part. Room without it is a lower bound, so levels are visited by that bound and
     // the visit ends when no bound is below the best found.
     let mut least: Option<Charge> = None;
-    while let Some(level) =
-        levels.iter_mut().filter(|level| level.charged.is_some()).min_by_key(|level| level.raw_room())
+    while let Some(index) =
+        (0..levels.len()).filter(|index| levels[*index].charged.is_some()).min_by_key(|index| levels[*index].raw_room())
     {
-        if least.as_ref().is_some_and(|least| least.room() <= level.raw_room()) {
+        if least.as_ref().is_some_and(|least| least.room() <= levels[index].raw_room()) {
             break;
         }
+        let fixed_below = if index == 0 { 0 } else { levels[0].fixed(workspace) };
+        let level = &mut levels[index];
         let Some((limit, raw)) = level.charged.take() else { break };
-        let charge = level.judge(limit, raw, workspace);
+        let charge = level.judge(limit, raw, fixed_below, workspace);
         if least.as_ref().map_or(true, |least| charge.room() < least.room()) {
             least = Some(charge);
         }
@@ -189,8 +191,17 @@ impl GroupFiles {
         Some(MemoryStat::parse(text, self.version))
     }
 
-    /// The part of the charge that counts.
-    fn judge(&mut self, limit: u64, raw: u64, workspace: &mut Workspace) -> Charge {
+    /// The part of the charge of the own group that cannot be given back, which is so in every group above.
+    ///
+    /// Linux 6.18 was seen to tell for up to two seconds what a group above had consisted of, where its file was read while
+    /// memory was charged to the group below, and to tell what it is when that of the group below has been read: so this
+    /// comes before, and what it says counts where the other lags behind all the same.
+    fn fixed(&mut self, workspace: &mut Workspace) -> u64 {
+        self.read_stat(workspace).map_or(0, |stat| stat.fixed())
+    }
+
+    /// The part of the charge that counts, of which so much is that of a group below and cannot be given back.
+    fn judge(&mut self, limit: u64, raw: u64, fixed_below: u64, workspace: &mut Workspace) -> Charge {
         let charge = |limit, usage, raw| Charge { folder: Arc::clone(&self.folder), limit, usage, raw };
         let all = charge(limit, raw, raw);
         // Where it cannot be read, all that is charged counts: too much rather than too little.
@@ -199,7 +210,7 @@ impl GroupFiles {
             let reclaimable = self.kernel_memory.reclaimable(limit, stat.left_for_kernel(raw), workspace);
             stat = stat.with_reclaimable_kernel(raw, reclaimable);
         }
-        let usage = stat.judged_usage(raw);
+        let usage = stat.judged_usage(raw, fixed_below);
         let of_memory = Charge { usage, ..all };
         let with_swap = stat.limit_with_swap().map(|(limit, swap)| Charge {
             folder: Arc::clone(&self.folder),

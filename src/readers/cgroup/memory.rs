@@ -11,7 +11,7 @@
 //! The surprise, in this sample: what is `inactive_file` need not be file. Anonymous memory that was marked `MADV_FREE`
 //! and written again is listed there, and cannot be dropped. And a count that is kept apart by each CPU may fall below
 //! zero, which is printed as a number near 2^64, or be that of groups which were removed, and be larger than all that
-//! is charged.
+//! is charged. And it may lag behind what is charged by seconds ([`super::level`] says where).
 
 use super::limit::NO_LIMIT;
 use super::membership::Version;
@@ -73,13 +73,19 @@ impl MemoryStat {
 
     /// The part of what is charged that cannot be given back: all but what the kernel's `MemAvailable` takes for
     /// reclaimable, which are both lists of page cache and reclaimable slab. Never more than is charged, and never less
-    /// than anonymous, shared and other kernel memory together, where that is what is charged.
-    pub(crate) fn judged_usage(&self, raw: u64) -> u64 {
+    /// than anonymous, shared and other kernel memory together, or what of a group below is, where that is what is charged.
+    pub(crate) fn judged_usage(&self, raw: u64, fixed_below: u64) -> u64 {
         let lists = self.file_lists.min(self.file.saturating_sub(self.shmem));
-        let other_kernel = self.kernel.saturating_sub(self.slab_reclaimable);
-        let fixed = self.anon.saturating_add(self.shmem).saturating_add(other_kernel);
+        let fixed = self.fixed().max(fixed_below);
         let reclaimable = lists.saturating_add(self.slab_reclaimable).min(raw.saturating_sub(fixed));
         raw - reclaimable
+    }
+
+    /// Anonymous, shared and other kernel memory together; in a group of version 1 without that of the kernel, unless it is
+    /// [told](Self::with_reclaimable_kernel).
+    pub(crate) fn fixed(&self) -> u64 {
+        let other_kernel = self.kernel.saturating_sub(self.slab_reclaimable);
+        self.anon.saturating_add(self.shmem).saturating_add(other_kernel)
     }
 
     /// The memory of the kernel in a group of version 1, which its `memory.stat` does not tell: what is left of the
@@ -113,7 +119,8 @@ pub(super) fn law(bytes: &[u8]) {
         assert_eq!(MemoryStat::parse(&crate::laws::after_a_line("pgfault 18446744073709551616", text), version), stat);
         let fixed = stat.anon.saturating_add(stat.shmem);
         for stat in [stat, stat.with_reclaimable_kernel(raw, raw), stat.with_reclaimable_kernel(raw, 0)] {
-            assert!((raw.min(fixed)..=raw).contains(&stat.judged_usage(raw)));
+            assert!((raw.min(fixed)..=raw).contains(&stat.judged_usage(raw, 0)));
+            assert!((raw / 2..=raw).contains(&stat.judged_usage(raw, raw / 2)));
         }
         assert!(stat.left_for_kernel(raw) <= raw && stat.least_limit().map_or(true, |limit| limit < NO_LIMIT));
         assert!(version == Version::V1 || stat.least_limit().is_none() && stat.limit_with_swap().is_none());
@@ -129,7 +136,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn judged(raw: u64, text: &str, version: Version) -> u64 {
-        MemoryStat::parse(text.as_bytes(), version).judged_usage(raw)
+        MemoryStat::parse(text.as_bytes(), version).judged_usage(raw, 0)
     }
 
     /// The lines of these names, values in MiB.
@@ -168,7 +175,7 @@ mod tests {
         let stat = MemoryStat::parse(b"total_cache 20\ntotal_rss 10\ntotal_inactive_file 20\n", Version::V1);
         assert_eq!(stat.left_for_kernel(230), 200);
         for (reclaimable, expected) in [(0, 210), (150, 60), (900, 10)] {
-            assert_eq!(stat.with_reclaimable_kernel(230, reclaimable).judged_usage(230), expected, "{reclaimable}");
+            assert_eq!(stat.with_reclaimable_kernel(230, reclaimable).judged_usage(230, 0), expected, "{reclaimable}");
         }
     }
 

@@ -39,6 +39,27 @@ fn of_nested_limits_the_one_with_the_least_room_decides() {
 }
 
 #[test]
+fn a_group_holds_what_a_group_below_does_though_its_own_sums_lag_behind() {
+    let stat = |rss: u64, file: u64| {
+        format!("total_cache {}\ntotal_rss {}\ntotal_inactive_file {}\n", file * MIB, rss * MIB, file * MIB)
+    };
+    let machine = Machine::new("4:memory:/box/in\n", MOUNTS_HYBRID)
+        .memory_v1("cgroup/memory/box/in", "9223372036854771712", 255 * MIB)
+        .memory_v1("cgroup/memory/box", "268435456", 255 * MIB)
+        .with("cgroup/memory/box/in/memory.stat", &stat(213, 42));
+    for (rss, file, judged) in [(127, 126, 213), (213, 42, 213), (230, 25, 230)] {
+        machine.write("cgroup/memory/box/memory.stat", &stat(rss, file));
+        assert_eq!(machine.memory().unwrap().usage_bytes, judged * MIB, "{rss}");
+    }
+    let machine = Machine::new("0::/a/b/c\n", MOUNTS_V2)
+        .memory_v2("a/b/c", "max", 200 * MIB)
+        .memory_v2("a", "268435456", 255 * MIB)
+        .with("cgroup/a/b/c/memory.stat", &format!("anon {}\n", 200 * MIB))
+        .with("cgroup/a/memory.stat", &format!("anon {}\nfile {1}\ninactive_file {1}\n", 5 * MIB, 250 * MIB));
+    assert_eq!(machine.memory().unwrap().usage_bytes, 200 * MIB);
+}
+
+#[test]
 fn version_1_and_hybrid_are_judged_by_the_hierarchy_that_has_the_controller() {
     let own = "9:name=systemd:/\n8:pids:/box\n4:memory:/box/in\n1:cpu:/\n0::/user.slice\n";
     let machine = Machine::new(own, MOUNTS_HYBRID)
