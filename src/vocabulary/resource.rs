@@ -346,7 +346,8 @@ pub enum MemoryScope {
     /// `smaps_rollup`, proc_pid_smaps(5)), the largest process first, as far as it takes. The kernel goes through all
     /// pages of a process for that, 9 ms of CPU for 1 GiB, and holds up `mmap` in it meanwhile. The cost counts towards
     /// the CPU budget, so the next check is later; the result is kept for up to 32 checks, with all that can have been
-    /// added since.
+    /// added since. A process that was seen to share little of what it holds counts in full, which makes the sum too large by
+    /// a sixteenth of what would close the gate at most.
     ///
     /// A process of which the shares may not be read (another user's) counts in full, and one that may not be looked at
     /// at all (`hidepid`) as it was last seen, or not. Work that is asked for is judged on the sum as well, while that

@@ -10,6 +10,10 @@
 //! one page for each page fault, since a write to a shared page makes another one and no memory grows. Pages that
 //! become fewer are not taken off, as those who shared them keep them. In this way it is a bound that errs on the
 //! closed side. A process of which the shares may not be read counts in full.
+//!
+//! Workers that take much memory and share little, again and again, fault all the time, and each measurement goes through
+//! what they do not share. So it is kept how much each could have shared, and who shared less than a sixth of what it holds
+//! now counts in full, for as long as all of that is less than a sixteenth of what would close the gate.
 
 use std::os::fd::AsFd;
 
@@ -18,10 +22,17 @@ use super::smaps_rollup::{self, Rollup};
 use super::stat::Process;
 use super::ProcRoot;
 use crate::sys::file::stack_path;
+use crate::vocabulary::Identity;
 
 /// The number of checks for which a measurement is kept. Beyond page faults there are rarer ways to new pages: a huge
 /// page is one fault, and another process may write to this one's memory.
 const KEPT_FOR: u32 = 32;
+
+/// The part of its memory that a process must have shared for it to be worth going through all of it.
+const WORTH: u64 = 6;
+
+/// The part of what would close the gate that is counted too much at most, where that was not worth it.
+const LET_GO: u64 = 16;
 
 /// A tree of processes and what was measured of it, with buffers that are kept. All lists are ascending by process id.
 #[derive(Debug, Default)]
@@ -31,6 +42,10 @@ pub(super) struct Sharing {
     /// The tree as it was when it was measured.
     then: Vec<Process>,
     largest_first: Vec<Process>,
+    /// The bytes that each process mapped together with others when it was last measured.
+    shared: Vec<(Identity, u64)>,
+    /// The checks since these were taken.
+    checks: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +80,7 @@ impl Sharing {
     /// The memory of the tree, in bytes, of which the plain sum reaches `closes_from`.
     pub(super) fn bytes(&mut self, root: ProcRoot<'_>, closes_from: u64) -> u64 {
         let plain = self.plain_bytes();
+        self.checks += 1;
         if let Some(Measured { bytes, checks }) = &mut self.measured {
             *checks += 1;
             let estimate = bytes.saturating_add(added(&self.then, &self.tree));
@@ -80,17 +96,33 @@ impl Sharing {
     }
 
     fn measure(&mut self, root: ProcRoot<'_>, plain: u64, closes_from: u64) -> u64 {
+        // A process shares more than it did once it has forked.
+        if self.checks >= KEPT_FOR || self.tree.iter().any(|process| find(&self.then, process).is_none()) {
+            self.shared.clear();
+            self.checks = 0;
+        }
         self.largest_first.clone_from(&self.tree);
         self.largest_first.sort_unstable_by_key(|process| std::cmp::Reverse(process.resident_pages));
         // An eighth below, or the next page would be a reason to measure again.
         let enough = closes_from - closes_from / 8;
         let (mut total, mut private, mut shared) = (plain, 0_u64, 0_u64);
+        let mut let_go = closes_from / LET_GO;
         for process in &self.largest_first {
             if total < enough {
                 break;
             }
-            let Some(rollup) = rollup(root, process.pid) else { continue };
             let resident = bytes(process.resident_pages);
+            let identity = process.identity();
+            let known = self.shared.iter().find(|(of, _)| *of == identity).map(|(_, bytes)| *bytes);
+            if let Some(known) = known.filter(|known| *known < let_go.min(resident / WORTH)) {
+                private = private.saturating_add(resident - known);
+                let_go -= known;
+                continue;
+            }
+            let Some(rollup) = rollup(root, process.pid) else { continue };
+            if known.is_none() {
+                self.shared.push((identity, rollup.resident.saturating_sub(rollup.private)));
+            }
             total = total.saturating_sub(resident).saturating_add(rollup.proportional.min(resident));
             private = private.saturating_add(rollup.private);
             shared = shared.max(rollup.resident.saturating_sub(rollup.private));
@@ -199,6 +231,36 @@ mod tests {
         later[0].page_faults += 100;
         let plain = pages(&mut sharing, &tree, &later, 1300);
         assert_eq!(plain, later.iter().map(|process| process.resident_pages).sum::<u64>(), "measured, in vain");
+    }
+
+    #[test]
+    fn who_shares_little_of_what_it_holds_counts_in_full_until_somebody_is_new() {
+        let (tree, lines) = family();
+        let tree = (7..12).fold(tree, |tree, pid| tree.with(&format!("{pid}/smaps_rollup"), &rollup(950, 940)));
+        let first = parsed(lines);
+        let mut sharing = Sharing::default();
+        assert_eq!(pages(&mut sharing, &tree, &first, 1000), 5 * 940 + 60);
+        // Process 8 holds much more, which it does not share. Another holds less, or nothing would be measured again.
+        let tree = tree.with("8/smaps_rollup", &rollup(20_950, 20_940));
+        let mut later = first.clone();
+        (later[1].resident_pages, later[2].resident_pages) = (21_000, 999);
+        assert_eq!(pages(&mut sharing, &tree, &later, 1000), 21_000 + 4 * 950);
+        assert_eq!(pages(&mut Sharing::default(), &tree, &later, 1000), 20_940 + 4 * 940 + 60);
+        later.extend(parsed([process(20, 7).pages(100)]));
+        later[3].resident_pages = 999;
+        assert_eq!(pages(&mut sharing, &tree, &later, 1000), 20_950 + 4 * 950 + 100);
+    }
+
+    #[test]
+    fn many_who_share_little_do_not_add_up_to_a_gate_that_is_closed_for_nothing() {
+        let lines: Vec<Line> = (7..27).map(|pid| process(pid, 7).pages(1000)).collect();
+        let tree = (7..27).fold(tree(7, []), |tree, pid| tree.with(&format!("{pid}/smaps_rollup"), &rollup(910, 900)));
+        let mut processes = parsed(lines);
+        let mut sharing = Sharing::default();
+        assert_eq!(pages(&mut sharing, &tree, &processes, 16_000), 20 * 910);
+        processes[0].resident_pages -= 1;
+        // Of nine no more than 900 pages are counted twice.
+        assert_eq!(pages(&mut sharing, &tree, &processes, 16_000), 9 * 1000 + 11 * 910);
     }
 
     #[test]
