@@ -138,15 +138,17 @@ fn wait_until_due(
             return Some(Due { planned, demanded });
         }
         slept_for = Some(due);
+        let longest = core.serve_by_watchers().unwrap_or(Duration::MAX);
+        let mut sleep = |time: Duration| sleeper.sleep(rings, time.min(longest));
         let woken_by_kernel = match core.next_memory_reading() {
             Some(memory_due) if memory_due < due => {
                 if now < memory_due {
-                    sleeper.sleep(rings, memory_due - now)
+                    sleep(memory_due - now)
                 } else {
-                    !core.read_memory_alone() && sleeper.sleep(rings, due - now)
+                    !core.read_memory_alone() && sleep(due - now)
                 }
             }
-            _ => sleeper.sleep(rings, due - now),
+            _ => sleep(due - now),
         };
         if woken_by_kernel {
             // The gate follows at once, and a whole check as soon as the budget allows.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::host::events;
-use crate::judgement::{End, Judgement, Stopped};
+use crate::judgement::{End, Judgement, Stopped, LOOK_ELSEWHERE};
 use crate::sys::child::{self, Child};
 use crate::sys::Latch;
 use crate::vocabulary::{ResourceLimits, Work};
@@ -41,12 +41,34 @@ impl Core {
     pub(super) fn serve(&self, _judgement: &Judgement) {
         let room = &self.admission.room;
         let now = self.now();
-        // What cannot be trusted grants nothing; the next check will.
-        if !room.has_waiters() || !self.admission.is_fresh(now) {
+        if !room.has_waiters() {
             return;
         }
-        let tell = |waiter: Arc<Latch>| self.answer(&waiter, Answer::Granted);
-        self.queue.lock().serve(now, |work| room.try_reserve(work).is_ok(), tell);
+        let mut is_first_left = None;
+        // What cannot be trusted grants nothing; the next check will.
+        if self.admission.is_fresh(now) {
+            let reserve = |work: &Work| {
+                let is_reserved = room.try_reserve(work).is_ok();
+                if !is_reserved && is_first_left.is_none() {
+                    is_first_left = Some(room.is_refused_by_watchers(work));
+                }
+                is_reserved
+            };
+            let tell = |waiter: Arc<Latch>| self.answer(&waiter, Answer::Granted);
+            self.queue.lock().serve(now, reserve, tell);
+        }
+        room.leave_to_watchers(is_first_left == Some(true));
+    }
+
+    /// Serves by what other processes show, where that is all that is waited for. Returns the time until that is worth
+    /// trying again; `None` where it is not.
+    pub(super) fn serve_by_watchers(&self) -> Option<Duration> {
+        let room = &self.admission.room;
+        if !room.has_waiters() || !room.is_left_to_watchers() {
+            return None;
+        }
+        self.serve(&self.judgement.lock());
+        Some(LOOK_ELSEWHERE)
     }
 
     /// Gives this answer to the waiters whose work it is true of.

@@ -15,6 +15,12 @@ const LEAST_LATENESS: Duration = Duration::from_millis(100);
 /// check can see.
 const WAITED_FOR: Duration = Duration::from_millis(5);
 
+/// The same while all that is waited for is what another process shows, which its own checks tell.
+const WAITED_FOR_ELSEWHERE: Duration = Duration::from_millis(50);
+
+/// The time between looks at what another process shows, which cost a microsecond.
+pub(crate) const LOOK_ELSEWHERE: Duration = Duration::from_millis(2);
+
 /// The age up to which a reading of memory, which costs microseconds, may refuse work.
 pub(super) const REFUSED_BY: Duration = Duration::from_millis(1);
 
@@ -42,8 +48,9 @@ pub(super) fn memory_gap(cpu: Duration) -> Duration {
 
 /// The time between checks while somebody waits for room, who may wait for hours. It leaves a fifth of the CPU budget,
 /// which waking the thread for them takes and no clock of its own shows.
-pub(super) fn waited_gap(gap: Duration) -> Duration {
-    WAITED_FOR.max(gap.saturating_add(gap / 4))
+pub(super) fn waited_gap(gap: Duration, is_elsewhere: bool) -> Duration {
+    let least = if is_elsewhere { WAITED_FOR_ELSEWHERE } else { WAITED_FOR };
+    least.max(gap.saturating_add(gap / 4))
 }
 
 /// The least time between readings of memory alone while somebody waits for room: as often as a two hundredth of one
@@ -127,7 +134,8 @@ mod tests {
             assert_eq!(waited_memory_gap(us(5), unchanged), ms(expected), "{unchanged}");
         }
         for (gap, expected) in [(0, 5), (4, 5), (8, 10), (100, 125)] {
-            assert_eq!(waited_gap(ms(gap)), ms(expected));
+            assert_eq!(waited_gap(ms(gap), false), ms(expected));
+            assert_eq!(waited_gap(ms(gap), true), ms(expected.max(50)));
         }
         for (check, alone, expected) in [(10, 0, 10), (10, 3, 13), (10, 900, 20)] {
             assert_eq!(cost(us(check), us(alone)), us(expected));

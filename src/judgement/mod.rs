@@ -62,6 +62,7 @@ use self::admission::Admission;
 use self::attached::AttachedPermits;
 pub(crate) use self::attached::{AttachedId, End};
 use self::breaker::Breaker;
+pub(crate) use self::cadence::LOOK_ELSEWHERE;
 use self::climb::Climb;
 use self::damping::Damping;
 use self::gauges::Gauges;

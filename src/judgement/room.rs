@@ -60,6 +60,8 @@ use crate::vocabulary::{Class, GaugeName, PerResource, Resource, Work};
 pub(crate) struct Room {
     rows: PerResource<Row>,
     waiters: AtomicUsize,
+    /// Whether the first of them waits for nothing but what another process shows.
+    is_left_to_watchers: AtomicBool,
     /// Raised before and after the rows are published: odd while they are.
     publications: AtomicUsize,
     /// 0 while no row has reached its warning bound.
@@ -95,6 +97,7 @@ impl Room {
         Room {
             rows: PerResource::from_fn(|_| Row::new()),
             waiters: AtomicUsize::new(0),
+            is_left_to_watchers: AtomicBool::new(false),
             publications: AtomicUsize::new(0),
             reached: AtomicU64::new(0),
             has_bounded_gauges: AtomicBool::new(false),
@@ -208,6 +211,20 @@ impl Room {
             seat.end(asked);
         }
         reserved
+    }
+
+    /// Returns `true` if all rows have room for this work, so that it is those who watch who have none.
+    pub(crate) fn is_refused_by_watchers(&self, work: &Work) -> bool {
+        self.seat().is_some_and(|seat| self.admits_beside(work, &seat.others()).is_ok())
+    }
+
+    /// Notes whether the first who waits does so for nothing but what another process shows.
+    pub(crate) fn leave_to_watchers(&self, is_left: bool) {
+        self.is_left_to_watchers.store(is_left, SeqCst);
+    }
+
+    pub(crate) fn is_left_to_watchers(&self) -> bool {
+        self.is_left_to_watchers.load(SeqCst)
     }
 
     /// Whether every row has room for the work, beside what others have reserved.

@@ -36,8 +36,10 @@ impl Judgement {
         let room = &self.admission.room;
         // Those below wait for what this process has seen.
         let is_watching = room.seat().is_some_and(Seat::is_watching_others);
-        if room.has_waiters() || room.seat().is_some_and(Seat::do_others_wait) {
-            due = due.min(ended.saturating_add(cadence::waited_gap(self.gap())));
+        let do_others_wait = room.seat().is_some_and(Seat::do_others_wait);
+        if room.has_waiters() || do_others_wait {
+            let is_elsewhere = !do_others_wait && room.is_left_to_watchers();
+            due = due.min(ended.saturating_add(cadence::waited_gap(self.gap(), is_elsewhere)));
         }
         if is_watching || self.is_closed_until_checked(limits) {
             due = due.min(ended.saturating_add(self.refresh_age()));
@@ -51,7 +53,7 @@ impl Judgement {
         let on_demand = self.next_memory()?;
         // Whoever waits for what has no limit does not wait for memory.
         let is_limited = Resource::read_alone().any(|resource| self.bounds(resource, limits).is_some());
-        if is_limited && self.admission.room.has_waiters() {
+        if is_limited && self.admission.room.has_waiters() && !self.admission.room.is_left_to_watchers() {
             let gap = cadence::waited_memory_gap(self.memory_cpu, self.memory_unchanged);
             return Some(self.memory_at.saturating_add(gap));
         }

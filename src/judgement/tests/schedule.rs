@@ -3,8 +3,10 @@
 use super::*;
 use crate::judgement::atomics::AtomicU64;
 use crate::judgement::room::Room;
+use crate::judgement::row::Left;
 use crate::judgement::shares::Seat;
 use crate::judgement::slots::{self, Slot, Words};
+use crate::judgement::watching::{Shown, ShownLimit};
 
 #[test]
 fn a_fresh_check_is_needed_only_when_the_last_is_older_than_refresh_and_gap() {
@@ -247,16 +249,51 @@ fn a_check_that_says_nothing_of_now_foretells_nothing() {
     }
 }
 
+#[derive(Debug)]
+struct Memory(Vec<AtomicU64>);
+
+impl Words for Memory {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+fn words_of_a_ledger() -> Arc<dyn Words> {
+    Arc::new(Memory((0..slots::WORDS).map(|_| AtomicU64::new(0)).collect()))
+}
+
+#[test]
+fn who_waits_for_nothing_but_what_another_process_shows_has_few_checks_taken() {
+    let words = words_of_a_ledger();
+    let mut bench = Bench::running();
+    bench.costing(ms(0));
+    slots::note_used(words.words(), 1);
+    let watcher = Room::new();
+    watcher.sit(Seat::new(Arc::clone(&words), 1, true));
+    let seat = watcher.seat().unwrap();
+    let show = |left: u64| {
+        let left = Left { usage: 0, background: left, warn: left, hard: left, closes_from: left };
+        let limits = [left, Left::UNLIMITED].map(|left| ShownLimit { left, limit: 100 });
+        seat.watch(&Shown { limits, closed_by: None, trusted_until: Some(s(99)) }, &seat.marks());
+    };
+    let below = &bench.judgement.admission.room;
+    below.sit(Seat::new(Arc::clone(&words), 0, false));
+    let due = || bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
+    let work = Work::new().memory_bytes(60);
+    show(50);
+    assert!(below.try_reserve(&work).is_err() && below.is_refused_by_watchers(&work));
+    below.add_waiter();
+    assert_eq!(due(), ms(5), "nobody has told yet for what it waits");
+    below.leave_to_watchers(true);
+    assert_eq!(due(), ms(50));
+    show(70);
+    assert!(below.try_reserve(&work).is_ok());
+    assert!(!below.is_refused_by_watchers(&Work::new().memory_mb(9999)), "a limit of its own is too small");
+}
+
 #[test]
 fn those_who_wait_below_a_watcher_are_checked_for_as_its_own_are() {
-    #[derive(Debug)]
-    struct Memory(Vec<AtomicU64>);
-    impl Words for Memory {
-        fn words(&self) -> &[AtomicU64] {
-            &self.0
-        }
-    }
-    let words: Arc<dyn Words> = Arc::new(Memory((0..slots::WORDS).map(|_| AtomicU64::new(0)).collect()));
+    let words = words_of_a_ledger();
     let mut bench = Bench::running();
     bench.judgement.admission.room.sit(Seat::new(Arc::clone(&words), 0, true));
     let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
