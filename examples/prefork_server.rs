@@ -52,7 +52,8 @@ fn main() -> Result<(), BoxError> {
     let monitor = ResourceMonitor::builder(limits)
         .memory_scope(MemoryScope::Tree)
         .refresh_after(Duration::from_millis(20))
-        .cpu_budget(0.05)
+        // Whoever waits is told of room by a check of the parent.
+        .cpu_budget(0.2)
         .return_freed_memory(true)
         // Before the first fork.
         .ledger(Ledger::create()?)

@@ -124,7 +124,7 @@ int main(int argc, char **argv) {
     hw_settings settings = HW_SETTINGS_INIT;
     settings.memory_scope = HW_SCOPE_TREE; /* on this process and its workers together */
     settings.refresh_after_ms = 20;
-    settings.cpu_budget = 0.05;
+    settings.cpu_budget = 0.2; /* whoever waits is told of room by a check of the parent */
     hw_ledger *ledger = hw_ledger_create(); /* before the first fork */
     settings.ledger = ledger;
     hw_monitor *monitor = ledger ? hw_monitor_new_with(&limits, &settings) : NULL;
