@@ -67,7 +67,8 @@ rusty_fork_test! {
     fn a_kind_that_is_not_known_is_given_one_permit_until_it_is() {
         let (_monitor, jobs) = jobs(|jobs| jobs.width(usize::MAX));
         let first = jobs.admit("entry", Work::new(), LONG).unwrap();
-        assert!(matches!(jobs.admit("entry", Work::new(), ms(50)), Err(HeldBack::Learning(kind)) if kind == "entry"));
+        let held_back = jobs.admit("entry", Work::new(), ms(50)).map(drop);
+        assert!(matches!(&held_back, Err(HeldBack::Learning(kind)) if kind == "entry"), "{held_back:?}");
         drop(jobs.admit("other", Work::new(), LONG).unwrap());
         assert!(first.start(sh("true")).unwrap().wait().is_success());
         let (_second, _third) = (jobs.admit("entry", Work::new(), LONG).unwrap(), jobs.admit("entry", Work::new(), LONG).unwrap());

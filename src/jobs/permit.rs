@@ -109,9 +109,13 @@ impl JobTable {
                 Ok(Err(reason)) => return Err(reason),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.reason_to_wait()),
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.state.lock().queue.remove(id).is_some() {
+                    let mut state = self.state.lock();
+                    // Without a reason nothing was tried yet since it came, or since the last was started: soon it is.
+                    let Some(reason) = state.held_back.clone() else { continue };
+                    if state.queue.remove(id).is_some() {
+                        drop(state);
                         self.bell.signal();
-                        return Err(self.reason_to_wait());
+                        return Err(reason);
                     }
                 }
             }
