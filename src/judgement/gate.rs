@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::room::Released;
 use super::row::Left;
 use super::watching::{Shown, ShownLimit};
 use super::word::Publication;
@@ -150,18 +151,18 @@ impl Judgement {
     }
 
     fn publish_room(&mut self, limits: &ResourceLimits, fall: Fall) {
-        let seen = std::mem::take(&mut self.seen);
         let scope = self.settings.memory_scope;
         let attached = |resource| self.attached.reserved(resource, scope);
         let room = &self.admission.room;
         let falls = room
             .seat()
             .map(|seat| seat.raise_attached([attached(Resource::CgroupMemory), attached(Resource::CgroupPids)]));
-        // Without a reading nothing is trusted, whatever room there is.
-        let left = |resource| {
-            self.found().map_or(Left::UNLIMITED, |found| self.left(resource, found, attached(resource), limits))
-        };
-        room.publish(left, &seen);
+        // Without a reading nothing is trusted; the room stays as it was, for whoever has looked at the trust just before.
+        if let Some(found) = self.found() {
+            room.publish(|resource| self.left(resource, found, attached(resource), limits), &self.seen);
+            self.seen = Released::default();
+        }
+        let room = &self.admission.room;
         let (Some(seat), Some(falls)) = (room.seat(), falls) else { return };
         seat.set_seen(&self.marks);
         match fall {
@@ -180,6 +181,7 @@ impl Judgement {
         let found = self.found();
         let limits_of = |resource| ShownLimit {
             // What is reserved is in the slots.
+            // Nobody looks at it without a reading.
             left: found.map_or(Left::UNLIMITED, |found| self.left(resource, found, 0, limits)),
             limit: found.and_then(|found| limit(resource, found, limits)).unwrap_or(u64::MAX),
         };

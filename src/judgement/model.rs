@@ -16,7 +16,9 @@ use shuttle::{thread, Runner};
 use super::admission::Admission;
 use super::queue::Queue;
 use super::{Judgement, Observation, Stopped};
-use crate::vocabulary::{Found, Measured, Overtaking, PerResource, Resource, ResourceLimits, Settings, Work};
+use crate::vocabulary::{
+    Error, ErrorKind, Found, Measured, Overtaking, PerResource, Resource, ResourceLimits, Settings, Work,
+};
 
 /// Grants so far, over all executions.
 static GRANTS: AtomicU64 = AtomicU64::new(0);
@@ -165,6 +167,17 @@ impl Monitor {
     }
 
     fn check(&self) {
+        self.check_that(|measured| found(measured));
+    }
+
+    /// A check that finds out nothing, as which the room is without a bound.
+    fn fail(&self) {
+        self.check_that(|_| {
+            PerResource::from_fn(|_| Err(Error::new(ErrorKind::Panicked, "a check that fails").into()))
+        });
+    }
+
+    fn check_that(&self, find: impl FnOnce(u64) -> Found) {
         let number = {
             let mut locked = self.locked.lock().unwrap();
             locked.next_number += 1;
@@ -183,7 +196,7 @@ impl Monitor {
             cpu: Duration::ZERO,
             cpu_between: Duration::ZERO,
             planned: None,
-            found: &found(measured),
+            found: &find(measured),
             zombies: &[],
             subtrees: &[],
             released,
@@ -298,6 +311,22 @@ fn no_order_of_events_grants_past_a_threshold_or_leaves_a_waiter_beside_room() {
         monitor.check();
         assert_eq!(monitor.admission.room.reserved(Resource::Processes), 0);
         assert!(!monitor.admission.room.has_waiters());
+    });
+}
+
+#[test]
+fn nothing_is_granted_because_a_check_has_found_out_nothing() {
+    explore(|| {
+        let monitor = Arc::new(Monitor::new(10));
+        let work = Work::new().processes(6);
+        assert!(monitor.try_admit(&work));
+        monitor.begin_work(&work, false);
+        let asker = {
+            let monitor = Arc::clone(&monitor);
+            thread::spawn(move || (0..2).for_each(|_| assert!(!monitor.try_admit(&work), "12 of 10 are alive")))
+        };
+        monitor.fail();
+        asker.join().unwrap();
     });
 }
 

@@ -140,6 +140,10 @@ impl Seat {
     pub(crate) fn watch(&self, shown: &Shown, marks: &Marks) {
         let Some(own) = self.own().filter(|_| self.is_watcher) else { return };
         for column in COLUMNS {
+            // As the room: it stays as it was.
+            if shown.trusted_until.is_none() {
+                break;
+            }
             let (limits, bounds) = (Limits::of(own, column), &shown.limits[column]);
             for (word, value) in [
                 (HARD, bounds.left.hard),
