@@ -84,20 +84,18 @@ fn start(body: impl FnOnce() -> Result<(), String>) -> Pid {
     }
 }
 
-/// 1,000 rounds of a worker, whose number is shown in `held` while it holds a permit.
-fn ask_in_rounds(readiness: &Readiness, number: usize, held: &[AtomicU64; 64]) -> Result<(), String> {
-    let most = &held[40];
-    let granted = &held[41];
+/// 1,000 rounds of a worker, which is counted in `held` while it holds a permit: in one word, since a sum of several would
+/// count one that ends and one that begins meanwhile together.
+fn ask_in_rounds(readiness: &Readiness, held: &[AtomicU64; 64]) -> Result<(), String> {
+    let [alive, most, granted] = [&held[0], &held[40], &held[41]];
     for round in 0..1_000 {
         if let Ok(permit) = readiness.try_admit(Work::new().memory_mb(100)) {
-            held[number].store(1, SeqCst);
-            let alive = held[..WORKERS].iter().map(|held| held.load(SeqCst)).sum();
-            most.fetch_max(alive, SeqCst);
+            most.fetch_max(alive.fetch_add(1, SeqCst) + 1, SeqCst);
             granted.fetch_add(1, SeqCst);
             if round % 3 == 0 {
                 std::thread::sleep(Duration::from_micros(50));
             }
-            held[number].store(0, SeqCst);
+            alive.fetch_sub(1, SeqCst);
             permit.finish();
         }
     }
@@ -108,7 +106,7 @@ fn are_never_more_than_four(ledger: &Ledger) {
     let held = shared_numbers();
     let ready = &held[50];
     let workers: Vec<Pid> = (0..WORKERS)
-        .map(|number| {
+        .map(|_| {
             start(|| {
                 let monitor = sharing(ledger);
                 monitor.start(Duration::from_secs(1)).map_err(|error| error.to_string())?;
@@ -117,7 +115,7 @@ fn are_never_more_than_four(ledger: &Ledger) {
                 while ready.load(SeqCst) < WORKERS as u64 {
                     std::thread::yield_now();
                 }
-                let done = ask_in_rounds(&monitor.readiness(), number, held);
+                let done = ask_in_rounds(&monitor.readiness(), held);
                 drop(monitor);
                 done
             })
