@@ -235,7 +235,7 @@ row_neighbour() {
         killed=$(kills)
         say "$each" "$(done_jobs) of 4 done, $killed killed, the neighbour $(cat "$work/neighbour" 2>/dev/null || echo was killed), exit status $status, $seconds s"
         rm -f "$work/neighbour"
-        [[ $each != job_runner ]] || grep -o 'holding back: .*' "$work/out" | head -n 1 | sed 's/^/                /'
+        [[ $each != job_runner ]] || grep -o 'holding back: .*' "$work/err" | head -n 1 | sed 's/^/                /'
         forget_group
     done
 }

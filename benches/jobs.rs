@@ -162,7 +162,7 @@ impl Bench {
 }
 
 fn run(mut command: Command, input: &Path, with_memory: bool) -> Taken {
-    command.stdin(File::open(input).unwrap()).stdout(Stdio::null()).env("RUST_LOG", "error");
+    command.stdin(File::open(input).unwrap()).stdout(Stdio::null()).stderr(Stdio::null()).env("RUST_LOG", "error");
     let began = Instant::now();
     let mut child = command.spawn().unwrap();
     let mut bytes = 0;

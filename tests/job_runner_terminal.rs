@@ -14,7 +14,7 @@ use procfs::process::Process;
 #[test]
 fn ctrl_z_stops_the_jobs_with_the_runner_and_fg_continues_them() {
     let terminal = Terminal::new();
-    terminal.run("< jobs > stdout", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
+    terminal.run("< jobs 2> said", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
     wait_until("the job runs", || terminal.has("started"));
     let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
     for _ in 0..2 {
@@ -32,7 +32,7 @@ fn ctrl_z_stops_the_jobs_with_the_runner_and_fg_continues_them() {
 fn ctrl_c_and_ctrl_backslash_end_the_jobs_too() {
     for (key, code) in [("\x03", 130), ("\x1c", 131)] {
         let terminal = Terminal::new();
-        terminal.run("< jobs > stdout", "touch started; sleep 1000; :\n");
+        terminal.run("< jobs 2> said", "touch started; sleep 1000; :\n");
         wait_until("the job runs", || terminal.has("started"));
         let job = terminal.process("sh");
         terminal.press(key);
@@ -97,12 +97,12 @@ fn the_grace_of_a_job_goes_on_after_each_fg_where_it_was_at_ctrl_z() {
         let terminal = Terminal::new();
         // Deaf, and writes while it may.
         let deaf = "trap '' TERM; while :; do echo >> turns; sleep 0.01; done\n";
-        terminal.run("< jobs > stdout", deaf);
+        terminal.run("< jobs 2> said", deaf);
         wait_until("the job runs", || terminal.has("turns"));
         let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
         let turns = || terminal.text("turns").lines().count();
         terminal.press("\x03");
-        wait_until("it is told to end", || terminal.text("stdout").contains("told to stop"));
+        wait_until("it is told to end", || terminal.text("said").contains("told to stop"));
         for round in 1..=2 {
             terminal.press("\x1a");
             let are_stopped = || is_stopped(&runner) && is_stopped(&job);
@@ -124,7 +124,7 @@ fn the_grace_of_a_job_goes_on_after_each_fg_where_it_was_at_ctrl_z() {
 #[test]
 fn a_stopped_runner_goes_on_with_its_jobs_whoever_continues_it() {
     let terminal = Terminal::new();
-    terminal.run("< jobs > stdout", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
+    terminal.run("< jobs 2> said", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
     wait_until("the job runs", || terminal.has("started"));
     let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
     let pid = |process: &Process| Pid::from_raw(process.pid());
@@ -138,13 +138,13 @@ fn a_stopped_runner_goes_on_with_its_jobs_whoever_continues_it() {
     }
     terminal.write("go", "");
     wait_until("the runner has ended", || !runner.is_alive());
-    assert!(terminal.text("stdout").contains("1 done, 0 failed, 0 run again"), "{}", terminal.text("stdout"));
+    assert!(terminal.text("said").contains("1 done, 0 failed, 0 run again"), "{}", terminal.text("said"));
 }
 
 #[test]
 fn a_job_that_somebody_continues_before_its_runner_ends_once() {
     let terminal = Terminal::new();
-    terminal.run("< jobs > stdout", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
+    terminal.run("< jobs 2> said", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
     wait_until("the job runs", || terminal.has("started"));
     let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
     terminal.press("\x1a");
@@ -156,7 +156,7 @@ fn a_job_that_somebody_continues_before_its_runner_ends_once() {
     terminal.press("fg; echo ended with $?\n");
     terminal.wait_for("ended with 0");
     assert_eq!(terminal.text("done"), "1\n");
-    assert!(terminal.text("stdout").contains("1 done, 0 failed, 0 run again"), "{}", terminal.text("stdout"));
+    assert!(terminal.text("said").contains("1 done, 0 failed, 0 run again"), "{}", terminal.text("said"));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The log of jobs: a line for each end, in the format of GNU parallel's `--joblog`.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fs_err::{self as fs, File, OpenOptions};
 use highwater::Outcome;
 
 use crate::input::Line;
@@ -17,19 +17,16 @@ const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\t
 pub(crate) struct JobLog(File);
 
 impl JobLog {
-    /// Continues the log. Also returns the numbers of the lines that have ended with success, as it says.
-    pub(crate) fn open(path: &Path) -> io::Result<(JobLog, HashSet<usize>)> {
+    pub(crate) fn open(path: &Path, goes_on: bool) -> io::Result<JobLog> {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        // A pipe has nothing to be read again.
-        let text = if file.metadata()?.is_file() { fs::read(path)? } else { Vec::new() };
-        match text.last() {
-            None => file.write_all(HEADER.as_bytes())?,
-            Some(b'\n') => {}
-            // A disk was full.
-            Some(_) => file.write_all(b"\n")?,
+        let is_pipe = !file.metadata()?.is_file();
+        if !is_pipe && !goes_on {
+            file.set_len(0)?;
         }
-        let done = String::from_utf8_lossy(&text).lines().filter_map(done_by).collect();
-        Ok((JobLog(file), done))
+        // A disk was full where a line has no end.
+        let text = if is_pipe { Vec::new() } else { fs::read(path)? };
+        file.write_all(text.last().map_or(HEADER.as_bytes(), |last| if *last == b'\n' { b"" } else { b"\n" }))?;
+        Ok(JobLog(file))
     }
 
     /// One write, so that no line is half there, as soon as the job has ended: a runner that is killed has lost none.
@@ -46,9 +43,16 @@ impl JobLog {
     }
 }
 
-/// The number of a line that has ended with success.
-fn done_by(line: &str) -> Option<usize> {
-    let fields: Vec<&str> = line.splitn(9, '\t').collect();
-    fields.get(6..8).filter(|status| *status == ["0", "0"])?;
-    fields[0].parse().ok()
+/// The lines that ended with success when they were last run, as a log says.
+pub(crate) fn done(path: &Path) -> io::Result<HashSet<usize>> {
+    let text = if path.is_file() { String::from_utf8_lossy(&fs::read(path)?).into_owned() } else { String::new() };
+    if !text.is_empty() && !text.starts_with("Seq\t") {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{}` is no log of jobs", path.display())));
+    }
+    let mut done = HashSet::new();
+    for fields in text.lines().map(|line| line.splitn(9, '\t').collect::<Vec<_>>()) {
+        let Ok(number) = fields[0].parse() else { continue };
+        let _ = if fields.get(6..8) == Some(&["0", "0"]) { done.insert(number) } else { done.remove(&number) };
+    }
+    Ok(done)
 }

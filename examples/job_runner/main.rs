@@ -1,5 +1,4 @@
-//! Runs shell commands from standard input, as many at a time as the limits allow: the reference host of `highwater`. What a
-//! host has to do is in `runner.rs`; all else is about lines.
+//! Runs shell commands from standard input, as many at a time as the limits allow. What a host has to do is in `runner.rs`.
 //!
 //! ```sh
 //! seq 200 | sed 's/.*/sleep 0.2/' | cargo run --release --example job_runner -- --max-processes 20
@@ -12,7 +11,6 @@
 mod input;
 mod joblog;
 mod options;
-mod printing;
 mod runner;
 
 use std::process::ExitCode;
@@ -23,7 +21,7 @@ use crate::runner::Runner;
 fn main() -> ExitCode {
     let ended = match Options::read() {
         Err(error) => Err((2, error)),
-        Ok(options) if options.dry_run => input::print().map(|()| 0).map_err(|error| (1, error.into())),
+        Ok(options) if options.dry_run => options.done().and_then(input::print).map_err(|error| (1, error.into())),
         Ok(options) => Runner::new(options).and_then(Runner::run).map_err(|error| (1, error)),
     };
     ExitCode::from(ended.unwrap_or_else(|(code, error)| {

@@ -1,19 +1,22 @@
 //! The command line, and the limits that it gives.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, io};
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{value_parser, Parser};
 use highwater::{BoxError, Grouping, JobServer, ResourceLimits, ResourceLimitsBuilder, ResourceMonitor};
 
+use crate::joblog;
+
 /// Runs shell commands, one per line of standard input, as many at a time as the limits allow.
 ///
 /// A limit that is not given is no limit; if none is given, those of the control group, the machine and the user hold.
 /// Work is held back from 80 % of a limit, and shed from 95 %. Without `--jobs` and `--max-processes`, as many jobs run at
-/// once as there are CPUs, and more while they leave CPUs idle.
+/// once as there are CPUs, and more while they leave CPUs idle. Processes that a job leaves behind are ended after it.
 #[derive(Debug, Parser)]
 #[command(name = "job_runner", allow_negative_numbers = true, args_override_self = true)]
 pub(crate) struct Options {
@@ -29,8 +32,7 @@ pub(crate) struct Options {
     /// How often to check at least; a busy runner is checked more often
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) interval: Duration,
-    /// Limits that override the options: lines like `max_processes = 20` and `max_memory_mb = 1000`; read again on
-    /// SIGHUP, but not under `nohup`
+    /// Limits that override the options, in lines like `max_processes = 20`; read again on SIGHUP, but not under `nohup`
     #[arg(long, value_name = "FILE")]
     pub(crate) limits: Option<PathBuf>,
     /// How often a job that fails is run again
@@ -39,7 +41,7 @@ pub(crate) struct Options {
     /// How long a job may take; then it is ended, and has failed
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Write a line about each job that has ended, in the format of GNU parallel
+    /// Write a line about each job that has ended, in the format of GNU parallel; without `--resume` from the start
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
     /// Leave out the lines that have ended with success, as the job log says
@@ -72,7 +74,7 @@ impl Options {
     pub(crate) fn read() -> Result<Options, BoxError> {
         let options = parse(env::args_os())?;
         let Some(path) = &options.limits else { return Ok(options) };
-        let text = fs::read_to_string(path).map_err(|error| format!("could not read {}: {error}", path.display()))?;
+        let text = fs_err::read_to_string(path)?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let limits = lines.map(|line| format!("--{}", line.replace('_', "-").replace(char::is_whitespace, "")).into());
         parse(env::args_os().chain(limits)).map_err(|error| format!("{}: {error}", path.display()).into())
@@ -86,8 +88,14 @@ impl Options {
         limits = self.max_processes.into_iter().fold(limits, ResourceLimitsBuilder::max_processes);
         limits = self.max_memory_mb.into_iter().fold(limits, ResourceLimitsBuilder::max_memory_mb);
         limits = self.min_free_mb.into_iter().fold(limits, ResourceLimitsBuilder::min_available_memory_mb);
-        limits = self.min_free_disk_mb.into_iter().fold(limits, |limits, mb| limits.min_free_disk_mb(".", mb));
+        let here = env::current_dir()?;
+        limits = self.min_free_disk_mb.into_iter().fold(limits, |limits, mb| limits.min_free_disk_mb(&here, mb));
         Ok(limits.build()?)
+    }
+
+    /// The lines that are left out.
+    pub(crate) fn done(&self) -> io::Result<HashSet<usize>> {
+        self.joblog.as_deref().filter(|_| self.resume).map_or_else(|| Ok(HashSet::new()), joblog::done)
     }
 
     /// The most jobs that run at once. Whoever limits processes wants as many jobs as these allow.
@@ -96,26 +104,24 @@ impl Options {
     }
 
     pub(crate) fn jobserver(&self, monitor: &ResourceMonitor) -> Result<Option<JobServer>, BoxError> {
-        let Some(channels) = &self.jobserver else { return Ok(None) };
-        let jobserver = monitor.jobserver();
-        let jobserver = if channels == "fifo" { jobserver.fifos_in(env::temp_dir()) } else { jobserver };
-        Ok(Some(jobserver.build()?))
+        let through_fifos = self.jobserver.iter().filter(|channels| *channels == "fifo");
+        let jobserver = through_fifos.fold(monitor.jobserver(), |jobserver, _| jobserver.fifos_in(env::temp_dir()));
+        Ok(self.jobserver.as_ref().map(|_| jobserver.build()).transpose()?)
     }
 }
 
-/// Ends here where help was asked for.
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
     Options::try_parse_from(arguments).map_err(|error| {
         if !error.use_stderr() {
             error.exit();
         }
         let text = error.to_string();
-        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        let said = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
     })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| "not a number of seconds")?;
-    let seconds = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    (!seconds.is_zero()).then_some(seconds).ok_or("must be longer than 0 seconds".to_owned())
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| !seconds.is_zero()).ok_or("not a number of seconds above 0".to_owned())
 }

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io::{self, IsTerminal, Read};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{io, mem};
 
 use crossbeam_channel::{never, select, unbounded, Receiver};
 use highwater::{
-    BoxError, Job, JobEvent, JobOutput, JobStep, Jobs, JobsBuilder, MemoryScope, Outcome, ResourceMonitor, Stream,
+    BoxError, Grouping, Job, JobEvent, JobOutput, JobStep, Jobs, JobsBuilder, MemoryScope, Origin, Outcome,
+    ResourceMonitor, Stream,
 };
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::sys::signal::SigSet;
 use procfs::process::Process;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGXFSZ};
@@ -20,7 +21,6 @@ use signal_hook::iterator::Signals;
 use crate::input::{self, Line};
 use crate::joblog::JobLog;
 use crate::options::Options;
-use crate::printing;
 
 /// How long a job that is told to end may take before it is killed, and the runner's own share be too large before it is taken
 /// not to become smaller; how long a run that was ended by a signal waits until what it has to say is read.
@@ -49,9 +49,7 @@ pub(crate) struct Runner {
     log: Option<JobLog>,
     /// The lines that were given to the jobs, by the number of the job.
     given: HashMap<u64, Line>,
-    is_input_incomplete: bool,
-    is_log_incomplete: bool,
-    /// The signal that ends the run early.
+    is_incomplete: bool,
     interrupted: Option<i32>,
     /// When progress was shown, and the numbers of jobs in it.
     shown: (Instant, String),
@@ -59,22 +57,21 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(options: Options) -> Result<Runner, BoxError> {
-        let (output, bar) = printing::open(options.output)?;
+        let (output, bar) = printing(options.output)?;
         let log = env_logger::Target::Pipe(Box::new(output.writer(Stream::Stderr)));
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).target(log).init();
         // What this process was started with is not for jobs.
         SigSet::empty().thread_set_mask()?;
         let signals = signals()?;
-        let (log, done) = options.joblog.as_deref().map(JobLog::open).transpose()?.unzip();
-        let (lines, reader) = input::read(done.filter(|_| options.resume).unwrap_or_default())?;
+        let log = options.joblog.as_deref().map(|path| JobLog::open(path, options.resume)).transpose()?;
+        let (lines, reader) = input::read(options.done()?)?;
         let limits = options.limits()?;
         log::info!("limits: {limits}");
         let monitor = ResourceMonitor::builder(limits).memory_scope(MemoryScope::Tree).build()?;
         let jobs = monitor.jobs().grace(GRACE).patience(PATIENCE).sole_parent(true).output(&output);
         let jobs = options.width().into_iter().fold(jobs, JobsBuilder::width);
         let jobserver = options.jobserver(&monitor)?;
-        let jobs = jobserver.iter().fold(jobs, JobsBuilder::jobserver);
-        let jobs = jobs.build()?;
+        let jobs = jobserver.iter().fold(jobs, JobsBuilder::jobserver).build()?;
         monitor.start(options.interval)?;
         Ok(Runner {
             options,
@@ -88,8 +85,7 @@ impl Runner {
             bar,
             log,
             given: HashMap::new(),
-            is_input_incomplete: false,
-            is_log_incomplete: false,
+            is_incomplete: false,
             interrupted: None,
             shown: (Instant::now(), String::new()),
         })
@@ -106,8 +102,7 @@ impl Runner {
         self.say(&summary);
         // Whoever wants it to end now does not want it to wait for a reader that reads no more.
         self.output.wait(self.interrupted.map_or(Duration::MAX, |_| FAREWELL));
-        let has_failed =
-            self.is_input_incomplete || summary.tally.failed > 0 || self.is_log_incomplete || self.output.is_lost();
+        let has_failed = summary.tally.failed > 0 || self.is_incomplete || self.output.is_lost();
         Ok(self.interrupted.map_or(u8::from(has_failed), |signal| 128 + signal as u8))
     }
 
@@ -120,7 +115,7 @@ impl Runner {
             recv(lines) -> line => match line {
                 Ok(line) => self.give(line)?,
                 Err(_) => if let Some(Ok(Err(error))) = self.reader.take().map(JoinHandle::join) {
-                    self.is_input_incomplete = true;
+                    self.is_incomplete = true;
                     self.say(format_args!("could not read the commands: {error}"));
                 },
             },
@@ -158,14 +153,13 @@ impl Runner {
         let JobStep::Ended { outcome, took, .. } = what else { return };
         let Some(line) = self.given.remove(&id) else { return };
         if let Some(Err(error)) = self.log.as_mut().map(|log| log.write(&line, &outcome, took)) {
-            if !mem::replace(&mut self.is_log_incomplete, true) {
-                log::error!("the job log lacks the end of job {}, and perhaps others: {error}", line.number);
-            }
+            (self.log, self.is_incomplete) = (None, true);
+            log::error!("the job log lacks the end of job {} and of all that end later: {error}", line.number);
         }
     }
 
     fn say(&self, line: impl Display) {
-        self.output.say(Stream::Stdout, format!("{line}\n"));
+        self.output.say(Stream::Stderr, format!("{line}\n"));
     }
 
     fn obey(&mut self, signal: i32) {
@@ -205,6 +199,21 @@ impl Runner {
             self.say(format_args!("{:6.1} s  {line}", self.bar.elapsed().as_secs_f64()));
         }
     }
+}
+
+/// The way to all that is printed, above the progress line, which is drawn where standard error is a terminal.
+fn printing(grouping: Option<Grouping>) -> Result<(JobOutput, ProgressBar), BoxError> {
+    let is_drawn = io::stderr().is_terminal();
+    let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")?;
+    let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+    let above = bar.clone();
+    let print = move |origin: Origin, text: &mut dyn Read| match is_drawn {
+        true => above.suspend(|| origin.stream.print(text)),
+        false => origin.stream.print(text),
+    };
+    let default = if io::stdout().is_terminal() { Grouping::Lines } else { Grouping::Whole };
+    Ok((JobOutput::new(grouping.unwrap_or(default), print)?, bar))
 }
 
 /// The signals that arrive from now on. One that was ignored at the start, as `nohup` does and a shell for what it starts
