@@ -245,12 +245,16 @@ fn with_no_cost_allowed_on_its_thread_an_asker_is_told_what_was_true() {
 
 #[test]
 fn a_closed_gate_opens_by_itself_without_anybody_asking() {
-    let tree = ProcTree::new(900);
+    // Memory would be read without a check, where checks are dear, and whoever looks at the gate asks.
+    let tree = ProcTree::new(1);
+    for pid in 101..110 {
+        tree.process(pid, ProcTree::OWN_PID);
+    }
     let monitor = rarely_checked(&tree);
     let snapshots = monitor.snapshots();
-    tree.set_resident_pages(1);
+    (101..110).for_each(|pid| tree.remove(pid));
     wait_until("a check has seen it", || {
-        snapshots.try_recv().is_ok_and(|snapshot| snapshot.memory_bytes == Some(PAGE))
+        snapshots.try_recv().is_ok_and(|snapshot| snapshot.child_process_count == Some(0))
     });
     assert!(monitor.is_accepting_work());
 }

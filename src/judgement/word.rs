@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn of_many_callers_one_takes_the_demand() {
         let word = ReadinessWord::new();
-        for _ in 0..100 {
+        for _ in 0..if cfg!(miri) { 10 } else { 100 } {
             word.publish_check(&trusted(SECOND, SECOND));
             let ask = || usize::from(word.take_demand(2 * SECOND));
             let taken: usize = std::thread::scope(|scope| {
