@@ -60,6 +60,7 @@
 //! | [log events](guide::log_events) | every event and its keys |
 //! | [manners](guide::manners) | what it does to its host, and what it does not do |
 //! | [from the original](guide::from_the_original) | what differs from the Python monitor that this began as |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The layers, from below to above. tests/layers.rs holds which imports from which.
 

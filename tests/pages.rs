@@ -13,6 +13,8 @@ const LOG_EVENTS: &str = include_str!("../src/guide/log_events.md");
 const SETTINGS: &str = include_str!("../src/guide/settings.md");
 const README: &str = include_str!("../README.md");
 const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
+const CHANGELOG: &str = include_str!("../CHANGELOG.md");
+const TESTING: &str = include_str!("../src/guide/testing.md");
 
 #[test]
 fn the_table_of_log_events_is_that_of_the_code() {
@@ -75,6 +77,20 @@ fn what_the_pages_name_is_there() {
     for folder in folders {
         let name = folder.file_name().unwrap().to_str().unwrap();
         assert!(CONTRIBUTING.contains(&format!("`{name}/`")), "CONTRIBUTING.md has no line on src/{name}");
+    }
+}
+
+#[test]
+fn the_pages_and_the_locked_packages_are_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let newest = CHANGELOG.lines().find_map(|line| line.strip_prefix("## ").filter(|name| *name != "Unreleased"));
+    let date = newest.and_then(|name| name.strip_prefix(version)?.strip_prefix(" - ")).unwrap();
+    assert_eq!(date.split('-').map(str::len).collect::<Vec<_>>(), [4, 2, 2], "{date}");
+    let compatible = version.rsplit_once('.').unwrap().0;
+    assert!(TESTING.contains(&format!("highwater = {{ version = \"{compatible}\"")));
+    for package in [".", "benches", "fuzz"] {
+        let locked = fs::read_to_string(Path::new(package).join("Cargo.lock")).unwrap();
+        assert!(locked.contains(&format!("name = \"highwater\"\nversion = \"{version}\"\n")), "{package}/Cargo.lock");
     }
 }
 
