@@ -520,13 +520,13 @@ rusty_fork_test! {
         let mut runner = Command::new("sh")
             .args(["-c", &script])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         runner.stdin.take().unwrap().write_all("sleep 0.1\n".repeat(40).as_bytes()).unwrap();
         let output = runner.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && text.contains("40 done, 0 failed"), "{text}");
     }
 }
