@@ -63,6 +63,22 @@ fn a_runner_that_reads_its_jobs_from_the_terminal_in_the_background_stops_with_t
 }
 
 #[test]
+fn under_nohup_in_the_background_it_goes_on_after_a_hang_up() {
+    let terminal = Terminal::new();
+    terminal.write("jobs", "touch started; until [ -e go ]; do sleep 0.05; done; echo 1 >> done\n");
+    terminal.press("nohup \"$RUNNER\" < jobs > said 2>&1 &\n");
+    wait_until("the job runs", || terminal.has("started"));
+    let (runner, job) = (terminal.process("job_runner"), terminal.process("sh"));
+    for process in [&runner, &job] {
+        kill(Pid::from_raw(-process.stat().unwrap().pgrp), Signal::SIGHUP).unwrap();
+    }
+    terminal.write("go", "");
+    wait_until("the runner has ended", || !runner.is_alive());
+    assert_eq!(terminal.text("done"), "1\n");
+    assert!(terminal.text("said").contains("1 done, 0 failed"), "{}", terminal.text("said"));
+}
+
+#[test]
 fn a_line_of_a_job_is_whole_on_a_terminal_too() {
     let terminal = Terminal::new();
     terminal.run("< jobs", "printf first-; touch started; until [ -e go ]; do sleep 0.05; done; echo second\n");

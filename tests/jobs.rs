@@ -344,6 +344,18 @@ fn costs_are_kept_in_a_file_and_a_damaged_one_is_replaced() {
     }
 }
 
+#[test]
+fn the_usage_of_a_job_is_what_checks_have_seen_and_its_peak_stays_after_its_end() {
+    let host = Host::of_processes(20);
+    let gate = host.folder.path().join("gate");
+    let job = host.jobs.spawn(host.sh(&holding(40, &gate.display().to_string()))).unwrap();
+    wait_until("it is seen", || job.usage().memory_bytes >= 40 << 20 && job.usage().processes >= 1);
+    fs::write(gate, "").unwrap();
+    assert!(job.wait_timeout(LONG).unwrap().is_success());
+    let usage = job.usage();
+    assert!(usage.peak_memory_bytes >= 40 << 20 && usage.peak_processes >= 1, "{usage:?}");
+}
+
 /// A job whose shell takes so much memory, and for moments twice as much, and keeps it until a file is there.
 fn holding(mb: u32, until: &str) -> String {
     format!("x=$(head -c {mb}M /dev/zero | tr '\\0' x); until [ -e {until} ]; do sleep 0.02; done")

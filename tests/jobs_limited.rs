@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::groups::{limit_memory, limit_pids, Groups};
-use common::{wait_until, Children};
+
+use common::{wait_until, Children, LogCapture};
 use highwater::{HeldBack, Job, JobHandle, JobStep, Jobs, MemoryScope, Outcome, ResourceLimits, ResourceMonitor, Work};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::unistd::chown;
@@ -369,6 +370,23 @@ rusty_fork_test! {
             _ => None,
         });
         assert_eq!(requeued.collect::<Vec<_>>(), [None, None], "by the kernel");
+        let last = jobs.submit(sh(&format!("exec {fill}")).tries(1)).unwrap().wait_timeout(LONG).unwrap();
+        assert!(matches!(&last, Outcome::KilledForMemory(tries) if tries.tries == 1), "{last}");
+        assert!(last.status().is_none() && last.to_string().starts_with("killed for memory"), "{last}");
+    }
+
+    #[test]
+    fn a_file_of_costs_that_cannot_be_understood_is_said_with_its_path() {
+        let log = LogCapture::install();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("costs");
+        fs::write(&file, "# highwater costs of a version that is to come\n").unwrap();
+        let monitor = ResourceMonitor::new(ResourceLimits::builder().build().unwrap());
+        let jobs = monitor.jobs().costs_file(&file).build().unwrap();
+        assert_eq!(jobs.costs().to_string(), "");
+        let said = log.named("jobs.costs_unreadable");
+        assert!(said.len() == 1 && said[0].keys["path"] == file.display().to_string(), "{said:?}");
+        assert!(said[0].keys["error"].starts_with("it does not begin with"), "{said:?}");
     }
 
     #[test]

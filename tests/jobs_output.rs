@@ -125,6 +125,23 @@ fn every_try_is_handed_over_and_much_of_it_comes_whole() {
 }
 
 #[test]
+fn a_hundred_megabytes_are_handed_over_to_the_byte() {
+    for grouping in [Grouping::Whole, Grouping::Lines] {
+        let handed_over = Arc::new(Mutex::new(0));
+        let sum = Arc::clone(&handed_over);
+        let host = Host::new(grouping, move |_, text| {
+            *sum.lock().unwrap() += io::copy(text, &mut io::sink())?;
+            Ok(())
+        });
+        // Lines of 1 KB.
+        let line = "x".repeat(1023);
+        assert!(host.run(sh(&format!("yes {line} | head -n 102400"))).is_success());
+        assert!(host.output.wait(LONG));
+        assert_eq!(*handed_over.lock().unwrap(), 100 << 20, "{grouping:?}");
+    }
+}
+
+#[test]
 fn while_a_text_is_long_in_printing_no_job_is_started_and_those_that_run_end() {
     let (open, gate) = bounded::<()>(0);
     let host = Host::new(Grouping::Lines, move |_, text| {
