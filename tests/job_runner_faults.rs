@@ -6,11 +6,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use common::runner::job_runner;
 use common::{wait_until, wait_within};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -18,12 +17,6 @@ use tempfile::TempDir;
 
 /// Long enough for a run on a loaded machine; reached only by a failure.
 const RUN_DEADLINE: Duration = Duration::from_secs(120);
-
-/// The path of a runner.
-fn runner() -> &'static Path {
-    static BUILT: OnceLock<escargot::CargoRun> = OnceLock::new();
-    BUILT.get_or_init(|| common::build_example("job_runner")).path()
-}
 
 /// A shell that runs a script with `$RUNNER`, in a folder of its own.
 struct Shell {
@@ -37,7 +30,11 @@ impl Shell {
 
     fn start(&self, script: &str) -> Child {
         let mut shell = Command::new("bash");
-        shell.args(["-c", script]).env("RUNNER", runner()).env_remove("RUST_LOG").current_dir(&self.folder);
+        shell
+            .args(["-c", script])
+            .env("RUNNER", job_runner().get_program())
+            .env_remove("RUST_LOG")
+            .current_dir(&self.folder);
         let output = |name| Stdio::from(File::create(self.folder.path().join(name)).unwrap());
         shell.stdin(Stdio::piped()).stdout(output("stdout")).stderr(output("stderr")).spawn().unwrap()
     }
