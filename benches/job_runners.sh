@@ -86,6 +86,9 @@ run() {
         [[ $width != failed ]]
         ;;
     pueue)
+        # Begun anew each time, and apart from that of whoever runs this.
+        rm -rf "$work/pueue" && mkdir "$work/pueue"
+        printf 'shared: {pueue_directory: %s, runtime_directory: %s}\n' "$work"/pueue{,} >"$PUEUE_CONFIG_PATH"
         pueued -d >/dev/null 2>&1
         until pueue status >/dev/null 2>&1; do sleep 0.1; done
         [[ -z $width ]] || pueue parallel "$width" >/dev/null
