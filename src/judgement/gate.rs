@@ -180,8 +180,7 @@ impl Judgement {
     fn shown(&self, limits: &ResourceLimits) -> Shown {
         let found = self.found();
         let limits_of = |resource| ShownLimit {
-            // What is reserved is in the slots.
-            // Nobody looks at it without a reading.
+            // What is reserved is in the slots. Without a reading nothing of it is shown.
             left: found.map_or(Left::UNLIMITED, |found| self.left(resource, found, 0, limits)),
             limit: found.and_then(|found| limit(resource, found, limits)).unwrap_or(u64::MAX),
         };

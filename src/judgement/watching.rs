@@ -139,11 +139,8 @@ impl Seat {
     /// Shows the own limits to the others, if they are on the whole tree.
     pub(crate) fn watch(&self, shown: &Shown, marks: &Marks) {
         let Some(own) = self.own().filter(|_| self.is_watcher) else { return };
-        for column in COLUMNS {
-            // As the room: it stays as it was.
-            if shown.trusted_until.is_none() {
-                break;
-            }
+        // What is not to be trusted stays as it was, as the room does.
+        for column in COLUMNS.into_iter().filter(|_| shown.trusted_until.is_some()) {
             let (limits, bounds) = (Limits::of(own, column), &shown.limits[column]);
             for (word, value) in [
                 (HARD, bounds.left.hard),

@@ -73,13 +73,14 @@ pub(super) fn least(
     // Reading `memory.stat` is the dear part. Room without it is a lower bound, so levels are visited by that bound and
     // the visit ends when no bound is below the best found.
     let mut least: Option<Charge> = None;
+    let mut fixed_below = None;
     while let Some(index) =
         (0..levels.len()).filter(|index| levels[*index].charged.is_some()).min_by_key(|index| levels[*index].raw_room())
     {
         if least.as_ref().is_some_and(|least| least.room() <= levels[index].raw_room()) {
             break;
         }
-        let fixed_below = if index == 0 { 0 } else { levels[0].fixed(workspace) };
+        let fixed_below = if index == 0 { 0 } else { *fixed_below.get_or_insert_with(|| levels[0].fixed(workspace)) };
         let level = &mut levels[index];
         let Some((limit, raw)) = level.charged.take() else { break };
         let charge = level.judge(limit, raw, fixed_below, workspace);
