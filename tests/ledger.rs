@@ -280,6 +280,25 @@ rusty_fork_test! {
     }
 
     #[test]
+    fn whoever_begins_to_take_part_is_watched_over_at_once_however_long_the_interval_is() {
+        let hour = Duration::from_secs(3600);
+        let ledger = Ledger::create().unwrap();
+        let monitor = watching(&ledger);
+        monitor.start(hour).unwrap();
+        let child = start(|| {
+            let below = sharing(&ledger);
+            below.start(hour).map_err(|error| error.to_string())?;
+            let work = || Work::new().memory_mb(300);
+            // Counted until who watches has taken a check.
+            drop(below.try_admit(work()).map_err(|verdict| verdict.to_string())?);
+            let granted = below.admit(work(), Duration::from_secs(100));
+            granted.map(Permit::finish).map_err(|verdict| verdict.to_string())
+        });
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        drop(monitor);
+    }
+
+    #[test]
     fn programs_that_open_the_same_path_share_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");

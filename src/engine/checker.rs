@@ -138,7 +138,7 @@ fn wait_until_due(
             return Some(Due { planned, demanded });
         }
         slept_for = Some(due);
-        let longest = core.serve_by_watchers().unwrap_or(Duration::MAX);
+        let longest = core.serve_by_watchers().unwrap_or(Duration::MAX).min(core.longest_sleep());
         let mut sleep = |time: Duration| sleeper.sleep(rings, time.min(longest));
         let woken_by_kernel = match core.next_memory_reading() {
             Some(memory_due) if memory_due < due => {

@@ -159,6 +159,11 @@ impl Core {
         self.judgement.lock().next_check(last_own_check, demanded, &limits)
     }
 
+    /// How long the check thread may sleep at most.
+    pub(super) fn longest_sleep(&self) -> Duration {
+        self.judgement.lock().longest_sleep()
+    }
+
     /// When memory is due to be read alone, if it is.
     pub(super) fn next_memory_reading(&self) -> Option<Duration> {
         let limits = self.limits.get();

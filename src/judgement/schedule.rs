@@ -47,6 +47,17 @@ impl Judgement {
         due.max(earliest)
     }
 
+    /// How long the check thread may sleep without a look at when its next check is due. Nobody tells a watcher of those
+    /// who begin to take part, and what it has seen before they did is soon too old for them.
+    pub(crate) fn longest_sleep(&self) -> Duration {
+        let is_watching_nobody = self.admission.room.seat().is_some_and(Seat::is_watching_nobody);
+        if is_watching_nobody {
+            self.refresh_age()
+        } else {
+            Duration::MAX
+        }
+    }
+
     /// The time of the next reading of memory without a check; `None` when memory is neither asked for nor climbing, or
     /// cannot be read alone. The CPU budget is left out: such a reading costs microseconds.
     pub(crate) fn next_memory_reading(&self, demanded: bool, limits: &ResourceLimits) -> Option<Duration> {

@@ -35,6 +35,11 @@ impl Seat {
         self.is_watcher && self.others_slots().any(|slot| !slot.is_blank())
     }
 
+    /// Whether others may be judged by what this process shows at any moment, and nobody is yet.
+    pub(crate) fn is_watching_nobody(&self) -> bool {
+        self.is_watcher && !self.is_watching_others()
+    }
+
     /// Returns `true` if somebody waits who is judged by what this process shows.
     pub(crate) fn do_others_wait(&self) -> bool {
         self.is_watcher && self.others_slots().any(|slot| slot.word(WAITERS).load(SeqCst) != 0)

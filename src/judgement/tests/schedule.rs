@@ -298,12 +298,12 @@ fn those_who_wait_below_a_watcher_are_checked_for_as_its_own_are() {
     bench.judgement.admission.room.sit(Seat::new(Arc::clone(&words), 0, true));
     let due = |bench: &Bench| bench.judgement.next_check(bench.now, false, &bench.limits) - bench.now;
     bench.costing(ms(0));
-    assert_eq!(due(&bench), INTERVAL, "nobody is below it");
+    assert_eq!((due(&bench), bench.judgement.longest_sleep()), (INTERVAL, ms(100)), "nobody is below it");
     let (below, slot) = (Room::new(), Slot::of(words.words(), 1).unwrap());
     slots::note_used(words.words(), 1);
     slot.take(7, 7);
     below.sit(Seat::new(Arc::clone(&words), 1, false));
-    assert_eq!(due(&bench), ms(100));
+    assert_eq!((due(&bench), bench.judgement.longest_sleep()), (ms(100), Duration::MAX));
     below.add_waiter();
     below.add_waiter();
     assert_eq!(due(&bench), ms(5));
