@@ -20,10 +20,7 @@ pub(crate) trait SharedLedger: Send + Sync + std::fmt::Debug {
     fn take_slot(&self) -> Result<TakenSlot, Error>;
 
     /// Makes sure that the words are there, and that the slot is still this process's.
-    ///
-    /// # Errors
-    /// The ledger cannot be used any more, or the slot is lost.
-    fn look_after(&self, taken: &TakenSlot) -> Result<(), Error>;
+    fn look_after(&self, taken: &TakenSlot) -> Result<(), Astray>;
 
     /// Takes back what processes that are gone have reserved.
     ///
@@ -33,6 +30,15 @@ pub(crate) trait SharedLedger: Send + Sync + std::fmt::Debug {
 
     /// Gives the slot back, and all that is reserved there.
     fn leave(&self, taken: &TakenSlot);
+}
+
+/// Why a slot may not be this process's.
+#[derive(Debug)]
+pub(crate) enum Astray {
+    /// The ledger cannot be used any more, or the slot is lost.
+    Lost(Error),
+    /// The system has refused to say, which it may do for a moment: a lock that is held already takes memory to ask for.
+    Unknown(Error),
 }
 
 /// A slot of this process.
@@ -77,14 +83,15 @@ impl Core {
             return self.sit_down(&**ledger).err();
         };
         let seat = self.admission.room.seat()?;
-        let looked = ledger.look_after(taken);
-        if looked.is_err() {
-            seat.lose();
+        match ledger.look_after(taken) {
+            Err(Astray::Lost(error)) => {
+                seat.lose();
+                Some(error)
+            }
+            _ if seat.is_lost() => Some(Error::ledger(None, "this process has lost its place in it")),
+            Err(Astray::Unknown(error)) => Some(error),
+            Ok(()) => ledger.bury_the_dead().err(),
         }
-        if looked.is_ok() && seat.is_lost() {
-            return Some(Error::ledger(None, "this process has lost its place in it"));
-        }
-        looked.and_then(|()| ledger.bury_the_dead()).err()
     }
 
     fn sit_down(&self, ledger: &dyn SharedLedger) -> Result<(), Error> {

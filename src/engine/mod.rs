@@ -82,7 +82,7 @@ pub(crate) use self::admission::{admit, try_admit};
 pub(crate) use self::caller::check_now;
 pub(crate) use self::core::{Config, Core, Shared};
 pub(crate) use self::gauges::PushedGauge;
-pub(crate) use self::ledger::{SharedLedger, TakenSlot};
+pub(crate) use self::ledger::{Astray, SharedLedger, TakenSlot};
 pub(crate) use self::lifecycle::{start, stop};
 pub(crate) use self::permits::{
     attach, declare_memory, expect_long, finish, hold_nothing, is_attached_to, is_too_much_memory, join, release,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::Arc;
 
-use crate::engine::{SharedLedger, TakenSlot};
+use crate::engine::{Astray, SharedLedger, TakenSlot};
 use crate::judgement::slots::{self, Slot, Words, SLOTS, WORDS};
 use crate::sys::shared_memory::{FileIdentity, SharedMemory};
 use crate::sys::{process, PerProcess};
@@ -212,11 +212,20 @@ impl SharedLedger for Table {
         Err(self.error(format!("it is full: {SLOTS} processes share it")))
     }
 
-    fn look_after(&self, taken: &TakenSlot) -> Result<(), Error> {
-        self.look_after_file()?;
-        let lost = || self.error("this process has lost its place in it: it has closed a descriptor of that file");
+    fn look_after(&self, taken: &TakenSlot) -> Result<(), Astray> {
+        // What is not the system's error is what was found; EBADF is a descriptor that the host has closed.
+        let astray = |error: Error| match error.os_error() {
+            None | Some(libc::EBADF) => Astray::Lost(error),
+            Some(_) => Astray::Unknown(error),
+        };
+        self.look_after_file().map_err(astray)?;
+        let lost = || {
+            let what = "this process has lost its place in it: it has closed a descriptor of that file";
+            Astray::Lost(self.error(what))
+        };
         // Held already, unless the host has closed the file somewhere.
-        let locked = self.memory.0.try_lock(taken.number).map_err(|error| self.refused("could not lock it", error))?;
+        let locked = self.memory.0.try_lock(taken.number);
+        let locked = locked.map_err(|error| astray(self.refused("could not lock it", error)))?;
         let slot = self.slot(taken.number).ok_or_else(lost)?;
         if !locked || slot.burials() != taken.burials {
             return Err(lost());
