@@ -152,7 +152,7 @@ impl JobsBuilder {
     /// # Errors
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if the width is 0; [`Process`](crate::ErrorKind::Process) if the
     /// process could not become a subreaper, or has no descriptor left; [`Thread`](crate::ErrorKind::Thread) if the thread
-    /// could not be created.
+    /// could not be created. Then it is a subreaper only if it was one before.
     pub fn build(self) -> Result<Jobs, Error> {
         let JobsBuilder { engine, mut settings } = self;
         settings.mask = SignalMask::current();
@@ -163,9 +163,17 @@ impl JobsBuilder {
         processes.setup()?;
         let processes = Arc::new(processes);
         let costs = settings.costs_file.as_ref().map(read_costs).unwrap_or_default();
-        let table = JobTable::new(Arc::clone(&engine), Arc::clone(&processes), settings, costs);
-        let table = Arc::new(table.map_err(|error| Error::system("could not wait for jobs", error))?);
-        let thread = driver::start(Arc::clone(&table))?;
+        let started = JobTable::new(Arc::clone(&engine), Arc::clone(&processes), settings, costs)
+            .map_err(|error| Error::system("could not wait for jobs", error))
+            .and_then(|table| {
+                let table = Arc::new(table);
+                Ok((Arc::clone(&table), driver::start(table)?))
+            });
+        let (table, thread) = started.map_err(|error| {
+            // Where there are no jobs, nobody looks after those who would be adopted.
+            let _ = processes.restore();
+            error
+        })?;
         let core = Core::of(&engine);
         core.hooks.set_manager(Some(table.clone()));
         core.hooks.set_process_group(Some(processes));
