@@ -211,7 +211,8 @@ impl JobChannel {
     /// check measures of it stands for both.
     ///
     /// # Errors
-    /// [`Process`](crate::ErrorKind::Process) if the process is not there, or is no descendant of this one.
+    /// [`Process`](crate::ErrorKind::Process) if the process is not there, or is no descendant of this one;
+    /// [`Read`](crate::ErrorKind::Read) if that cannot be told.
     pub fn serve(&self, pid: u32) -> Result<(), Error> {
         if self.owner.server.is_inherited() {
             return Err(Error::process("this process was forked since the channel was made, which is its parent's"));
