@@ -274,7 +274,9 @@ impl Drop for Owner {
             return;
         }
         self.server.close();
-        if let Some(thread) = thread {
+        // The thread itself drops the last handle where it has asked a manager that holds one and was replaced meanwhile. It
+        // cannot wait for itself, and ends by itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
             // A panic of the thread was printed already.
             let _ = thread.join();
         }
