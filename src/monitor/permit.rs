@@ -60,9 +60,10 @@ impl Permit {
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process) if `pid` is not there, is a thread, does not descend from this process, or
-    /// has another permit attached to it; or if this process was forked since the work was admitted. [`Read`](crate::ErrorKind::Read) if that cannot be told.
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if `pid` is 0 or the permit is attached already. An error
-    /// leaves the permit as it was. A child that has ended and has not been waited for is no error.
+    /// has another permit attached to it; or if this process was forked since the work was admitted.
+    /// [`Read`](crate::ErrorKind::Read) if that cannot be told. [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if
+    /// `pid` is 0 or the permit is attached already. An error leaves the permit as it was. A child that has ended and has
+    /// not been waited for is no error.
     ///
     /// ```
     /// use std::process::Command;
