@@ -71,7 +71,8 @@ impl Levels {
         let ups = membership.path.components().filter(|component| *component == Component::ParentDir).count();
         let above = |ups: usize| Path::new("/").join(vec![".."; ups].join("/"));
         let mut groups: Vec<PathBuf> = named.collect();
-        groups.extend((0..=MOST_ABOVE).map(above).filter(|above| above.components().count() > ups));
+        // At least the own one, however far above the namespace it is.
+        groups.extend((ups..=ups.max(MOST_ABOVE)).map(above));
         groups.dedup();
         let levels = groups.into_iter().map(|group| Level { group, seen: None }).collect();
         Levels { version: membership.version, levels, refused: None }
@@ -289,6 +290,16 @@ mod tests {
             ["/laid/out/a.slice/b.scope", "/laid/out/a.slice", "/laid/out"]
         );
         assert_eq!(levels("0::/\n", V2), ["/laid/out"]);
+    }
+
+    #[test]
+    fn the_own_group_is_one_however_far_above_the_namespace_it_is() {
+        for ups in [1, MOST_ABOVE, MOST_ABOVE + 1, 5000] {
+            let own = "/..".repeat(ups);
+            let levels = Levels::new(of_controller(format!("0::{own}\n").as_bytes(), "memory").unwrap());
+            assert_eq!(levels.own(), Some(Path::new(&own)), "{ups} above");
+            assert_eq!(levels.hidden().collect::<Vec<_>>(), [Path::new(&own)], "{ups} above");
+        }
     }
 
     #[test]
