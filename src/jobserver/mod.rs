@@ -4,7 +4,8 @@
 //!   why the next one is not let out.
 //! - `makeflags`: how clients are told, and how this process is. `channel`: the descriptors of one job.
 //! - `outer`: the jobserver that this process is itself a client of.
-//! - `client`: a job with its channel and its tokens. `learning`: the cost of a slot, from what jobs use.
+//! - `client`: a job with its channel and its tokens. `offers`: which of them a token is let out to. `learning`: the cost of a
+//!   slot, from what jobs use.
 //! - `server`: all of them together. `thread`: the thread that lets tokens out. `face`: what the host holds.
 
 mod account;
@@ -14,6 +15,7 @@ mod face;
 mod held_back;
 mod learning;
 mod makeflags;
+mod offers;
 mod outer;
 mod server;
 mod slot_cost;
