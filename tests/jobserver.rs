@@ -7,11 +7,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{mpsc, Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::{is_there, ms, ninja, wait_until, wait_within};
+use common::{is_there, ms, ninja, wait_until, wait_within, QuietJobs, DEADLINE};
 use highwater::{Job, JobChannel, JobServer, MemoryScope, Resource, ResourceLimits, ResourceMonitor, Work};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
@@ -592,15 +594,20 @@ fn a_gated_build_ends_as_the_build_does_and_hears_its_signals() {
 
 /// The times that a thread of this process has gone to sleep, and its CPU time in ticks.
 fn sleeps_of(thread: &str) -> (u64, u64) {
-    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    let mut tasks = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread));
-    let task = tasks.next().unwrap();
+    let task = task_of(thread).unwrap();
     let status = fs::read_to_string(task.join("status")).unwrap();
     let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
     let stat = fs::read_to_string(task.join("stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let cpu: u64 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
     (sleeps.trim().parse().unwrap(), cpu)
+}
+
+/// The folder of the thread of this name, while there is one.
+fn task_of(thread: &str) -> Option<PathBuf> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let mut tasks = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread));
+    tasks.next()
 }
 
 /// For a minute with `HIGHWATER_IDLE_SECONDS=60`.
@@ -643,6 +650,45 @@ rusty_fork_test! {
         host.monitor.update_limits(processes(1));
         wait_until("nothing is offered", || !client.ends.is_offered());
         drop(client);
+    }
+
+    #[test]
+    fn a_thread_that_drops_the_last_handle_of_its_own_server_ends() {
+        let panics = Arc::new(AtomicUsize::new(0));
+        let (count, usual) = (Arc::clone(&panics), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            count.fetch_add(1, SeqCst);
+            usual(panic);
+        }));
+        let monitor = ResourceMonitor::builder(processes(10_000)).memory_scope(MemoryScope::Tree).build().unwrap();
+        monitor.start(Duration::from_secs(1)).unwrap();
+        let server = monitor.jobserver().tokens(1).build().unwrap();
+        let mut sleep = Command::new("sleep");
+        let channel = Arc::new(server.attach(sleep.arg("1000")).unwrap());
+        let mut child = sleep.spawn().unwrap();
+
+        // The thread asks the manager for its counts before it lets a token out. It has the only handle of the manager when that
+        // answers, and the manager has the only one of the server.
+        let ((asked, is_asked), (answer, may_answer)) = (mpsc::channel(), mpsc::channel());
+        let (held, may_answer) = ((server, Arc::clone(&channel)), Mutex::new(may_answer));
+        let manager = QuietJobs::new().counting(move || {
+            let _ = &held;
+            if std::thread::current().name() == Some("highwater-token") {
+                asked.send(()).unwrap();
+                may_answer.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            }
+            0
+        });
+        monitor.set_manager(manager.shared());
+        channel.serve(child.id()).unwrap();
+        is_asked.recv_timeout(DEADLINE).unwrap();
+        monitor.set_manager(QuietJobs::new().shared());
+        drop(channel);
+        answer.send(()).unwrap();
+        wait_until("its thread has ended", || task_of("highwater-token").is_none());
+        assert_eq!(panics.load(SeqCst), 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

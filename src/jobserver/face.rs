@@ -207,8 +207,8 @@ fn variable(command: &Command, name: &str) -> Option<OsString> {
 
 impl JobChannel {
     /// Lets tokens out to this process, which the command of the channel has started, and to what it starts, until it has
-    /// ended (before Linux 5.3, which tells nobody of that, until the channel is dropped). A permit of the host's for it is attached before this: then its tokens are part of that permit, and what a
-    /// check measures of it stands for both.
+    /// ended (before Linux 5.3, which tells nobody of that, until the channel is dropped). A permit of the host's for it is
+    /// attached before this: then its tokens are part of that permit, and what a check measures of it stands for both.
     ///
     /// # Errors
     /// [`Process`](crate::ErrorKind::Process) if the process is not there, or is no descendant of this one;
