@@ -22,10 +22,12 @@ pub(crate) mod probe;
 pub(crate) mod procfs;
 /// The folders that all of this is looked for in.
 mod roots;
+/// All of these readers behind the probe.
+mod system_probe;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) const LAWS: [crate::laws::Law; 1] = [("number", number::law)];
 
-pub use self::probe::SystemProbe;
 pub(crate) use self::procfs::stat::{parse as parse_stat, stopped_by};
 pub(crate) use self::roots::Roots;
+pub use self::system_probe::SystemProbe;
