@@ -1,7 +1,7 @@
 //! Jobs: programs that a host has run under the limits of its monitor.
 //!
 //! - `job`: a job that is to be started, and the queue of those.
-//! - `running`: a job that runs, and how it is signalled and ended.
+//! - `running`: a job that runs, and in its `control` how it is signalled and ended.
 //! - `family`: whose a process is.
 //! - `cost`: what jobs of a kind have cost. `width`: how many run at once. `oom`: the kernel's kills. `remaining`: how long
 //!   it will take.
