@@ -33,7 +33,7 @@ fn the_arguments_in_the_deployment_files_start_a_server_that_answers_their_probe
 }
 
 #[test]
-#[ignore = "needs HAProxy and Prometheus, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs HAProxy and Prometheus"]
 fn the_deployment_files_are_valid() {
     let addresses =
         [("FRONT", "127.0.0.1:1"), ("A", "127.0.0.1:2"), ("A_AGENT", "3"), ("B", "127.0.0.1:4"), ("B_AGENT", "5")];

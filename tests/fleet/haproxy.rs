@@ -113,7 +113,7 @@ impl Traffic {
 }
 
 #[test]
-#[ignore = "needs HAProxy, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs HAProxy"]
 fn the_agent_steers_traffic_away_from_a_full_instance_and_back() {
     let (a, b) = (Instance::start("a", &[]), Instance::start("b", &[]));
     let haproxy = Haproxy::before(&a, &b);
@@ -136,7 +136,7 @@ fn the_agent_steers_traffic_away_from_a_full_instance_and_back() {
 }
 
 #[test]
-#[ignore = "needs HAProxy, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs HAProxy"]
 fn what_a_full_instance_refuses_is_tried_on_the_other_one_if_it_may_be_done_twice() {
     let (a, b) = (Instance::start("a", &[]), Instance::start("b", &[]));
     let haproxy = Haproxy::before(&a, &b);
@@ -160,7 +160,7 @@ fn what_a_full_instance_refuses_is_tried_on_the_other_one_if_it_may_be_done_twic
 }
 
 #[test]
-#[ignore = "needs HAProxy, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs HAProxy"]
 fn clients_see_no_error_while_an_instance_is_stopped() {
     let (mut a, b) = (Instance::start("a", &[]), Instance::start("b", &[]));
     let haproxy = Haproxy::before(&a, &b);

@@ -11,7 +11,7 @@ use crate::common::wait_until;
 use crate::instance::{ask, deploy, get, Instance, Running};
 
 #[test]
-#[ignore = "needs Prometheus, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs Prometheus"]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     let instance = Instance::start("a", &[]);
     let page = get(&instance.url("/metrics")).1;
@@ -23,7 +23,7 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
 }
 
 #[test]
-#[ignore = "needs Prometheus, which .ci/run installs, running this"]
+#[ignore = "run by .ci/run fleet, which installs Prometheus"]
 fn prometheus_scrapes_both_and_returns_what_they_report() {
     let (a, b) = (Instance::start("a", &[]), Instance::start("b", &[]));
     let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ mod memory;
 mod trial;
 mod turn;
 
-use highwater::{Ledger, MemoryScope};
+use highwater::{Ledger, MemoryScope, ResourceLimitsBuilder, ResourceMonitorBuilder};
 use rusty_fork::rusty_fork_test;
 
 use gate::{attached, builder, family, lean, managed, monitored, reached, shared, wide};
@@ -30,17 +30,25 @@ use trial::in_turn;
 #[global_allocator]
 static ALLOCATOR: memory::Refusing = memory::Refusing;
 
+fn opens_by_itself(
+    name: &str,
+    scope: MemoryScope,
+    build: fn(ResourceLimitsBuilder, MemoryScope) -> ResourceMonitorBuilder,
+) {
+    let family = family();
+    let child = family.0.as_raw().unsigned_abs();
+    in_turn(name, |trial| {
+        let made = || build(wide(), scope).build();
+        monitored(trial, scope, true, made, |monitor| attached(monitor, child)).map(|()| 0)
+    });
+}
+
 rusty_fork_test! {
     #![rusty_fork(timeout_ms = 600_000)]
 
     #[test]
     fn a_gate_opens_by_itself_whatever_was_refused() {
-        let family = family();
-        let child = family.0.as_raw().unsigned_abs();
-        in_turn("monitor", |trial| {
-            let made = || builder(wide(), MemoryScope::Own).build();
-            monitored(trial, MemoryScope::Own, true, made, |monitor| attached(monitor, child)).map(|()| 0)
-        });
+        opens_by_itself("monitor", MemoryScope::Own, builder);
     }
 
     #[test]
@@ -54,12 +62,7 @@ rusty_fork_test! {
 
     #[test]
     fn no_process_is_left_out_whatever_was_refused() {
-        let family = family();
-        let child = family.0.as_raw().unsigned_abs();
-        in_turn("monitor of a tree", |trial| {
-            let made = || lean(wide(), MemoryScope::Tree).build();
-            monitored(trial, MemoryScope::Tree, true, made, |monitor| attached(monitor, child)).map(|()| 0)
-        });
+        opens_by_itself("monitor of a tree", MemoryScope::Tree, lean);
     }
 
     #[test]
