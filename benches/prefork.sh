@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The server that forks its workers, which share a ledger and a limit, beside the same server with as many workers as somebody
-# has found by hand, and no limit: the rate at which 16 clients are served, and the most memory of all its processes.
+# has found by hand, and no limit: the rate at which 16 clients are served, the most memory of all its processes, and the CPU
+# time of the parent, which takes the checks.
 #
 #     benches/prefork.sh [WIDTH...]        by default 4 5 6
 #
@@ -34,12 +35,14 @@ serve() {
         read -rt 0.01 -u "$silence" || true
     done
     took=$((($(date +%s%N) - began) / 1000000))
+    read -ra stat <"/proc/$pid/stat"
+    parent=$(((stat[13] + stat[14]) * 100000 / $(getconf CLK_TCK) / took))
     kill $pid
     wait $pid || true
     pid=
     served=$(grep -c '^done$' target/prefork.out || true)
     rate=$((requests * 100000 / took))
-    echo "$name: $served of $requests served, $((rate / 100)).$((rate / 10 % 10)) a second, at most $peak MB"
+    echo "$name: $served of $requests served, $((rate / 100)).$((rate / 10 % 10)) a second, at most $peak MB; the parent takes $parent % of a core"
     ((served == requests)) || exit 1
 }
 
